@@ -1,0 +1,40 @@
+# Two environments, so that the service's has no torch in it: .venv runs the service, .venv-dev runs everything else.
+PYTHON ?= python3
+PORT ?= 8000
+RUNTIME ?= .venv
+DEV ?= .venv-dev
+CODE = src service training model_export tests benchmarks
+
+.PHONY: serve test check bench format clean
+
+serve: $(RUNTIME)/.installed
+	CALIBRANT_PORT=$(PORT) $(RUNTIME)/bin/python -m service
+
+test: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest
+
+check: $(DEV)/.installed
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy $(CODE)
+
+bench: $(DEV)/.installed
+	$(DEV)/bin/python -m benchmarks
+
+format: $(DEV)/.installed
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+# The stamp is written last: an interrupted installation is taken up again.
+$(RUNTIME)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RUNTIME)
+	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	touch $@
+
+$(DEV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,train,bench,dev]"
+	touch $@
+
+clean:
+	rm -rf $(RUNTIME) $(DEV) build .mypy_cache .pytest_cache .ruff_cache
