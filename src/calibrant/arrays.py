@@ -1,0 +1,20 @@
+"""Array aliases and the axis names of the library.
+
+n_quotes      quotes of a panel, in the panel's canonical order
+n_expiries    distinct expiries, ascending
+n_strikes     strikes of one expiry, or of a regular grid
+n_params      parameters of a model, in the order the model declares
+n_u           Fourier nodes
+
+Grids are (n_expiries, n_strikes); gradients of prices are (n_params, n_quotes).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+IntVector = NDArray[np.int64]
+BoolVector = NDArray[np.bool_]
+ComplexVector = NDArray[np.complex128]
+ComplexMatrix = NDArray[np.complex128]

@@ -1,0 +1,51 @@
+"""The reference values and market panels beside the checkout; tests that need them skip, saying so, where absent."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from calibrant.arrays import Vector
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder `shared` is not beside this checkout")
+
+
+class ReferenceCall(NamedTuple):
+    """One row of `call_prices.csv`: an undiscounted call on a forward of one."""
+
+    params: Vector
+    expiry: float
+    log_strike: float
+    call: float
+    implied_vol: float | None
+
+
+def reference_calls(model: str) -> list[ReferenceCall]:
+    """The rows of one model."""
+    with (SHARED / "reference" / "call_prices.csv").open() as file:
+        return [
+            ReferenceCall(
+                np.array([float(row[f"p{i}"]) for i in range(13) if row[f"p{i}"]]),
+                float(row["expiry"]),
+                float(row["log_strike"]),
+                float(row["call"]),
+                float(row["implied_vol"]) if row["implied_vol"] else None,
+            )
+            for row in csv.DictReader(file)
+            if row["model"] == model
+        ]
+
+
+def published_values() -> Any:
+    """`published_values.json`."""
+    return json.loads((SHARED / "reference" / "published_values.json").read_text())
+
+
+def market_files() -> list[Path]:
+    """Every panel of quotes, without the files of rejected ones."""
+    return sorted(path for path in (SHARED / "market").glob("*.csv") if not path.stem.endswith("_rejected"))
