@@ -1,0 +1,101 @@
+"""The Heston model: dS/S = sqrt(v) dW, dv = kappa (theta - v) dt + xi sqrt(v) dB, d<W, B> = rho dt, v(0) = v0.
+
+The readable form of what `pricing/heston_block.py` computes in vectorised real arithmetic.
+"""
+
+import math
+
+import numpy as np
+
+from ..arrays import ComplexMatrix, ComplexVector, Vector
+from .model import Model
+
+
+def _log1p(z: ComplexVector) -> ComplexVector:
+    """log(1 + z) that keeps its digits for small z; numpy's complex one does not."""
+    x, y = z.real, z.imag
+    result: ComplexVector = 0.5 * np.log1p(x * (2.0 + x) + y * y) + 1j * np.arctan2(y, 1.0 + x)
+    return result
+
+
+def _pieces(u: ComplexVector, expiry: float, params: Vector) -> tuple[ComplexVector, ...]:
+    """beta, d, E = exp(-dT), A = beta (1 - E) + d (1 + E), r = beta - d, and a = u^2 + iu."""
+    kappa, _, xi, rho, _ = params
+    a = u * u + 1j * u
+    beta = kappa - 1j * rho * xi * u
+    d = np.sqrt(beta * beta + xi * xi * a)
+    e = np.exp(-d * expiry)
+    # beta - d cancels where beta has a positive real part; (beta + d)(beta - d) = -xi^2 a does not.
+    ahead = beta.real >= 0.0
+    r = np.where(ahead, -xi * xi * a / np.where(ahead, beta + d, 1.0), beta - d)
+    return beta, d, e, beta * (1.0 - e) + d * (1.0 + e), r, a
+
+
+def log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+    """log E[exp(iu ln(S_T/F))] in the "little trap" form (Albrecher et al. 2007), which has no branch to follow.
+
+    u        (n_u,), complex, inside the strip of finite moments
+    expiry   years, > 0
+    params   (5,) kappa, theta, xi, rho, v0
+    returns  (n_u,)
+    """
+    kappa, theta, xi, _, v0 = params
+    _, d, e, big_a, r, a = _pieces(u, expiry, params)
+    # log(A / 2d) = log1p(r (1 - E) / 2d), which keeps its digits as xi -> 0.
+    g = r * expiry - 2.0 * _log1p(r * (1.0 - e) / (2.0 * d))
+    result: ComplexVector = kappa * theta / (xi * xi) * g - v0 * a * (1.0 - e) / big_a
+    return result
+
+
+def log_characteristic_gradient(u: ComplexVector, expiry: float, params: Vector) -> tuple[ComplexVector, ComplexMatrix]:
+    """`log_characteristic` and its derivatives by kappa, theta, xi, rho, v0.
+
+    kappa, xi and rho enter through beta and d alone (besides the factor 1 / xi^2), so the chain rule runs through the
+    derivatives by those two (compare Cui, del Bano Rollin & Germano 2017, section 3).
+
+    returns  (n_u,), (5, n_u)
+    """
+    kappa, theta, xi, rho, v0 = params
+    beta, d, e, big_a, r, a = _pieces(u, expiry, params)
+    weight = kappa * theta / (xi * xi)
+    g = r * expiry - 2.0 * _log1p(r * (1.0 - e) / (2.0 * d))
+    b = (1.0 - e) / big_a
+    log_phi = weight * g - v0 * a * b
+    dd_by_d = -a * (2.0 * expiry * d * e - (1.0 - e * e)) / (big_a * big_a)
+    dl_by_d = (1.0 + e + expiry * e * r) / big_a - 1.0 / d
+    by_d = v0 * dd_by_d - weight * (expiry + 2.0 * dl_by_d)
+    by_beta = v0 * a * b * b + weight * (expiry - 2.0 * b) + by_d * beta / d
+    gradient = np.stack(
+        [
+            theta / (xi * xi) * g + by_beta,
+            kappa / (xi * xi) * g,
+            -2.0 * weight / xi * g - 1j * rho * u * by_beta + xi * a / d * by_d,
+            -1j * xi * u * by_beta,
+            -a * b,
+        ]
+    )
+    return log_phi, gradient
+
+
+def expected_variance(expiry: float, params: Vector) -> float:
+    """E[int_0^T v dt], in units of total variance."""
+    kappa, theta, _, _, v0 = params
+    return float(theta * expiry - (v0 - theta) * math.expm1(-kappa * expiry) / kappa)
+
+
+def feller_ratio(params: Vector) -> float:
+    """2 kappa theta / xi^2: above 1 the variance never reaches zero (Feller 1951)."""
+    kappa, theta, xi, _, _ = params
+    return float(2.0 * kappa * theta / (xi * xi))
+
+
+HESTON = Model(
+    name="heston",
+    parameters=("kappa", "theta", "xi", "rho", "v0"),
+    lower=np.array([0.001, 1e-4, 0.001, -0.9999, 1e-4]),
+    upper=np.array([60.0, 4.0, 15.0, 0.9999, 4.0]),
+    log_characteristic=log_characteristic,
+    log_characteristic_gradient=log_characteristic_gradient,
+    expected_variance=expected_variance,
+    feller_ratio=feller_ratio,
+)

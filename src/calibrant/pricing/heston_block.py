@@ -1,0 +1,159 @@
+"""The Heston characteristic function and the parts of its gradient, on a block of real Fourier nodes.
+
+On Lewis's contour, u = x - i/2 with real x, the quantity a = u^2 + iu = x^2 + 1/4 is real, so that the discriminant
+d^2 = beta^2 + xi^2 a has a positive real part and every square root, logarithm and division below is away from its
+branch cut. The exponent is the "little trap" form (Albrecher et al. 2007); its gradient goes through the two
+quantities beta and d by which kappa, xi and rho enter (compare Cui et al. 2017).
+
+The formula is written once, for one node, in real arithmetic; LLVM vectorises the loops that call it.
+`models/heston.py` holds the readable complex form, which `tests/test_heston_block.py` holds against this one.
+"""
+
+import math
+
+import numpy as np
+
+
+from ..arrays import Matrix, Vector
+from .vector_math import atan2, cos_sin, exp, inlined, kernel, log, select
+
+N_PARTS = 6
+"""Integrals that price and gradient are made of: phi times 1, D, G, M, ixM and aN/d (see `heston_node`)."""
+
+
+@inlined
+def heston_node(
+    x: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float
+) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+    """log phi(x - i/2) = (kappa theta / xi^2) G + v0 D, and the derivatives that all five parameters share.
+
+    returns (D, G, M, aN/d, log phi), each as real and imaginary part:
+    D, G    as above
+    M       d log phi / d beta, with beta = kappa - rho xi (1/2 + ix)
+    aN/d    d log phi / d (xi^2/2) at fixed beta, where N = d log phi / d d
+    """
+    a = x * x + 0.25
+    weight = kappa * theta / (xi * xi)
+    # beta and d
+    br = kappa - 0.5 * rho * xi
+    bi = -rho * xi * x
+    d2r = br * br - bi * bi + xi * xi * a
+    d2i = 2.0 * br * bi
+    dr = math.sqrt(0.5 * (math.sqrt(d2r * d2r + d2i * d2i) + d2r))
+    di = 0.5 * d2i / dr
+    # E = exp(-d T)
+    size = exp(-dr * expiry)
+    cosine, sine = cos_sin(di * expiry)
+    er = size * cosine
+    ei = -size * sine
+    # q = beta + d and r = beta - d, the one that cancels from q r = -xi^2 a.
+    falling = br >= 0.0
+    sign = select(falling, 1.0, -1.0)
+    tr = br + sign * dr
+    ti = bi + sign * di
+    scale = -xi * xi * a / (tr * tr + ti * ti)
+    qr = select(falling, tr, scale * tr)
+    qi = select(falling, ti, -scale * ti)
+    rr = select(falling, scale * tr, tr)
+    ri = select(falling, -scale * ti, ti)
+    # 1 / A with A = q - r E, and B = (1 - E) / A
+    ar = qr - (rr * er - ri * ei)
+    ai = qi - (rr * ei + ri * er)
+    inverse = 1.0 / (ar * ar + ai * ai)
+    iar = ar * inverse
+    iai = -ai * inverse
+    fr = 1.0 - er
+    b_r = fr * iar + ei * iai
+    b_i = fr * iai - ei * iar
+    # 1 / d, and L = log(A / 2d)
+    inverse = 1.0 / (dr * dr + di * di)
+    idr = dr * inverse
+    idi = -di * inverse
+    zr = 0.5 * (ar * idr - ai * idi)
+    zi = 0.5 * (ar * idi + ai * idr)
+    lr = 0.5 * log(zr * zr + zi * zi)
+    li = atan2(zi, zr)
+    gr = rr * expiry - 2.0 * lr
+    gi = ri * expiry - 2.0 * li
+    # N = dD/dd v0 + weight dG/dd
+    ter = expiry * er
+    tei = expiry * ei
+    e2r = er * er - ei * ei
+    e2i = 2.0 * er * ei
+    hr = 2.0 * (dr * ter - di * tei) - 1.0 + e2r
+    hi = 2.0 * (dr * tei + di * ter) + e2i
+    ia2r = iar * iar - iai * iai
+    ia2i = 2.0 * iar * iai
+    dd_r = -a * (hr * ia2r - hi * ia2i)
+    dd_i = -a * (hr * ia2i + hi * ia2r)
+    sr = 1.0 + er + ter * rr - tei * ri
+    si = ei + ter * ri + tei * rr
+    dl_r = sr * iar - si * iai - idr
+    dl_i = sr * iai + si * iar - idi
+    nr = v0 * dd_r - weight * (expiry + 2.0 * dl_r)
+    ni = v0 * dd_i - 2.0 * weight * dl_i
+    # M = dD/dbeta v0 + weight dG/dbeta + N beta / d
+    ndr = nr * idr - ni * idi
+    ndi = nr * idi + ni * idr
+    mr = v0 * a * (b_r * b_r - b_i * b_i) + weight * (expiry - 2.0 * b_r) + ndr * br - ndi * bi
+    mi = 2.0 * v0 * a * b_r * b_i - 2.0 * weight * b_i + ndr * bi + ndi * br
+    cap_dr = -a * b_r
+    cap_di = -a * b_i
+    return (
+        cap_dr,
+        cap_di,
+        gr,
+        gi,
+        mr,
+        mi,
+        a * ndr,
+        a * ndi,
+        weight * gr + v0 * cap_dr,
+        weight * gi + v0 * cap_di,
+    )
+
+
+@kernel
+def heston_parts(
+    nodes: Matrix, first: int, last: int, expiry: float, params: Vector, real: Matrix, imag: Matrix
+) -> None:
+    """The six integrands of price and gradient at nodes first:last, times the nodes' weights.
+
+    nodes       (2, n_nodes), x and weight
+    real, imag  (N_PARTS, n_nodes), filled from `first` to `last`
+    """
+    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
+    # Unsigned: numba would test a signed index for wrapping around, and the loop would not be vectorised.
+    for j in range(np.uint64(first), np.uint64(last)):
+        dr, di, gr, gi, mr, mi, nr, ni, pr, pi = heston_node(nodes[0, j], expiry, kappa, theta, xi, rho, v0)
+        size = nodes[1, j] * exp(pr)
+        cosine, sine = cos_sin(pi)
+        fr = size * cosine
+        fi = size * sine
+        mfr = fr * mr - fi * mi
+        mfi = fr * mi + fi * mr
+        real[0, j] = fr
+        imag[0, j] = fi
+        real[1, j] = fr * dr - fi * di
+        imag[1, j] = fr * di + fi * dr
+        real[2, j] = fr * gr - fi * gi
+        imag[2, j] = fr * gi + fi * gr
+        real[3, j] = mfr
+        imag[3, j] = mfi
+        real[4, j] = -nodes[0, j] * mfi
+        imag[4, j] = nodes[0, j] * mfr
+        real[5, j] = fr * nr - fi * ni
+        imag[5, j] = fr * ni + fi * nr
+
+
+@kernel
+def heston_phi(nodes: Matrix, first: int, last: int, expiry: float, params: Vector, real: Matrix, imag: Matrix) -> None:
+    """phi(x - i/2) at nodes first:last, times the nodes' weights, into row 0 of `real` and `imag`."""
+    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
+    # Unsigned: numba would test a signed index for wrapping around, and the loop would not be vectorised.
+    for j in range(np.uint64(first), np.uint64(last)):
+        _, _, _, _, _, _, _, _, pr, pi = heston_node(nodes[0, j], expiry, kappa, theta, xi, rho, v0)
+        size = nodes[1, j] * exp(pr)
+        cosine, sine = cos_sin(pi)
+        real[0, j] = size * cosine
+        imag[0, j] = size * sine

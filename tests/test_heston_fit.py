@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from calibrant.arrays import IntVector, Matrix, Vector
+from calibrant.black import vega
+from calibrant.models import HESTON
+from calibrant.pricing.fourier import call_prices_and_gradient, otm_values
+from calibrant.pricing.heston_bent import bent_sums
+from calibrant.pricing.heston_fit import MAX_NODES, alias_length, integrated_variance, log_moment, time_values
+from tests import paper_box
+
+
+def _one_expiry(
+    params: Vector, expiry: float, k: Vector, tolerance: float, n_params: int = 5
+) -> tuple[Vector, Matrix, int]:
+    out, gradient, n_nodes = np.empty(k.size), np.empty((n_params, k.size)), np.empty(1, np.int64)
+    offsets: IntVector = np.array([0, k.size])
+    time_values(params, np.array([expiry]), offsets, k, np.array([tolerance]), out, gradient, n_nodes)
+    return out, gradient, int(n_nodes[0])
+
+
+def _strikes(params: Vector, expiry: float, n: int) -> tuple[Vector, Vector]:
+    """Log-moneyness over all of the region whose vega exceeds 1e-3 of the forward, and those vegas."""
+    vol = np.sqrt(HESTON.expected_variance(expiry, params) / expiry)
+    k = np.linspace(-5.0, 5.0, n) * vol * np.sqrt(expiry)
+    size = vega(k, np.full(n, expiry), np.full(n, vol))
+    return k[size > 1e-3], size[size > 1e-3]
+
+
+def test_vols_are_within_a_hundredth_of_a_basis_point_over_the_paper_s_box() -> None:
+    params, expiries = paper_box.draws(400, seed=11), paper_box.expiries(400, seed=12)
+    switched = 0
+    for p, t in zip(params, expiries, strict=True):
+        k, size = _strikes(p, t, 30)
+        values, _, nodes = _one_expiry(p, t, k, 1e-6 * float(size.min()))
+        error = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)) / size
+        assert error.max() < 1e-6, (p, t, nodes)
+        switched += nodes > MAX_NODES
+    assert switched < 4
+
+
+def test_tolerance_holds_or_the_kernel_says_so_over_the_admissible_bounds() -> None:
+    params, expiries = paper_box.admissible_draws(120, seed=13), paper_box.expiries(120, seed=14)
+    for p, t in zip(params, expiries, strict=True):
+        k, size = _strikes(p, t, 12)
+        if k.size == 0:
+            continue
+        values, _, nodes = _one_expiry(p, t, k, 1e-6 * float(size.min()))
+        error = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)) / size
+        assert nodes > 0, (p, t)
+        assert error.max() < 1e-5, (p, t, nodes)
+
+
+def test_a_tighter_tolerance_gives_more_digits() -> None:
+    for p in paper_box.draws(40, seed=15):
+        k, size = _strikes(p, 0.5, 20)
+        exact = otm_values(HESTON, k, np.full(k.size, 0.5), p)
+        values, _, _ = _one_expiry(p, 0.5, k, 2e-10 * float(size.min()))
+        assert np.max(np.abs(values - exact) / size) < 2e-10
+
+
+def test_gradient_is_good_to_1e_8_of_each_parameter_s_largest_entry() -> None:
+    offsets = np.arange(0, 81, 10)
+    k, t = paper_box.LOG_MONEYNESS, paper_box.EXPIRY
+    tolerance = np.full(8, 1e-11)
+    for p in paper_box.draws(60, seed=16):
+        out, gradient, n_nodes = np.empty(80), np.empty((5, 80)), np.empty(8, np.int64)
+        time_values(p, paper_box.EXPIRIES, offsets, k, tolerance, out, gradient, n_nodes)
+        exact = call_prices_and_gradient(HESTON, k, t, p)[1]
+        error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
+        assert error.max() < 1e-8, (p, error)
+
+
+def test_prices_alone_equal_prices_with_gradient() -> None:
+    for p in paper_box.draws(20, seed=17):
+        k, size = _strikes(p, 0.3, 15)
+        alone, _, _ = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()), n_params=0)
+        both, _, _ = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()))
+        np.testing.assert_allclose(alone, both, rtol=0.0, atol=1e-15)
+
+
+def test_a_panel_is_its_expiries_put_side_by_side() -> None:
+    p = paper_box.draws(1, seed=18)[0]
+    k = np.sort(np.random.default_rng(19).uniform(-0.3, 0.3, 23))
+    expiries, offsets = np.array([0.1, 0.7, 1.9]), np.array([0, 5, 6, 23])
+    k[0:5].sort()
+    k[6:23].sort()
+    out, gradient, n_nodes = np.empty(23), np.empty((5, 23)), np.empty(3, np.int64)
+    time_values(p, expiries, offsets, k, np.full(3, 1e-9), out, gradient, n_nodes)
+    for e in range(3):
+        quotes = slice(offsets[e], offsets[e + 1])
+        alone, gradient_alone, _ = _one_expiry(p, float(expiries[e]), k[quotes].copy(), 1e-9)
+        np.testing.assert_array_equal(out[quotes], alone)
+        np.testing.assert_array_equal(gradient[:, quotes], gradient_alone)
+
+
+def test_both_contours_give_the_same_sums() -> None:
+    for p in paper_box.draws(20, seed=20):
+        k, size = _strikes(p, 0.6, 12)
+        values, gradient, nodes = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
+        if nodes > MAX_NODES:
+            continue
+        variance = integrated_variance(0.6, p[0], p[1], p[4])
+        sums = np.empty((k.size, 6))
+        assert bent_sums(0.6, p, variance, k, 1e-14, sums) > 0
+        by_v0 = -np.exp(0.5 * k) / np.pi * sums[:, 1]
+        np.testing.assert_allclose(gradient[4], by_v0, rtol=0.0, atol=1e-9 * np.abs(by_v0).max())
+
+
+def test_log_moment_continues_the_characteristic_function_to_real_powers() -> None:
+    for p in paper_box.draws(30, seed=21):
+        for power in (-2.0, -0.5, 0.5, 1.5):
+            moment = log_moment(power, 0.3, *p)
+            expected = HESTON.log_characteristic(np.array([-1j * power]), 0.3, p)[0]
+            if moment < 1e300:
+                assert moment == pytest.approx(expected.real, rel=1e-9, abs=1e-12)
+
+
+def test_moments_explode_where_andersen_and_piterbarg_say() -> None:
+    # kappa 1, xi 1, rho 0, power 2: d^2 = 1 - 2 < 0, explosion at T = 2 (pi - atan(1)) = 3 pi / 2.
+    p = (1.0, 0.04, 1.0, 0.0, 0.04)
+    assert log_moment(2.0, 1.5 * np.pi * 0.999, *p) < 1e300
+    assert log_moment(2.0, 1.5 * np.pi * 1.001, *p) >= 1e300
+
+
+def test_aliasing_period_grows_with_the_digits_asked_for() -> None:
+    p = paper_box.draws(1, seed=22)[0]
+    sd = float(np.sqrt(HESTON.expected_variance(0.5, p)))
+    periods = [alias_length(0.5, p, sd, -3 * sd, 3 * sd, 10.0**-n) for n in range(6, 14)]
+    assert np.all(np.diff(periods) > 0.0)
