@@ -1,0 +1,363 @@
+"""Calibration: a panel of implied vols and some starts in, parameters with their error bars out."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from .arrays import Matrix, Vector
+from .black import vega
+from .errors import InvalidInput, Problem
+from .models.model import Model
+from .optimisers.lbfgs import lbfgs
+from .optimisers.levenberg_marquardt import (
+    CONVERGED,
+    FINE,
+    OUT_OF_ITERATIONS,
+    evaluate,
+    levenberg_marquardt,
+)
+from .optimisers.levenberg_marquardt import Problem as FitProblem
+from .panel import Exclusion, OptionPanel, identifiable
+from .starts import objective_at, surface_starts
+
+StartName = Literal["network", "fallback", "given"]
+Refine = Literal["lm", "lbfgs", "none"]
+Status = Literal["converged", "network_only", "budget_exhausted", "not_converged"]
+
+_MAX_EVALUATIONS = 200
+_SLICE = 20
+"""Evaluations between two looks at the clock."""
+_TRUSTED_RMSE = 10e-4
+"""A fit this good from a start inside the training domain needs no second opinion."""
+_SAME_OPTIMUM = 1e-6
+_UNSPECIFIED_NOISE = 10e-4
+"""Noise of quotes with neither spread nor weight, against which a prior is weighed: 10 bp."""
+_IDENTIFIED = 0.5
+
+
+class Start(NamedTuple):
+    """Parameters to start from, and who proposes them."""
+
+    name: StartName
+    params: Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """A Gaussian prior; an infinite standard deviation says nothing of its parameter."""
+
+    parameters: Vector
+    standard_deviations: Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """What a request may ask for besides its quotes."""
+
+    refine: Refine = "lm"
+    bounds: Matrix | None = None
+    """(n_params, 2), inside the admissible ones; None for those."""
+    fixed: Mapping[str, float] | None = None
+    """Parameters held at a value."""
+    prior: Prior | None = None
+    deadline: float | None = None
+    """`time.perf_counter()` at which refinement ends with the best so far."""
+    trusted: bool = True
+    """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The fitted parameters and all that is known of their quality."""
+
+    model: Model
+    parameters: Vector
+    standard_errors: Vector
+    """(n_params,), NaN where there is none."""
+    correlation: Matrix
+    """(n_params, n_params), NaN where there is none."""
+    panel: OptionPanel
+    """The quotes used."""
+    model_iv: Vector
+    """(n_quotes,) in the order of `panel`."""
+    objective: float
+    """Sum of weight (model vol - mid vol)^2, and the prior's term."""
+    rmse_bp: float
+    max_abs_bp: float
+    mape_pct: float
+    n_quotes: int
+    excluded: tuple[Exclusion, ...]
+    feller_ratio: float
+    status: Status
+    message: str | None
+    start: StartName
+    iterations: int
+    """Evaluations of the objective and its gradient by the refinement that led to the answer."""
+    n_refinements: int
+    """Starts refined: more than one where the first answer was not beyond doubt."""
+    at_bounds: tuple[str, ...]
+
+
+class _Fit(NamedTuple):
+    start: StartName
+    params: Vector
+    objective: float
+    evaluations: int
+    outcome: int
+    expired: bool
+    model_vol: Vector
+    residual: Vector
+    jacobian: Matrix
+
+
+def calibrate(
+    panel: OptionPanel, model: Model, starts: Sequence[Start], options: CalibrationOptions | None = None
+) -> Calibration:
+    """Fit `model` to `panel` by least squares in implied vol.
+
+    panel    the quotes; those whose vega is below the floor of `panel.identifiable` are left out and reported
+    starts   proposals, the network's first; the best of them is refined. Without any, or where its answer is in doubt
+             (`trusted` is off, the fit is poor, on a bound or not converged), starts read off the surface join in
+    returns  the best fit found; a fit that fails is a `status` and a `message`, never an exception
+    raises   InvalidInput if no quote says anything, or an option contradicts the model's bounds
+    """
+    options = options or CalibrationOptions()
+    used = identifiable(panel)
+    problem = fit_problem(used, model, options)
+    proposals = [Start(s.name, np.clip(s.params, problem.lower, problem.upper)) for s in starts]
+    if options.refine == "none":
+        fit = _unrefined(problem, proposals)
+        return _report(fit, used, model, problem, options, "network_only", 0)
+    fits: list[_Fit] = []
+    if proposals:
+        if len(proposals) > 1:
+            proposals.sort(key=lambda s: objective_at(problem, s.params))
+        fits.append(_refine(problem, proposals[0], options))
+    if not fits or (_doubtful(fits[0], problem, options) and not fits[0].expired):
+        others = surface_starts(problem)
+        fits.append(_refine(problem, Start("fallback", others[0]), options))
+        agreed = len(fits) == 2 and abs(fits[0].objective - fits[1].objective) <= _SAME_OPTIMUM * fits[0].objective
+        if not agreed or _on_bounds(fits[-1].params, problem).any():
+            for params in others[1:]:
+                if fits[-1].expired:
+                    break
+                fits.append(_refine(problem, Start("fallback", params), options))
+    best = min(fits, key=lambda fit: fit.objective)
+    if any(fit.expired for fit in fits):
+        status: Status = "budget_exhausted"
+    else:
+        status = "converged" if best.outcome == CONVERGED else "not_converged"
+    return _report(best, used, model, problem, options, status, len(fits))
+
+
+def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -> FitProblem:
+    """The quotes, bounds and prior as the compiled optimisers want them."""
+    root = np.sqrt(panel.expiry)
+    lower, upper = model.lower.copy(), model.upper.copy()
+    if options.bounds is not None:
+        lower, upper = np.maximum(lower, options.bounds[:, 0]), np.minimum(upper, options.bounds[:, 1])
+        for i, name in enumerate(model.parameters):
+            if not lower[i] < upper[i] or lower[i] > options.bounds[i, 0] or upper[i] < options.bounds[i, 1]:
+                raise InvalidInput(
+                    Problem.at(
+                        ("bounds", name),
+                        f"must be an interval inside [{model.lower[i]:g}, {model.upper[i]:g}], "
+                        f"but is {options.bounds[i].tolist()}.",
+                    )
+                )
+    for name, value in (options.fixed or {}).items():
+        if name not in model.parameters:
+            raise InvalidInput(Problem.at(("fixed", name), f"must be one of {', '.join(model.parameters)}."))
+        i = model.parameters.index(name)
+        if not lower[i] <= value <= upper[i]:
+            raise InvalidInput(
+                Problem.at(("fixed", name), f"must be between {lower[i]:g} and {upper[i]:g}, but is {value}.")
+            )
+        lower[i] = upper[i] = value
+    mean, precision = np.zeros(model.n_params), np.zeros(model.n_params)
+    if options.prior is not None:
+        mean = options.prior.parameters
+        # Explicit weights and spreads are taken for inverse variances; quotes without either have a stated noise.
+        noise = 1.0 if panel.explicit_weight else _UNSPECIFIED_NOISE**2
+        precision = noise / options.prior.standard_deviations**2
+    return FitProblem(
+        panel.expiries,
+        panel.offsets,
+        panel.log_moneyness,
+        panel.mid,
+        np.sqrt(panel.weight),
+        root,
+        np.minimum.reduceat(vega(panel.log_moneyness, panel.expiry, panel.mid), panel.offsets[:-1]),
+        lower,
+        upper,
+        mean,
+        precision,
+    )
+
+
+def _arrays(problem: FitProblem) -> tuple[Vector, Vector, Matrix]:
+    n = problem.vol.size
+    return problem.vol.copy(), np.empty(n), np.empty((problem.lower.size, n))
+
+
+def _unrefined(problem: FitProblem, proposals: list[Start]) -> _Fit:
+    start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
+    model_vol, residual, jacobian = _arrays(problem)
+    objective = float(evaluate(start.params, problem, FINE, model_vol, residual, jacobian))
+    return _Fit(start.name, start.params, objective, 0, OUT_OF_ITERATIONS, False, model_vol, residual, jacobian)
+
+
+def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _Fit:
+    params = start.params.copy()
+    model_vol, residual, jacobian = _arrays(problem)
+    if options.refine == "lbfgs":
+        objective, total, outcome = lbfgs(
+            params, problem, 5 * _MAX_EVALUATIONS, model_vol, residual, jacobian, options.deadline
+        )
+        expired = options.deadline is not None and time.perf_counter() >= options.deadline
+        return _Fit(start.name, params, objective, total, outcome, expired, model_vol, residual, jacobian)
+    total = 0
+    outcome = OUT_OF_ITERATIONS
+    expired = False
+    objective = math.inf
+    while outcome == OUT_OF_ITERATIONS and total < _MAX_EVALUATIONS and not expired:
+        slice_ = _SLICE if options.deadline is not None else _MAX_EVALUATIONS
+        objective, evaluations, outcome = levenberg_marquardt(params, problem, slice_, model_vol, residual, jacobian)
+        total += evaluations
+        expired = (
+            outcome == OUT_OF_ITERATIONS and options.deadline is not None and time.perf_counter() >= options.deadline
+        )
+    return _Fit(start.name, params, float(objective), total, outcome, expired, model_vol, residual, jacobian)
+
+
+def _on_bounds(params: Vector, problem: FitProblem) -> np.typing.NDArray[np.bool_]:
+    """Parameters that a bound keeps from moving on; held ones are on no bound."""
+    close = 1e-9 * (problem.upper - problem.lower)
+    touching: np.typing.NDArray[np.bool_] = (problem.upper > problem.lower) & (
+        (params <= problem.lower + close) | (params >= problem.upper - close)
+    )
+    return touching
+
+
+def _rmse(fit: _Fit, problem: FitProblem) -> float:
+    return float(np.sqrt(np.mean((fit.model_vol - problem.vol) ** 2)))
+
+
+def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bool:
+    """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
+    return bool(
+        not options.trusted
+        or fit.outcome != CONVERGED
+        or _rmse(fit, problem) > _TRUSTED_RMSE
+        or _on_bounds(fit.params, problem).any()
+    )
+
+
+def _report(
+    fit: _Fit,
+    panel: OptionPanel,
+    model: Model,
+    problem: FitProblem,
+    options: CalibrationOptions,
+    status: Status,
+    n_refinements: int,
+) -> Calibration:
+    on_bounds = _on_bounds(fit.params, problem)
+    errors, correlation = _uncertainty(fit, problem, options, panel, on_bounds)
+    away_bp = 1e4 * (fit.model_vol - problem.vol)
+    at_bounds = tuple(name for name, on in zip(model.parameters, on_bounds, strict=True) if on)
+    return Calibration(
+        model=model,
+        parameters=fit.params,
+        standard_errors=errors,
+        correlation=correlation,
+        panel=panel,
+        model_iv=fit.model_vol,
+        objective=fit.objective,
+        rmse_bp=float(np.sqrt(np.mean(away_bp * away_bp))),
+        max_abs_bp=float(np.max(np.abs(away_bp))),
+        mape_pct=float(100.0 * np.mean(np.abs(fit.model_vol / problem.vol - 1.0))),
+        n_quotes=panel.n_quotes,
+        excluded=panel.excluded,
+        feller_ratio=model.feller_ratio(fit.params),
+        status=status,
+        message=_message(fit, panel, model, errors, at_bounds, status, problem),
+        start=fit.start,
+        iterations=fit.evaluations,
+        n_refinements=n_refinements,
+        at_bounds=at_bounds,
+    )
+
+
+def _uncertainty(
+    fit: _Fit,
+    problem: FitProblem,
+    options: CalibrationOptions,
+    panel: OptionPanel,
+    on_bounds: np.typing.NDArray[np.bool_],
+) -> tuple[Vector, Matrix]:
+    """Standard errors sqrt diag(s^2 (J'WJ)^-1) and their correlation, over the parameters free to move."""
+    n_params = fit.params.size
+    errors = np.full(n_params, np.nan)
+    correlation = np.full((n_params, n_params), np.nan)
+    free = np.flatnonzero((problem.upper > problem.lower) & ~on_bounds)
+    if panel.n_quotes <= n_params or free.size == 0:
+        return errors, correlation
+    jacobian = fit.jacobian[free]
+    variance = float(fit.residual @ fit.residual) / (panel.n_quotes - n_params)
+    information = jacobian @ jacobian.T
+    if options.prior is not None and variance > 0.0:
+        information = information + np.diag(variance / options.prior.standard_deviations[free] ** 2)
+    size = np.sqrt(np.diag(information))
+    if not np.all(size > 0.0):
+        return errors, correlation
+    scaled = information / np.outer(size, size)
+    if np.linalg.cond(scaled) > 1e14:
+        return errors, correlation
+    covariance = variance * np.linalg.inv(scaled) / np.outer(size, size)
+    errors[free] = np.sqrt(np.diag(covariance))
+    if np.all(errors[free] > 0.0):
+        correlation[np.ix_(free, free)] = covariance / np.outer(errors[free], errors[free])
+    return errors, correlation
+
+
+def _message(
+    fit: _Fit,
+    panel: OptionPanel,
+    model: Model,
+    errors: Vector,
+    at_bounds: tuple[str, ...],
+    status: Status,
+    problem: FitProblem,
+) -> str | None:
+    """What a user should know before trusting the numbers; None when there is nothing."""
+    sentences = []
+    if status == "not_converged":
+        sentences.append(
+            f"Not converged after {fit.evaluations} evaluations: "
+            "give a `start`, tighter `bounds` or a `prior`, or look for bad quotes among the largest residuals."
+        )
+    elif status == "budget_exhausted":
+        sentences.append("The time budget ended the refinement: these are the best parameters so far.")
+    if at_bounds:
+        sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
+    free = [i for i, name in enumerate(model.parameters) if problem.upper[i] > problem.lower[i]]
+    if panel.n_quotes <= model.n_params:
+        sentences.append(
+            f"{panel.n_quotes} quotes cannot determine {model.n_params} parameters: no standard errors; "
+            "hold some parameters with `fixed`, or give a `prior`."
+        )
+    elif len(at_bounds) < len(free) and np.isnan(errors[free]).all():
+        sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
+    else:
+        relative = errors / np.abs(fit.params)
+        loose = [f"{model.parameters[i]} ({100 * relative[i]:.0f} %)" for i in free if relative[i] > _IDENTIFIED]
+        if loose:
+            sentences.append(f"The panel does not identify {', '.join(loose)}: standard error in brackets.")
+    if panel.expiries.size == 1 and len(free) > 2:
+        sentences.append("One expiry does not tell kappa and theta apart from v0.")
+    return " ".join(sentences) or None
