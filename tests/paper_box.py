@@ -28,4 +28,5 @@ def admissible_draws(n: int, seed: int) -> Matrix:
 
 def expiries(n: int, seed: int) -> Vector:
     """(n,) expiries from 7 days to 5 years, uniform in the logarithm."""
-    return np.exp(np.random.default_rng(seed).uniform(np.log(7 / 365), np.log(5.0), n))
+    drawn: Vector = np.exp(np.random.default_rng(seed).uniform(np.log(7 / 365), np.log(5.0), n))
+    return drawn

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from calibrant.arrays import ComplexVector, Vector
 from calibrant.black import call_price
 from calibrant.models import HESTON
 from calibrant.pricing.fourier import call_prices
@@ -37,18 +37,17 @@ def test_characteristic_function_solves_the_riccati_equations(expiry: float) -> 
     np.testing.assert_allclose(change / (2.0 * step), expected, rtol=3e-6, atol=1e-9)
 
 
-def _derivative(
-    u: NDArray[np.complex128], expiry: float, params: NDArray[np.float64], i: int
-) -> NDArray[np.complex128]:
+def _derivative(u: ComplexVector, expiry: float, params: Vector, i: int) -> ComplexVector:
     """Central difference of sixth order."""
     step = 2e-3 * abs(params[i])
-    total = np.zeros(u.size, np.complex128)
+    total: ComplexVector = np.zeros(u.size, np.complex128)
     for shift, weight in ((1, 45.0), (2, -9.0), (3, 1.0)):
         for sign in (1.0, -1.0):
             moved = params.copy()
             moved[i] += sign * shift * step
             total += sign * weight * HESTON.log_characteristic(u, expiry, moved)
-    return total / (60.0 * step)
+    result: ComplexVector = total / (60.0 * step)
+    return result
 
 
 @pytest.mark.parametrize("i", range(5))
@@ -66,9 +65,7 @@ def test_heston_tends_to_black_as_xi_vanishes() -> None:
     np.testing.assert_allclose(call_prices(HESTON, k, t, flat), call_price(k, t, 0.2), atol=3e-5)
     # The distance falls in proportion to xi (its first-order term is the skew).
     wide, narrow = (
-        np.abs(
-            call_prices(HESTON, k, t, np.array([2.0, 0.04, xi, -0.5, 0.04])) - call_price(k, t, 0.2)
-        ).max()
+        np.abs(call_prices(HESTON, k, t, np.array([2.0, 0.04, xi, -0.5, 0.04])) - call_price(k, t, 0.2)).max()
         for xi in (0.04, 0.004)
     )
     assert 9.0 < wide / narrow < 11.0

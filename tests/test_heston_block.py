@@ -1,28 +1,50 @@
 import numpy as np
 
+from calibrant.arrays import ComplexMatrix, Vector
 from calibrant.models import HESTON
-from calibrant.pricing.heston_block import N_PARTS, heston_parts, heston_phi
+from calibrant.pricing.heston_block import (
+    MAX_NODES,
+    N_PARTS,
+    N_ROWS,
+    heston_parts,
+    heston_phi,
+    sum_first,
+    sum_parts,
+    turn_evenly,
+)
 from tests import paper_box
+
+N = 64
+STEP = 0.6
+X = (np.arange(N) + 0.5) * STEP
+SCALE = STEP / (X * X + 0.25)
+
+
+def _workspace() -> Vector:
+    return np.full(N_ROWS * MAX_NODES, 7.0)
+
+
+def _parts(work: Vector, n: int) -> ComplexMatrix:
+    rows = work.reshape(N_ROWS, MAX_NODES)[:, :n]
+    parts: ComplexMatrix = rows[:N_PARTS] + 1j * rows[N_PARTS : 2 * N_PARTS]
+    return parts
 
 
 def test_vectorised_characteristic_function_equals_the_readable_one() -> None:
-    n = 64
+    work = _workspace()
     for params in paper_box.draws(30, seed=1):
-        nodes = np.stack([np.linspace(0.01, 60.0, n), np.ones(n)])
-        real, imag = np.empty((1, n)), np.empty((1, n))
-        heston_phi(nodes, 0, n, 0.4, params, real, imag)
-        expected = np.exp(HESTON.log_characteristic(nodes[0] - 0.5j, 0.4, params))
-        np.testing.assert_allclose(real[0] + 1j * imag[0], expected, rtol=0.0, atol=2e-14)
+        heston_phi(0, N, STEP, 0.4, params, 0.05, work)
+        black = np.exp(-0.5 * 0.05 * (X * X + 0.25))
+        expected = (np.exp(HESTON.log_characteristic(X - 0.5j, 0.4, params)) - black) * SCALE
+        np.testing.assert_allclose(_parts(work, N)[0], expected, rtol=0.0, atol=1e-14)
 
 
 def test_parts_compose_to_the_readable_gradient() -> None:
-    n = 40
+    work = _workspace()
     for params in paper_box.draws(30, seed=2):
         kappa, theta, xi, rho, _ = params
-        nodes = np.stack([np.linspace(0.01, 40.0, n), np.linspace(1.0, 2.0, n)])
-        real, imag = np.empty((N_PARTS, n)), np.empty((N_PARTS, n))
-        heston_parts(nodes, 0, n, 0.9, params, real, imag)
-        phi, by_d, by_g, m, xm, an = real + 1j * imag
+        heston_parts(0, N, STEP, 0.9, params, 0.05, work)
+        first, by_d, by_g, m, xm, an = _parts(work, N)
         m_z = 0.5 * m + xm
         composed = np.stack(
             [
@@ -33,16 +55,28 @@ def test_parts_compose_to_the_readable_gradient() -> None:
                 by_d,
             ]
         )
-        log_phi, log_gradient = HESTON.log_characteristic_gradient(nodes[0] - 0.5j, 0.9, params)
-        np.testing.assert_allclose(phi, np.exp(log_phi) * nodes[1], atol=2e-14)
-        expected = np.exp(log_phi) * nodes[1] * log_gradient
-        np.testing.assert_allclose(composed, expected, atol=1e-12 * np.abs(expected).max())
+        log_phi, log_gradient = HESTON.log_characteristic_gradient(X - 0.5j, 0.9, params)
+        black = np.exp(-0.5 * 0.05 * (X * X + 0.25))
+        np.testing.assert_allclose(first, (np.exp(log_phi) - black) * SCALE, rtol=0.0, atol=1e-14)
+        expected = np.exp(log_phi) * SCALE * log_gradient
+        np.testing.assert_allclose(composed, expected, rtol=0.0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_a_block_leaves_the_other_nodes_alone() -> None:
-    nodes = np.ones((2, 24))
-    real, imag = np.full((N_PARTS, 24), 7.0), np.full((N_PARTS, 24), 7.0)
-    heston_parts(nodes, 8, 16, 1.0, paper_box.draws(1, seed=3)[0], real, imag)
-    assert np.all(real[:, :8] == 7.0) and np.all(real[:, 16:] == 7.0)
-    assert np.all(imag[:, :8] == 7.0) and np.all(imag[:, 16:] == 7.0)
-    assert np.all(real[:, 8:16] != 7.0)
+    work = _workspace()
+    heston_parts(8, 16, STEP, 1.0, paper_box.draws(1, seed=3)[0], 0.05, work)
+    rows = work.reshape(N_ROWS, MAX_NODES)[: 2 * N_PARTS]
+    assert np.all(rows[:, :8] == 7.0)
+    assert np.all(rows[:, 16:] == 7.0)
+    assert np.all(rows[:, 8:16] != 7.0)
+
+
+def test_sums_are_those_of_the_turned_parts() -> None:
+    work = _workspace()
+    heston_parts(0, N, STEP, 0.9, paper_box.draws(1, seed=4)[0], 0.05, work)
+    parts = _parts(work, N)
+    for k in (-0.7, 0.0, 0.01, 1.3):
+        turn_evenly(k, STEP, N, work)
+        expected = (np.exp(-1j * X * k) * parts).real.sum(axis=1)
+        np.testing.assert_allclose(sum_parts(N, work), expected, rtol=0.0, atol=1e-13 * np.abs(parts).sum())
+        assert abs(sum_first(N, work) - expected[0]) < 1e-14

@@ -97,7 +97,7 @@ def test_a_panel_is_its_expiries_put_side_by_side() -> None:
 def test_both_contours_give_the_same_sums() -> None:
     for p in paper_box.draws(20, seed=20):
         k, size = _strikes(p, 0.6, 12)
-        values, gradient, nodes = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
+        _, gradient, nodes = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
         if nodes > MAX_NODES:
             continue
         variance = integrated_variance(0.6, p[0], p[1], p[4])

@@ -1,30 +1,30 @@
 import numpy as np
 import pytest
-from numba import njit
 
 from calibrant.arrays import Vector
 from calibrant.pricing import vector_math
+from calibrant.pricing.vector_math import kernel
 
 
-@njit
+@kernel
 def _apply_exp(x: Vector, out: Vector) -> None:
     for i in range(x.size):
         out[i] = vector_math.exp(x[i])
 
 
-@njit
+@kernel
 def _apply_log(x: Vector, out: Vector) -> None:
     for i in range(x.size):
         out[i] = vector_math.log(x[i])
 
 
-@njit
+@kernel
 def _apply_cos_sin(x: Vector, cosine: Vector, sine: Vector) -> None:
     for i in range(x.size):
         cosine[i], sine[i] = vector_math.cos_sin(x[i])
 
 
-@njit
+@kernel
 def _apply_atan2(y: Vector, x: Vector, out: Vector) -> None:
     for i in range(x.size):
         out[i] = vector_math.atan2(y[i], x[i])

@@ -9,6 +9,8 @@ n_u           Fourier nodes
 Grids are (n_expiries, n_strikes); gradients of prices are (n_params, n_quotes).
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,5 +18,6 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 IntVector = NDArray[np.int64]
 BoolVector = NDArray[np.bool_]
-ComplexVector = NDArray[np.complex128]
-ComplexMatrix = NDArray[np.complex128]
+# numpy's types lose the precision of mixed expressions, so the aliases do not insist on it.
+ComplexVector = NDArray[np.complexfloating[Any, Any]]
+ComplexMatrix = NDArray[np.complexfloating[Any, Any]]

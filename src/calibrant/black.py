@@ -376,7 +376,9 @@ def implied_volatility(
     """
     if kind not in ("call", "put"):
         raise InvalidInput(Problem.at(("kind",), f'must be "call" or "put", but is {kind!r}.'))
-    p, k, years, error = _arguments(price=price, log_moneyness=log_moneyness, expiry=expiry, price_error=price_error)
+    p, k, years, error = _arguments(
+        to_invert=True, price=price, log_moneyness=log_moneyness, expiry=expiry, price_error=price_error
+    )
     intrinsic = np.expm1(k) if kind == "put" else -np.expm1(k)
     in_the_money = intrinsic > 0.0
     value = np.where(in_the_money, p - intrinsic, p)
@@ -398,15 +400,13 @@ def implied_volatility_from_time_value(
                    1e-300 to the bound min(1, e^k) (test_time_values_give_their_volatility_back)
     raises         InvalidInput for a number that is not finite, or expiry <= 0
     """
-    value, k, years = _arguments(time_value=time_value, log_moneyness=log_moneyness, expiry=expiry)
+    value, k, years = _arguments(to_invert=True, time_value=time_value, log_moneyness=log_moneyness, expiry=expiry)
     return _implied(value, np.zeros(value.shape), k, years)
 
 
 def _implied(value: Vector, uncertainty: Vector, k: Vector, years: Vector) -> ImpliedVolatility:
     volatility = np.empty(value.shape)
     reason = np.empty(value.shape, dtype=np.int8)
-    if not (years > 0.0).all():
-        raise InvalidInput(*_problems("expiry", years, years > 0.0, "must be > 0 years"))
     value, uncertainty, k, years = (np.ascontiguousarray(x).reshape(-1) for x in (value, uncertainty, k, years))
     _invert(value, uncertainty, k, years, volatility.reshape(-1), reason.reshape(-1))
     return ImpliedVolatility(volatility, reason)
@@ -418,8 +418,8 @@ def _filled(loop: Callable[[Vector, Vector, Vector], None], k: Vector, sd: Vecto
     return out
 
 
-def _arguments(**given: ArrayLike) -> list[Vector]:
-    """The arguments as float64 arrays of one shape, all finite and of the right sign."""
+def _arguments(*, to_invert: bool = False, **given: ArrayLike) -> list[Vector]:
+    """The arguments as float64 arrays of one shape, all finite and of the right sign; to invert, expiry not zero."""
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
     problems: list[Problem] = []
     for name, array in arrays.items():
@@ -429,6 +429,9 @@ def _arguments(**given: ArrayLike) -> list[Vector]:
         elif name == "log_moneyness":
             if array.size and not max(array.max(), -array.min()) <= 700.0:
                 problems += _problems(name, array, np.abs(array) <= 700.0, "must lie within [-700, 700]")
+        elif name == "expiry" and to_invert:
+            if array.size and not array.min() > 0.0:
+                problems += _problems(name, array, array > 0.0, "must be > 0 years")
         elif name not in ("price", "time_value") and array.size and not array.min() >= 0.0:
             problems += _problems(name, array, array >= 0.0, "must be >= 0")
     if problems:

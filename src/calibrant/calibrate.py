@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .arrays import Matrix, Vector
+from .arrays import BoolVector, Matrix, Vector
 from .black import vega
 from .errors import InvalidInput, Problem
 from .models.model import Model
@@ -23,6 +23,7 @@ from .optimisers.levenberg_marquardt import (
 from .optimisers.levenberg_marquardt import Problem as FitProblem
 from .panel import Exclusion, OptionPanel, identifiable
 from .starts import objective_at, surface_starts
+from .uncertainty import quality, uncertainty
 
 StartName = Literal["network", "fallback", "given"]
 Refine = Literal["lm", "lbfgs", "none"]
@@ -234,17 +235,13 @@ def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _
     return _Fit(start.name, params, float(objective), total, outcome, expired, model_vol, residual, jacobian)
 
 
-def _on_bounds(params: Vector, problem: FitProblem) -> np.typing.NDArray[np.bool_]:
+def _on_bounds(params: Vector, problem: FitProblem) -> BoolVector:
     """Parameters that a bound keeps from moving on; held ones are on no bound."""
     close = 1e-9 * (problem.upper - problem.lower)
-    touching: np.typing.NDArray[np.bool_] = (problem.upper > problem.lower) & (
+    touching: BoolVector = (problem.upper > problem.lower) & (
         (params <= problem.lower + close) | (params >= problem.upper - close)
     )
     return touching
-
-
-def _rmse(fit: _Fit, problem: FitProblem) -> float:
-    return float(np.sqrt(np.mean((fit.model_vol - problem.vol) ** 2)))
 
 
 def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bool:
@@ -252,7 +249,7 @@ def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bo
     return bool(
         not options.trusted
         or fit.outcome != CONVERGED
-        or _rmse(fit, problem) > _TRUSTED_RMSE
+        or quality(fit.model_vol, problem.vol).rmse > _TRUSTED_RMSE
         or _on_bounds(fit.params, problem).any()
     )
 
@@ -267,8 +264,10 @@ def _report(
     n_refinements: int,
 ) -> Calibration:
     on_bounds = _on_bounds(fit.params, problem)
-    errors, correlation = _uncertainty(fit, problem, options, panel, on_bounds)
-    away_bp = 1e4 * (fit.model_vol - problem.vol)
+    free = (problem.upper > problem.lower) & ~on_bounds
+    prior = np.zeros(free.size) if options.prior is None else options.prior.standard_deviations**-2.0
+    errors, correlation = uncertainty(fit.residual, fit.jacobian, free, prior)
+    sizes = quality(fit.model_vol, problem.vol)
     at_bounds = tuple(name for name, on in zip(model.parameters, on_bounds, strict=True) if on)
     return Calibration(
         model=model,
@@ -278,9 +277,9 @@ def _report(
         panel=panel,
         model_iv=fit.model_vol,
         objective=fit.objective,
-        rmse_bp=float(np.sqrt(np.mean(away_bp * away_bp))),
-        max_abs_bp=float(np.max(np.abs(away_bp))),
-        mape_pct=float(100.0 * np.mean(np.abs(fit.model_vol / problem.vol - 1.0))),
+        rmse_bp=1e4 * sizes.rmse,
+        max_abs_bp=1e4 * sizes.max_abs,
+        mape_pct=100.0 * sizes.mean_relative,
         n_quotes=panel.n_quotes,
         excluded=panel.excluded,
         feller_ratio=model.feller_ratio(fit.params),
@@ -291,38 +290,6 @@ def _report(
         n_refinements=n_refinements,
         at_bounds=at_bounds,
     )
-
-
-def _uncertainty(
-    fit: _Fit,
-    problem: FitProblem,
-    options: CalibrationOptions,
-    panel: OptionPanel,
-    on_bounds: np.typing.NDArray[np.bool_],
-) -> tuple[Vector, Matrix]:
-    """Standard errors sqrt diag(s^2 (J'WJ)^-1) and their correlation, over the parameters free to move."""
-    n_params = fit.params.size
-    errors = np.full(n_params, np.nan)
-    correlation = np.full((n_params, n_params), np.nan)
-    free = np.flatnonzero((problem.upper > problem.lower) & ~on_bounds)
-    if panel.n_quotes <= n_params or free.size == 0:
-        return errors, correlation
-    jacobian = fit.jacobian[free]
-    variance = float(fit.residual @ fit.residual) / (panel.n_quotes - n_params)
-    information = jacobian @ jacobian.T
-    if options.prior is not None and variance > 0.0:
-        information = information + np.diag(variance / options.prior.standard_deviations[free] ** 2)
-    size = np.sqrt(np.diag(information))
-    if not np.all(size > 0.0):
-        return errors, correlation
-    scaled = information / np.outer(size, size)
-    if np.linalg.cond(scaled) > 1e14:
-        return errors, correlation
-    covariance = variance * np.linalg.inv(scaled) / np.outer(size, size)
-    errors[free] = np.sqrt(np.diag(covariance))
-    if np.all(errors[free] > 0.0):
-        correlation[np.ix_(free, free)] = covariance / np.outer(errors[free], errors[free])
-    return errors, correlation
 
 
 def _message(

@@ -1,7 +1,7 @@
 """Starts without a network: Heston parameters read off the shape of the quoted surface.
 
-Each expiry's smile is summed up by a weighted quadratic in log-moneyness: level, slope and curvature at the money. Then,
-for each of a few speeds of mean reversion,
+Each expiry's smile is summed up by a weighted quadratic in log-moneyness: level, slope and curvature at the money.
+Then, for each of a few speeds of mean reversion,
 
 * v0 and theta follow from the term structure of at-the-money variance, which is linear in them,
 * rho xi from the slopes: dsigma/dk = rho xi / (2 sigma) * (1/(kappa T)) (1 - (1 - e^{-kappa T}) / (kappa T)),

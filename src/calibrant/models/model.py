@@ -1,4 +1,4 @@
-"""What a pricing model is to the rest of the library: names, bounds, and the characteristic function of its log-price."""
+"""What a pricing model is to the rest of the library: names, bounds and a characteristic function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Levenberg-Marquardt with bounds, compiled whole: residuals, normal equations and steps without leaving machine code.
+"""Levenberg-Marquardt with bounds, compiled whole: residuals, normal equations and steps in one call.
 
-Residuals are implied-vol differences, not vega-scaled prices: the objective is the one that is reported. The Jacobian is
-exact, dC/dp over the model's own vega. Marquardt's scaling (1963), Nielsen's damping (1999), and bounds by an active
+Residuals are implied-vol differences, not vega-scaled prices: the objective is the one that is reported. The Jacobian
+is exact, dC/dp over the model's own vega. Marquardt's scaling (1963), Nielsen's damping (1999), and bounds by an active
 set: a parameter on a bound whose gradient points outward is held for the step, and a step that would cross a bound ends
 on it while the others are solved again.
 
@@ -15,14 +15,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
-from ..black import implied_sd_kernel
 from ..pricing.heston_fit import time_values
-from ..pricing.vector_math import exp, kernel
+from ..pricing.implied import refresh_implied_sd
+from ..pricing.vector_math import kernel, reduction
 
 COARSE = 1e-6
 """Vol error allowed at the vega floor while steps are large: 0.01 bp."""
 FINE = 2e-10
 """The same for the last steps: 2e-6 bp."""
+
+_LEAST_MODEL_VEGA = 1e-12
+"""A trial at which a quote has no vega says nothing about the way back: its row of the Jacobian must stay finite."""
 
 CONVERGED = 0
 OUT_OF_ITERATIONS = 1
@@ -73,31 +76,32 @@ def evaluate(
     time_values(
         params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, residual, jacobian, n_nodes
     )
-    objective = 0.0
     for e in range(problem.expiries.size):
         # A trial far from the market can price a quote at nothing, or at noise: the floor gives it some small vol.
         floor = 1e-3 * tolerance[e]
         for q in range(problem.offsets[e], problem.offsets[e + 1]):
-            root = problem.root_expiry[q]
-            k = problem.log_moneyness[q]
-            sd = implied_sd_kernel(k, max(residual[q], floor), model_vol[q] * root)
-            model_vol[q] = sd / root
-            scale = problem.root_weight[q]
-            residual[q] = scale * (model_vol[q] - problem.vol[q])
-            objective += residual[q] * residual[q]
-            if jacobian.shape[0] > 0:
-                h = k / sd
-                vega = 0.3989422804014327 * root * exp(0.5 * (k - h * h - 0.25 * sd * sd))
-                per_vega = scale / max(vega, floor)
-                for i in range(jacobian.shape[0]):
-                    jacobian[i, q] *= per_vega
+            residual[q] = max(residual[q], floor)
+    n_quotes = model_vol.size
+    sd = model_vol * problem.root_expiry
+    density = np.empty(n_quotes)
+    refresh_implied_sd(problem.log_moneyness, residual, sd, density)
+    objective = 0.0
+    for q in range(n_quotes):
+        scale = problem.root_weight[q]
+        model_vol[q] = sd[q] / problem.root_expiry[q]
+        residual[q] = scale * (model_vol[q] - problem.vol[q])
+        objective += residual[q] * residual[q]
+        density[q] = scale / max(density[q] * problem.root_expiry[q], _LEAST_MODEL_VEGA)
+    for i in range(jacobian.shape[0]):
+        for q in range(n_quotes):
+            jacobian[i, q] *= density[q]
     for i in range(params.size):
         away = params[i] - problem.prior_mean[i]
         objective += problem.prior_precision[i] * away * away
     return objective
 
 
-@kernel
+@reduction
 def _normal_equations(
     params: Vector, problem: Problem, residual: Vector, jacobian: Matrix, hessian: Matrix, slope: Vector
 ) -> None:

@@ -114,7 +114,7 @@ def _extent(
     Which side a strike prefers depends on more than its sign, since phi itself turns: so both sides are looked at. The
     cost is the length, and above all the growth before the decay, for that is lost in rounding.
     """
-    y = np.arange(0.25, 60.0, 0.25)
+    y = 0.25 * np.arange(1, 240, dtype=np.float64)
     x, slope = _contour(y, variance, angle)
     with np.errstate(all="ignore"):
         size = np.maximum(
@@ -143,7 +143,8 @@ def _bent(
 
     def integrate(n: int) -> Matrix:
         step = end / n
-        x, slope = _contour((np.arange(n) + 0.5) * step, variance, angle)
+        y: Vector = (np.arange(n, dtype=np.float64) + 0.5) * step
+        x, slope = _contour(y, variance, angle)
         turn = np.exp(-1j * np.outer(k, x)) * (slope * step / (x * x + 0.25))
         parts: ComplexMatrix
         if with_gradient:

@@ -2,7 +2,7 @@
 
 The contour, the choice of its side and the doubling of the nodes are those of `fourier.py`, which explains them; this
 form is for Heston alone, fills the same sums as the fast kernel and stops at the tolerance it is given. It is called
-rarely (docs/results/kernel.md says how rarely), so it is plain complex arithmetic, one node at a time.
+rarely (docs/results/kernel.md says how rarely), so the nodes are plain complex arithmetic; only the strikes vectorise.
 """
 
 import cmath
@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import ComplexVector, Matrix, Vector
+from .vector_math import cos_sin, exp, kernel
 
 _ANGLE = 0.3
 _FIRST_NODES = 48
@@ -51,7 +52,8 @@ def _log_parts(u: complex, expiry: float, params: Vector, out: ComplexVector) ->
     # iu = 1/2 + ix: the sum that the caller forms is 1/2 M + ixM.
     out[3] = (1j * u - 0.5) * by_beta
     out[4] = a / d * by_d
-    return weight * g - v0 * a * b
+    log_phi: complex = weight * g - v0 * a * b
+    return log_phi
 
 
 @careful
@@ -88,6 +90,77 @@ def _extents(
             return
 
 
+@kernel
+def _add_node(k: Vector, x_real: float, x_imag: float, real: Vector, imag: Vector, sums: Matrix) -> None:
+    """Add Re[e^{-ixk} part] of one node to every strike's sums, (n_parts, n_strikes)."""
+    a0, b0 = real[0], imag[0]
+    if sums.shape[0] == 1:
+        for q in range(k.size):
+            size = exp(min(k[q] * x_imag, 690.0))
+            c, s = cos_sin(k[q] * x_real)
+            sums[0, q] += size * (c * a0 + s * b0)
+        return
+    a1, b1 = real[1], imag[1]
+    a2, b2 = real[2], imag[2]
+    a3, b3 = real[3], imag[3]
+    a4, b4 = real[4], imag[4]
+    a5, b5 = real[5], imag[5]
+    for q in range(k.size):
+        size = exp(min(k[q] * x_imag, 690.0))
+        c, s = cos_sin(k[q] * x_real)
+        c *= size
+        s *= size
+        sums[0, q] += c * a0 + s * b0
+        sums[1, q] += c * a1 + s * b1
+        sums[2, q] += c * a2 + s * b2
+        sums[3, q] += c * a3 + s * b3
+        sums[4, q] += c * a4 + s * b4
+        sums[5, q] += c * a5 + s * b5
+
+
+@careful
+def _side_sums(
+    expiry: float, params: Vector, variance: float, k: Vector, angle: float, end: float, target: float, sums: Matrix
+) -> int:
+    """The sums of the strikes that share a side, (n_parts, n_strikes); nodes taken, negative without agreement."""
+    n_parts = sums.shape[0]
+    b = 0.5 / math.sqrt(variance)
+    parts = np.empty(5, np.complex128)
+    real = np.empty(n_parts)
+    imag = np.empty(n_parts)
+    before = np.empty(k.size)
+    taken = 0
+    n = _FIRST_NODES
+    while n <= MAX_BENT_NODES:
+        before[:] = sums[0]
+        sums[:] = 0.0
+        step = end / n
+        for j in range(n):
+            z = complex((j + 0.5) * step, angle)
+            x = b * (cmath.sinh(z) - complex(0.0, math.sin(angle)))
+            c = x * x + 0.25
+            scale = step * b * cmath.cosh(z) / c
+            phi = scale * cmath.exp(_log_parts(x - 0.5j, expiry, params, parts))
+            added = phi - scale * cmath.exp(-0.5 * variance * c)
+            real[0] = added.real
+            imag[0] = added.imag
+            for m in range(1, n_parts):
+                part = phi * parts[m - 1]
+                real[m] = part.real
+                imag[m] = part.imag
+            _add_node(k, x.real, x.imag, real, imag, sums)
+        taken += n
+        if n > _FIRST_NODES:
+            worst = 0.0
+            for q in range(k.size):
+                change = abs(sums[0, q] - before[q])
+                worst = max(worst, change if change == change else math.inf)
+            if worst <= target:
+                return taken
+        n *= 2
+    return -taken
+
+
 @careful
 def bent_sums(expiry: float, params: Vector, variance: float, k: Vector, target: float, sums: Matrix) -> int:
     """Fill `sums` as the fast kernel does, for all strikes of one expiry.
@@ -97,55 +170,22 @@ def bent_sums(expiry: float, params: Vector, variance: float, k: Vector, target:
     sums     (n_strikes, 1 or 6), filled
     returns  nodes taken, negative where MAX_BENT_NODES did not bring agreement
     """
-    n_parts = sums.shape[1]
     ends = np.empty((2, k.size))
     costs = np.empty((2, k.size))
     negligible = math.log(1e-3 * target)
     for side in range(2):
         _extents(expiry, params, variance, k, _ANGLE * (2 * side - 1), negligible, ends[side], costs[side])
-    b = 0.5 / math.sqrt(variance)
-    parts = np.empty(5, np.complex128)
-    before = np.empty(k.size)
-    total = 0
+    taken = 0
     agreed = True
     for side in range(2):
-        angle = _ANGLE * (2 * side - 1)
-        end = 0.0
-        for q in range(k.size):
-            if (costs[1, q] < costs[0, q]) == (side == 1):
-                end = max(end, ends[side, q])
-        if end == 0.0:
-            continue
-        n = _FIRST_NODES
-        settled = False
-        first = True
-        while not settled and n <= MAX_BENT_NODES:
-            for q in range(k.size):
-                if (costs[1, q] < costs[0, q]) == (side == 1):
-                    before[q] = sums[q, 0]
-                    sums[q] = 0.0
-            step = end / n
-            for j in range(n):
-                z = complex((j + 0.5) * step, angle)
-                x = b * (cmath.sinh(z) - complex(0.0, math.sin(angle)))
-                c = x * x + 0.25
-                scale = step * b * cmath.cosh(z) / c
-                log_phi = _log_parts(x - 0.5j, expiry, params, parts)
-                log_black = -0.5 * variance * c
-                for q in range(k.size):
-                    if (costs[1, q] < costs[0, q]) == (side == 1):
-                        turn = -1j * x * k[q]
-                        weighted = scale * cmath.exp(log_phi + turn)
-                        sums[q, 0] += (weighted - scale * cmath.exp(log_black + turn)).real
-                        for m in range(1, n_parts):
-                            sums[q, m] += (weighted * parts[m - 1]).real
-            total += n
-            if not first:
-                settled = True
-                for q in range(k.size):
-                    if (costs[1, q] < costs[0, q]) == (side == 1) and not abs(sums[q, 0] - before[q]) <= target:
-                        settled = False
-            first = False
-            n *= 2
-        agreed = agreed and settled
-    return total if agreed else -total
+        chosen = np.flatnonzero((costs[1] < costs[0]) == (side == 1))
+        if chosen.size > 0:
+            side_sums = np.empty((sums.shape[1], chosen.size))
+            end = ends[side][chosen].max()
+            nodes = _side_sums(expiry, params, variance, k[chosen], _ANGLE * (2 * side - 1), end, target, side_sums)
+            agreed = agreed and nodes > 0
+            taken += abs(nodes)
+            for i in range(chosen.size):
+                for m in range(sums.shape[1]):
+                    sums[chosen[i], m] = side_sums[m, i]
+    return taken if agreed else -taken

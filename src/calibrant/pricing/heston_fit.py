@@ -10,7 +10,7 @@ the midpoint rule converges exponentially. Its two errors are controlled separat
 
 * Step. The midpoint rule with step h = 2 pi / L adds the true function at k + mL, m = +-1, ..., with weights of
   modulus one. Those images are option values L beyond the strike, which moments bound (Chernoff):
-  P(k) <= E[S^-p] e^{(1+p)k} p^p / (1+p)^(1+p). `alias_length` picks L from a few moments, so it is a bound and no guess.
+  P(k) <= E[S^-p] e^{(1+p)k} p^p / (1+p)^(1+p). `alias_length` picks L from a few moments: a bound, no guess.
 * Length. Nodes are taken in blocks of `BLOCK` until the envelope of the integrand, extrapolated at its own rate of
   decay, adds less than the tolerance.
 
@@ -29,11 +29,19 @@ import numpy as np
 from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
 from .heston_bent import bent_sums
-from .heston_block import N_PARTS, heston_parts, heston_phi
-from .vector_math import cos_sin, exp, kernel, reduction
+from .heston_block import (
+    MAX_NODES,
+    N_PARTS,
+    N_ROWS,
+    heston_parts,
+    heston_phi,
+    sum_first,
+    sum_parts,
+    turn_evenly,
+)
+from .vector_math import exp, kernel
 
 BLOCK = 8
-MAX_NODES = 768
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
 _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
 
@@ -93,79 +101,9 @@ def alias_length(expiry: float, params: Vector, sd: float, k_low: float, k_high:
     return max(length, k_high - k_low + 2.0 * sd)
 
 
-@reduction
-def _sum_parts(real: Matrix, imag: Matrix, n_nodes: int, turn: Matrix, sums: Vector) -> None:
-    """Add sum_j Re[e^{-i x_j k} part_j] of one strike to `sums`, for as many parts as `sums` is long (1 or N_PARTS).
-
-    real, imag  (N_PARTS, n_nodes or more)
-    turn        (2, n_nodes or more), cos and sin of x_j k
-    """
-    s0, s1, s2, s3, s4, s5 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    if sums.size == 1:
-        for j in range(n_nodes):
-            s0 += turn[0, j] * real[0, j] + turn[1, j] * imag[0, j]
-        sums[0] += s0
-        return
-    for j in range(n_nodes):
-        c = turn[0, j]
-        s = turn[1, j]
-        s0 += c * real[0, j] + s * imag[0, j]
-        s1 += c * real[1, j] + s * imag[1, j]
-        s2 += c * real[2, j] + s * imag[2, j]
-        s3 += c * real[3, j] + s * imag[3, j]
-        s4 += c * real[4, j] + s * imag[4, j]
-        s5 += c * real[5, j] + s * imag[5, j]
-    sums[0] += s0
-    sums[1] += s1
-    sums[2] += s2
-    sums[3] += s3
-    sums[4] += s4
-    sums[5] += s5
-
-
-@kernel
-def _turn_evenly(k: float, step: float, n_nodes: int, turn: Matrix) -> None:
-    """e^{ixk} at x_j = (j + 1/2) step: one block exactly, then a rotation from block to block."""
-    for j in range(BLOCK):
-        turn[0, j], turn[1, j] = cos_sin((j + 0.5) * step * k)
-    c, s = cos_sin(BLOCK * step * k)
-    for first in range(BLOCK, n_nodes, BLOCK):
-        for lane in range(BLOCK):
-            x = turn[0, first - BLOCK + lane]
-            y = turn[1, first - BLOCK + lane]
-            turn[0, first + lane] = x * c - y * s
-            turn[1, first + lane] = x * s + y * c
-
-
-@kernel
-def _fill(
-    first: int, last: int, expiry: float, params: Vector, variance: float, nodes: Matrix, real: Matrix, imag: Matrix
-) -> None:
-    """The integrands (phi - phi_BS) / (x^2 + 1/4) and those of the gradient, times the quadrature weights.
-
-    nodes  (2, n_nodes), x and its weight; the weight is divided by x^2 + 1/4 here
-    """
-    for j in range(first, last):
-        nodes[1, j] /= nodes[0, j] * nodes[0, j] + 0.25
-    if real.shape[0] == 1:
-        heston_phi(nodes, first, last, expiry, params, real, imag)
-    else:
-        heston_parts(nodes, first, last, expiry, params, real, imag)
-    for j in range(first, last):
-        # On this contour the control variate's characteristic function is real.
-        real[0, j] -= nodes[1, j] * exp(-0.5 * variance * (nodes[0, j] * nodes[0, j] + 0.25))
-
-
 @kernel
 def _march(
-    expiry: float,
-    params: Vector,
-    variance: float,
-    step: float,
-    target: float,
-    nodes: Matrix,
-    real: Matrix,
-    imag: Matrix,
+    expiry: float, params: Vector, variance: float, step: float, target: float, with_gradient: bool, work: Vector
 ) -> int:
     """Fill blocks of nodes at x = (j + 1/2) step until the tail of the integral is below `target`.
 
@@ -173,15 +111,16 @@ def _march(
     """
     half = BLOCK // 2
     for first in range(0, MAX_NODES, BLOCK):
-        for j in range(first, first + BLOCK):
-            nodes[0, j] = (j + 0.5) * step
-            nodes[1, j] = step
-        _fill(first, first + BLOCK, expiry, params, variance, nodes, real, imag)
+        if with_gradient:
+            heston_parts(first, first + BLOCK, step, expiry, params, variance, work)
+        else:
+            heston_phi(first, first + BLOCK, step, expiry, params, variance, work)
         early = 0.0
         late = 0.0
         for j in range(first, first + half):
-            early = max(early, real[0, j] * real[0, j] + imag[0, j] * imag[0, j])
-            late = max(late, real[0, j + half] * real[0, j + half] + imag[0, j + half] * imag[0, j + half])
+            imag = j + N_PARTS * MAX_NODES
+            early = max(early, work[j] * work[j] + work[imag] * work[imag])
+            late = max(late, work[j + half] * work[j + half] + work[imag + half] * work[imag + half])
         if late < target * target and late < early:
             # The envelope falls from half-block to half-block by this ratio or faster, so the tail is a geometric sum.
             ratio = math.sqrt(late / early)
@@ -193,36 +132,27 @@ def _march(
 
 
 @kernel
-def price_expiry(
-    expiry: float,
-    k: Vector,
-    tolerance: float,
-    params: Vector,
-    nodes: Matrix,
-    real: Matrix,
-    imag: Matrix,
-    turn: Matrix,
-    sums: Matrix,
-) -> tuple[float, int]:
-    """Sums over the integrands for the strikes of one expiry: see `time_values`.
+def _expiry_sums(
+    expiry: float, k: Vector, tolerance: float, params: Vector, variance: float, work: Vector, sums: Matrix
+) -> int:
+    """The integrals of every strike of one expiry, (n_strikes, 1 or N_PARTS).
 
-    returns (total variance of the control variate, nodes taken: negative where the tolerance was not reached)
+    returns the nodes taken: see `time_values`
     """
-    variance = integrated_variance(expiry, params[0], params[1], params[4])
-    k_low = k[0]
-    k_high = k[-1]
-    length = alias_length(expiry, params, math.sqrt(variance), k_low, k_high, tolerance)
-    target = 0.5 * math.pi * tolerance * math.exp(-0.5 * max(k_high, 0.0))
+    length = alias_length(expiry, params, math.sqrt(variance), k[0], k[-1], tolerance)
+    target = 0.5 * math.pi * tolerance * math.exp(-0.5 * max(k[-1], 0.0))
     step = 2.0 * math.pi / length
-    count = _march(expiry, params, variance, step, target, nodes, real, imag)
+    count = _march(expiry, params, variance, step, target, sums.shape[1] > 1, work)
     if count == 0:
         taken = bent_sums(expiry, params, variance, k, target, sums)
-        return variance, taken + MAX_NODES if taken > 0 else taken
-    sums[:] = 0.0
+        return taken + MAX_NODES if taken > 0 else taken
     for q in range(k.size):
-        _turn_evenly(k[q], step, count, turn)
-        _sum_parts(real, imag, count, turn, sums[q])
-    return variance, count
+        turn_evenly(k[q], step, count, work)
+        if sums.shape[1] == 1:
+            sums[q, 0] = sum_first(count, work)
+        else:
+            sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(count, work)
+    return count
 
 
 @kernel
@@ -250,16 +180,14 @@ def time_values(
     """
     kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
     n_parts = N_PARTS if gradient.shape[0] > 0 else 1
-    nodes = np.empty((2, MAX_NODES))
-    real = np.empty((n_parts, MAX_NODES))
-    imag = np.empty((n_parts, MAX_NODES))
-    turn = np.empty((2, MAX_NODES))
+    work = np.empty(N_ROWS * MAX_NODES)
     sums = np.empty((log_moneyness.size, n_parts))
     sd = np.empty(log_moneyness.size)
     for e in range(expiries.size):
         first, last = offsets[e], offsets[e + 1]
-        variance, n_nodes[e] = price_expiry(
-            expiries[e], log_moneyness[first:last], tolerance[e], params, nodes, real, imag, turn, sums[first:last]
+        variance = integrated_variance(expiries[e], kappa, theta, params[4])
+        n_nodes[e] = _expiry_sums(
+            expiries[e], log_moneyness[first:last], tolerance[e], params, variance, work, sums[first:last]
         )
         sd[first:last] = math.sqrt(variance)
     otm_and_vega(log_moneyness, sd, out, np.empty(log_moneyness.size))

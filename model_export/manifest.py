@@ -1,0 +1,104 @@
+"""The manifest of an artefact: what a service needs to trust it, and what a person needs to make it again."""
+
+import hashlib
+import json
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibrant.network import nan_to_none
+from training.domain import VISIBLE_DEVIATIONS, Domain
+from training.networks import CnnTransformer
+from training.panels import make_panels
+
+_GOLDEN_SEED = 5
+_GOLDEN_PANELS = 3
+
+
+def build_manifest(
+    *,
+    name: str,
+    release: int,
+    file: str,
+    model: bytes,
+    network: CnnTransformer,
+    domain: Domain,
+    run: dict[str, Any],
+    metrics: dict[str, Any],
+    parity: float,
+) -> dict[str, Any]:
+    """Everything `manifest.json` holds.
+
+    name      of the pricing model
+    model     the bytes of the ONNX file
+    run       the record that training wrote (run.json)
+    metrics   what training.evaluate found
+    parity    largest difference between torch and ONNX Runtime
+    """
+    low, high = domain.output_box()
+    domain_low, domain_high = domain.sampled_box()
+    return {
+        "name": name,
+        "version": release,
+        "file": file,
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "parameters": list(domain.parameters),
+        "output_bounds": {"lower": low.tolist(), "upper": high.tolist()},
+        "training_domain": {"name": domain.name, "lower": domain_low.tolist(), "upper": domain_high.tolist()},
+        "grid": {"expiry": list(domain.expiry), "log_moneyness": list(domain.log_moneyness)},
+        "input": {"iv": "float32 (batch, expiry, strike): decimal implied vols, NaN where missing"},
+        "output": {"parameters": "float32 (batch, parameter)"},
+        "normalisation": {
+            "where": "inside the graph",
+            "visible_deviations": VISIBLE_DEVIATIONS,
+            **run["normalisation"],
+        },
+        "metrics": metrics,
+        "golden": _golden(network, domain),
+        "parity": parity,
+        "source_commit": source_commit(),
+        "created": {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": torch.__version__,
+            **{package: version(package) for package in ("onnx", "onnxscript", "onnxruntime", "numpy")},
+            "data": run["data"],
+            "validation": run["validation"],
+            "options": run["options"],
+            "epochs_run": len(run["history"]),
+            "training_seconds": run["history"][-1]["seconds"],
+        },
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """`manifest.json`, readable by people."""
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+
+
+def source_commit() -> str:
+    """The commit of the working tree, marked where files differ from it, or a sentence where there is none."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + (
+            "+uncommitted" if git("status", "--porcelain", "--", "src", "training", "model_export") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "not under version control"
+
+
+def _golden(network: CnnTransformer, domain: Domain) -> dict[str, Any]:
+    """Panels with and without missing quotes and torch's answers."""
+    iv = make_panels(domain, _GOLDEN_SEED, 0, _GOLDEN_PANELS)["iv"]
+    iv[1, ::3, ::2] = np.nan
+    with torch.inference_mode():
+        params = network(torch.from_numpy(iv)).numpy()
+    return {"iv": nan_to_none(iv.astype(np.float64)), "parameters": params.astype(np.float64).tolist()}

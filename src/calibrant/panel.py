@@ -1,0 +1,513 @@
+"""Option quotes as a calibration wants them: checked, completed and in one canonical order.
+
+A panel is irregular: every quote has its own expiry and strike, several may share both, and some are missing. All that
+the models see of a strike is k = log(strike / forward), so the unit of strikes and forwards cancels at the door.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import BoolVector, IntVector, Vector
+from .black import otm_and_vega
+from .errors import InvalidInput, Path, Problem
+
+LARGEST_VOL = 5.0
+LONGEST_EXPIRY = 100.0
+LARGEST_LOG_MONEYNESS = 10.0
+# Far beyond 1 / spread^2; what matters is that a sum of weighted squares stays finite.
+LARGEST_WEIGHT = 1e30
+LEAST_SPREAD = 1e-4
+# Of the forward. Where an option gains less than this per unit of vol, a price step of 1e-5 of the forward (one tick of
+# most listed options) is a vol point: such a quote says less about the surface than its neighbours' noise does.
+LEAST_VEGA = 1e-3
+MAX_PROBLEMS = 100
+
+_NO_VALUES = np.empty(0)
+_MISSING = "missing quote"
+_ONE_SIDED = "one-sided quote: a bid or an ask alone, and no iv"
+_ZERO_WEIGHT = "weight is zero"
+_LOW_VEGA = f"vega below {LEAST_VEGA:g} of the forward"
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A quote left out."""
+
+    index: int
+    """Its position in the request."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OptionPanel:
+    """The usable quotes of a panel, (n_quotes,) each, sorted by expiry, log_moneyness, mid, weight, bid, ask.
+
+    The order is the panel's own, so that no result depends on the order in which quotes were given. Build one with
+    `from_quotes` or `from_grid`, which check everything; the arrays are trusted from then on.
+    """
+
+    expiry: Vector
+    """Years."""
+    log_moneyness: Vector
+    """log(strike / forward)."""
+    mid: Vector
+    """Implied vol, decimals: the one given, else the mean of bid and ask."""
+    bid: Vector
+    """Implied vol, NaN where absent."""
+    ask: Vector
+    """Implied vol, NaN where absent."""
+    weight: Vector
+    """> 0, multiplies the squared residual of the quote."""
+    index: IntVector
+    """Position in the request."""
+    explicit_weight: bool
+    """Whether the weights speak of the quotes' accuracy: given, or from bid and ask. False: equal for want of both."""
+    excluded: tuple[Exclusion, ...]
+    """The quotes left out, by index."""
+
+    @property
+    def n_quotes(self) -> int:
+        return self.mid.size
+
+    @cached_property
+    def offsets(self) -> IntVector:
+        """(n_expiries + 1,): quotes offsets[i] to offsets[i + 1] are those of expiry i."""
+        new = np.flatnonzero(self.expiry[1:] != self.expiry[:-1])
+        return np.concatenate((np.zeros(1, np.int64), new + 1, np.array([self.expiry.size], np.int64)))
+
+    @cached_property
+    def expiries(self) -> Vector:
+        """(n_expiries,), ascending."""
+        return self.expiry[self.offsets[:-1]]
+
+    @classmethod
+    def from_quotes(
+        cls,
+        *,
+        expiry: ArrayLike | Sequence[float | None],
+        strike: ArrayLike | Sequence[float | None] | None = None,
+        forward: ArrayLike | Sequence[float | None] | None = None,
+        log_moneyness: ArrayLike | Sequence[float | None] | None = None,
+        iv: ArrayLike | Sequence[float | None] | None = None,
+        bid_iv: ArrayLike | Sequence[float | None] | None = None,
+        ask_iv: ArrayLike | Sequence[float | None] | None = None,
+        weight: ArrayLike | Sequence[float | None] | None = None,
+        path: Path = ("quotes",),
+    ) -> "OptionPanel":
+        """A panel from irregular quotes, one value per quote in each array.
+
+        expiry         (n,), years, in (0, 100]
+        strike         (n,), > 0, with
+        forward        one number or (n,), > 0, in the unit of the strikes; or instead of both
+        log_moneyness  (n,), log(strike / forward), within +-10
+        iv             (n,), the mid vols in decimals, in (0, 5]; None or NaN is a missing value
+        bid_iv, ask_iv (n,), likewise; bid <= ask. Where iv is missing, the mid is their mean, and one of them alone is
+                       a missing quote
+        weight         (n,), >= 0; zero leaves the quote out. By default 1 / max(ask - bid, 1 bp)^2 where both are
+                       there. Quotes without a spread in a panel that has spreads get the median of those weights: equal
+                       weights of one would drop them silently beside weights of a million. Without any spread, one
+        path           where the quotes lie in the request, for the problems
+        raises         InvalidInput with every problem found (100 at most): a value outside the ranges above, unequal
+                       lengths, fields missing or too many, no usable quote
+        """
+        given = {
+            "expiry": expiry,
+            "strike": strike,
+            "forward": forward,
+            "log_moneyness": log_moneyness,
+            "iv": iv,
+            "bid_iv": bid_iv,
+            "ask_iv": ask_iv,
+            "weight": weight,
+        }
+        arrays = {name: _as_vector(values, (*path, name)) for name, values in given.items() if values is not None}
+        if "forward" in arrays and arrays["forward"].ndim == 0:
+            arrays["forward"] = arrays["forward"].reshape(1)
+            one_forward = True
+        else:
+            one_forward = False
+        _require_fields(arrays, one_forward, path)
+        years = arrays["expiry"]
+        n = years.size
+        columns = np.empty((6, n))
+        index = np.empty(n, np.int64)
+        state = np.empty(n, np.int8)
+        sound, n_used, has_spreads = _read(
+            years,
+            arrays.get("strike", _NO_VALUES),
+            arrays.get("forward", _NO_VALUES),
+            arrays.get("log_moneyness", _NO_VALUES),
+            arrays.get("iv", _NO_VALUES),
+            arrays.get("bid_iv", _NO_VALUES),
+            arrays.get("ask_iv", _NO_VALUES),
+            arrays.get("weight", _NO_VALUES),
+            columns,
+            index,
+            state,
+        )
+        if not sound:
+            raise InvalidInput(*_problems(arrays, one_forward, path))
+        excluded: tuple[Exclusion, ...] = ()
+        if n_used < n:
+            excluded = tuple(Exclusion(i, _REASONS[code]) for i, code in enumerate(state.tolist()) if code)
+            if n_used == 0:
+                reasons = ", ".join(sorted({exclusion.reason for exclusion in excluded}))
+                raise InvalidInput(
+                    Problem.at(
+                        path or ("iv",), f"must hold at least one usable quote, but all {n} are left out ({reasons})."
+                    )
+                )
+        return cls(
+            expiry=columns[0, :n_used],
+            log_moneyness=columns[1, :n_used],
+            mid=columns[2, :n_used],
+            bid=columns[3, :n_used],
+            ask=columns[4, :n_used],
+            weight=columns[5, :n_used],
+            index=index[:n_used],
+            explicit_weight=weight is not None or bool(has_spreads),
+            excluded=excluded,
+        )
+
+    @classmethod
+    def from_grid(
+        cls,
+        *,
+        expiry: ArrayLike,
+        log_moneyness: ArrayLike,
+        iv: ArrayLike | None = None,
+        bid_iv: ArrayLike | None = None,
+        ask_iv: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
+        path: Path = (),
+    ) -> "OptionPanel":
+        """A panel from a regular grid; `index` counts its nodes row by row.
+
+        expiry          (n_expiries,), years
+        log_moneyness   (n_strikes,), the same at every expiry
+        iv, bid_iv, ask_iv, weight
+                        (n_expiries, n_strikes), NaN where missing; meaning and ranges as in `from_quotes`
+        raises          InvalidInput as `from_quotes`, pointing at expiry[i], log_moneyness[j] or iv[i][j]
+        """
+        rows = _as_vector(expiry, (*path, "expiry"))
+        columns = _as_vector(log_moneyness, (*path, "log_moneyness"))
+        shape = (rows.size, columns.size)
+        given = {"iv": iv, "bid_iv": bid_iv, "ask_iv": ask_iv, "weight": weight}
+        flat: dict[str, Vector] = {}
+        for name, values in given.items():
+            if values is None:
+                continue
+            grid = _as_array(values, (*path, name))
+            if grid.shape != shape:
+                needed = f"must have the shape (n_expiries, n_strikes) = {shape}, but has {grid.shape}."
+                raise InvalidInput(Problem.at((*path, name), needed))
+            flat[name] = grid.reshape(-1)
+        try:
+            return cls.from_quotes(
+                expiry=np.repeat(rows, columns.size),
+                log_moneyness=np.tile(columns, rows.size),
+                iv=flat.get("iv"),
+                bid_iv=flat.get("bid_iv"),
+                ask_iv=flat.get("ask_iv"),
+                weight=flat.get("weight"),
+                path=path,
+            )
+        except InvalidInput as error:
+            raise InvalidInput(*_on_grid(error.problems, columns.size)) from None
+
+
+def identifiable(panel: OptionPanel) -> OptionPanel:
+    """The quotes whose Black vega at the mid is at least 1e-3 of the forward; the others join `excluded`.
+
+    Below, the vol is a reading of the last tick of the price and no information: see `LEAST_VEGA`.
+
+    raises  InvalidInput if no quote is left
+    """
+    root = np.sqrt(panel.expiry)
+    vega = np.empty(panel.n_quotes)
+    otm_and_vega(panel.log_moneyness, panel.mid * root, np.empty(panel.n_quotes), vega)
+    vega *= root
+    if vega.min() >= LEAST_VEGA:
+        return panel
+    used = vega >= LEAST_VEGA
+    if not used.any():
+        needed = (
+            f"must hold a quote whose vega is {LEAST_VEGA:g} of the forward or more, but {vega.max():.2g} is the most."
+        )
+        raise InvalidInput(Problem.at(("quotes",), needed))
+    left_out = [Exclusion(i, _LOW_VEGA) for i in panel.index[~used].tolist()]
+    kept = np.flatnonzero(used)
+    return OptionPanel(
+        expiry=panel.expiry.take(kept),
+        log_moneyness=panel.log_moneyness.take(kept),
+        mid=panel.mid.take(kept),
+        bid=panel.bid.take(kept),
+        ask=panel.ask.take(kept),
+        weight=panel.weight.take(kept),
+        index=panel.index.take(kept),
+        explicit_weight=panel.explicit_weight,
+        excluded=tuple(sorted((*panel.excluded, *left_out), key=lambda exclusion: exclusion.index)),
+    )
+
+
+_USED, _STATE_MISSING, _STATE_ONE_SIDED, _STATE_ZERO_WEIGHT = range(4)
+_REASONS = {_STATE_MISSING: _MISSING, _STATE_ONE_SIDED: _ONE_SIDED, _STATE_ZERO_WEIGHT: _ZERO_WEIGHT}
+
+# NaN means missing in here: compiled without the promise that there is none.
+_nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_nan_kernel
+def _bad_vol(vol: float) -> bool:
+    return not (np.isnan(vol) or 0.0 < vol <= LARGEST_VOL)
+
+
+@_nan_kernel
+def _read(
+    expiry: Vector,
+    strike: Vector,
+    forward: Vector,
+    log_moneyness: Vector,
+    iv: Vector,
+    bid_iv: Vector,
+    ask_iv: Vector,
+    weight: Vector,
+    columns: NDArray[np.float64],
+    index: IntVector,
+    state: NDArray[np.int8],
+) -> tuple[bool, int, bool]:
+    """Check every value, complete the quotes and sort them: one pass over a sound panel given in order.
+
+    expiry         (n,); the other inputs (n,) or empty where not given, forward also (1,)
+    columns        (6, n), filled in the panel's order: expiry, log_moneyness, mid, bid, ask, weight
+    index          (n,), filled: position in the request
+    state          (n,), filled by request position: why a quote is left out, or `_USED`
+    returns        whether every value is sound (if not, nothing else counts), the number of quotes used, and whether
+                   weights come from spreads
+    """
+    n = expiry.size
+    used = 0
+    n_spreads = 0
+    in_order = True
+    for i in range(n):
+        t = expiry[i]
+        if not 0.0 < t <= LONGEST_EXPIRY:
+            return False, 0, False
+        if log_moneyness.size > 0:
+            k = log_moneyness[i]
+        else:
+            x = strike[i]
+            f = forward[i] if forward.size > 1 else forward[0]
+            if not (0.0 < x < np.inf and 0.0 < f < np.inf):
+                return False, 0, False
+            k = np.log(x / f)
+        if not abs(k) <= LARGEST_LOG_MONEYNESS:
+            return False, 0, False
+        mid = iv[i] if iv.size > 0 else np.nan
+        bid = bid_iv[i] if bid_iv.size > 0 else np.nan
+        ask = ask_iv[i] if ask_iv.size > 0 else np.nan
+        w = weight[i] if weight.size > 0 else np.nan
+        if _bad_vol(mid) or _bad_vol(bid) or _bad_vol(ask) or bid > ask:
+            return False, 0, False
+        if weight.size > 0 and not 0.0 <= w <= LARGEST_WEIGHT:
+            return False, 0, False
+        state[i] = _USED
+        if np.isnan(mid):
+            mid = 0.5 * (bid + ask)
+            if np.isnan(mid):
+                state[i] = _STATE_MISSING if np.isnan(bid) and np.isnan(ask) else _STATE_ONE_SIDED
+                continue
+        if w == 0.0:
+            state[i] = _STATE_ZERO_WEIGHT
+            continue
+        if weight.size == 0 and bid <= ask:
+            spread = max(ask - bid, LEAST_SPREAD)
+            w = 1.0 / (spread * spread)
+            n_spreads += 1
+        columns[0, used] = t
+        columns[1, used] = k
+        columns[2, used] = mid
+        columns[3, used] = bid
+        columns[4, used] = ask
+        columns[5, used] = w
+        index[used] = i
+        if used > 0 and in_order and (weight.size > 0 or n_spreads == 0 or n_spreads == used + 1):
+            in_order = not _before(columns, used, used - 1)
+        used += 1
+    if weight.size == 0 and n_spreads < used:
+        filler = 1.0
+        if n_spreads > 0:
+            known = columns[5, :used]
+            filler = np.median(known[~np.isnan(known)])
+            in_order = False
+        for j in range(used):
+            if np.isnan(columns[5, j]):
+                columns[5, j] = filler
+    if not in_order:
+        order = _sorted(columns, used)
+        columns[:, :used] = columns[:, order]
+        index[:used] = index[order]
+    return True, used, n_spreads > 0
+
+
+@_nan_kernel
+def _before(columns: NDArray[np.float64], i: int, j: int) -> bool:
+    """Whether quote i comes before quote j; an absent bid or ask before any."""
+    for row in range(columns.shape[0]):
+        a = columns[row, i]
+        b = columns[row, j]
+        if np.isnan(a):
+            a = -1.0
+        if np.isnan(b):
+            b = -1.0
+        if a != b:
+            return bool(a < b)
+    return False
+
+
+@_nan_kernel
+def _sorted(columns: NDArray[np.float64], n: int) -> IntVector:
+    """The order of the first n quotes, by merging runs from below."""
+    order = np.arange(n)
+    other = np.empty(n, np.int64)
+    width = 1
+    while width < n:
+        for start in range(0, n, 2 * width):
+            middle = min(start + width, n)
+            end = min(start + 2 * width, n)
+            i = start
+            j = middle
+            for place in range(start, end):
+                if i < middle and (j >= end or not _before(columns, order[j], order[i])):
+                    other[place] = order[i]
+                    i += 1
+                else:
+                    other[place] = order[j]
+                    j += 1
+        order, other = other, order
+        width *= 2
+    return order
+
+
+def _as_array(values: ArrayLike | Sequence[float | None], path: Path) -> NDArray[np.float64]:
+    """As contiguous float64, None turned into NaN."""
+    try:
+        return np.asarray(values, dtype=np.float64, order="C")
+    except (TypeError, ValueError):
+        raise InvalidInput(_not_numbers(values, path)) from None
+
+
+def _not_numbers(values: object, path: Path) -> Problem:
+    """The first value that is no number, or that the whole is no array of numbers."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        for i, value in enumerate(values):
+            if not isinstance(value, int | float | None):
+                return Problem.at((*path, i), f"must be a number, but is {str(value)[:80]!r}.")
+    return Problem.at(path, f"must be an array of numbers, but is {str(values)[:80]!r}.")
+
+
+def _as_vector(values: ArrayLike | Sequence[float | None], path: Path) -> Vector:
+    array = _as_array(values, path)
+    if array.ndim > 1 or (array.ndim == 0 and path[-1] != "forward"):
+        raise InvalidInput(Problem.at(path, f"must be a one-dimensional array, but has the shape {array.shape}."))
+    return array
+
+
+def _require_fields(arrays: dict[str, Vector], one_forward: bool, path: Path) -> None:
+    """Enough fields, none that contradict each other, all of one length, at least one quote."""
+    problems: list[Problem] = []
+    has_strike, has_forward, has_moneyness = (name in arrays for name in ("strike", "forward", "log_moneyness"))
+    if has_moneyness and (has_strike or has_forward):
+        problems.append(
+            Problem.at((*path, "log_moneyness"), "must be given alone, or left out beside `strike` and `forward`.")
+        )
+    elif not has_moneyness and not has_strike:
+        problems.append(
+            Problem.at((*path, "strike"), "must be given with `forward`, or `log_moneyness` instead of both.")
+        )
+    elif has_strike and not has_forward:
+        problems.append(Problem.at((*path, "forward"), "must be given with `strike`."))
+    if not {"iv", "bid_iv", "ask_iv"} & arrays.keys():
+        problems.append(Problem.at((*path, "iv"), "must be given, or `bid_iv` and `ask_iv`."))
+    n = arrays["expiry"].size
+    expiry_name = Problem.at((*path, "expiry"), "").name
+    if n == 0:
+        problems.append(Problem.at((*path, "expiry"), "must hold at least one quote, but is empty."))
+    for name, array in arrays.items():
+        if array.size != n and not (name == "forward" and one_forward):
+            needed = f"must have as many values as `{expiry_name}` ({n}), but has {array.size}."
+            problems.append(Problem.at((*path, name), needed))
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def _problems(arrays: dict[str, Vector], one_forward: bool, path: Path) -> list[Problem]:
+    """Every value that `_read` refuses, by field and index. Not fast: nobody waits for a refusal."""
+    problems: list[Problem] = []
+
+    def report(name: str, good: BoolVector, needed: str) -> None:
+        values = arrays[name]
+        for i in np.flatnonzero(~good)[: MAX_PROBLEMS - len(problems)]:
+            place = (*path, name) if name == "forward" and one_forward else (*path, name, int(i))
+            value = float(values[i])
+            came = "missing or not a number" if np.isnan(value) else repr(value)
+            problems.append(Problem.at(place, f"{needed}, but is {came}."))
+
+    t = arrays["expiry"]
+    report("expiry", t > 0.0, "must be > 0 years")
+    report("expiry", ~(t > LONGEST_EXPIRY), f"must be at most {LONGEST_EXPIRY:g} years")
+    for name in ("strike", "forward"):
+        if name in arrays:
+            report(name, (arrays[name] > 0.0) & (arrays[name] < np.inf), "must be a finite number > 0")
+    limit = LARGEST_LOG_MONEYNESS
+    if "log_moneyness" in arrays:
+        report("log_moneyness", np.abs(arrays["log_moneyness"]) <= limit, f"must lie within +-{limit:g}")
+    else:
+        with np.errstate(all="ignore"):
+            k = np.log(arrays["strike"] / arrays["forward"])
+        # Where either is no number > 0, that is the problem and has been reported.
+        far = np.isfinite(k) & (np.abs(k) > limit)
+        report("strike", ~far, f"must be within a factor of e^{limit:g} of the forward")
+    for name in ("iv", "bid_iv", "ask_iv"):
+        if name in arrays:
+            vol = arrays[name]
+            report(
+                name, np.isnan(vol) | ((vol > 0.0) & (vol <= LARGEST_VOL)), f"must be > 0 and at most {LARGEST_VOL:g}"
+            )
+    if "bid_iv" in arrays and "ask_iv" in arrays:
+        for i in np.flatnonzero(arrays["bid_iv"] > arrays["ask_iv"])[: MAX_PROBLEMS - len(problems)]:
+            bid, ask = float(arrays["bid_iv"][i]), float(arrays["ask_iv"][i])
+            ask_name = Problem.at((*path, "ask_iv", int(i)), "").name
+            problems.append(
+                Problem.at((*path, "bid_iv", int(i)), f"must be <= `{ask_name}` = {ask!r}, but is {bid!r}.")
+            )
+    if "weight" in arrays:
+        w = arrays["weight"]
+        report("weight", w >= 0.0, "must be >= 0")
+        report("weight", ~(w > LARGEST_WEIGHT), f"must be at most {LARGEST_WEIGHT:g}")
+    return problems
+
+
+def _on_grid(problems: Sequence[Problem], n_strikes: int) -> list[Problem]:
+    """Problems of the flattened grid, each said once and where it lies on the grid."""
+    moved: dict[Path, Problem] = {}
+    for problem in problems:
+        path = problem.path
+        if path and isinstance(path[-1], int):
+            i, j = divmod(path[-1], n_strikes)
+            name = path[-2]
+            place = (
+                (*path[:-1], i)
+                if name == "expiry"
+                else (*path[:-1], j)
+                if name == "log_moneyness"
+                else (*path[:-1], i, j)
+            )
+            problem = Problem.at(place, problem.detail.split("` ", 1)[1])
+        moved.setdefault(problem.path, problem)
+    return list(moved.values())

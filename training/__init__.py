@@ -1,0 +1,1 @@
+"""Training of the calibration networks: synthetic panels, augmentation, the networks, the loop, the evaluation."""
