@@ -14,7 +14,8 @@ LOG_MONEYNESS = np.tile(LOG_STRIKES, EXPIRIES.size)
 
 def draws(n: int, seed: int) -> Matrix:
     """(n, 5) parameter vectors, uniform in the box."""
-    return LOWER + (UPPER - LOWER) * np.random.default_rng(seed).random((n, 5))
+    drawn: Matrix = LOWER + (UPPER - LOWER) * np.random.default_rng(seed).random((n, 5))
+    return drawn
 
 
 def admissible_draws(n: int, seed: int) -> Matrix:

@@ -6,7 +6,8 @@ from calibrant.black import vega
 from calibrant.models import HESTON
 from calibrant.pricing.fourier import call_prices_and_gradient, otm_values
 from calibrant.pricing.heston_bent import bent_sums
-from calibrant.pricing.heston_fit import MAX_NODES, alias_length, integrated_variance, log_moment, time_values
+from calibrant.pricing.heston_block import MAX_NODES
+from calibrant.pricing.heston_fit import alias_length, integrated_variance, log_moment, time_values
 from tests import paper_box
 
 

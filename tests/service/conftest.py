@@ -1,0 +1,24 @@
+"""One application for all tests of the service."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.settings import Settings
+from tests.service.client import ROOT, Client
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    client = Client(Settings(networks=ROOT / "networks"))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def dax() -> dict[str, Any]:
+    """The request that ships as an example: the DAX panel of 5 July 2002."""
+    body: dict[str, Any] = json.loads((ROOT / "examples" / "dax_20020705.json").read_text())
+    return body

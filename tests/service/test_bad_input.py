@@ -1,0 +1,230 @@
+"""Bad input gets a 4xx that names the field and never a 500."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.service.client import Client
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def panel(**quotes: Any) -> dict[str, Any]:
+    """A good request for six quotes, with some columns replaced."""
+    good: dict[str, Any] = {
+        "expiry": [0.5, 0.5, 0.5, 1.0, 1.0, 1.0],
+        "strike": [90.0, 100.0, 110.0, 90.0, 100.0, 110.0],
+        "forward": 100.0,
+        "iv": [0.25, 0.22, 0.21, 0.24, 0.22, 0.21],
+    }
+    return {"model": "heston", "quotes": {**good, **quotes}}
+
+
+def without(*names: str, **quotes: Any) -> dict[str, Any]:
+    request = panel(**quotes)
+    for name in names:
+        del request["quotes"][name]
+    return request
+
+
+IV = [0.25, 0.22, 0.21, 0.24, 0.22, 0.21]
+EXPIRY = [0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
+
+
+def changed(column: list[float], index: int, value: Any) -> list[Any]:
+    return [*column[:index], value, *column[index + 1 :]]
+
+
+PARAMETERS = {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05}
+
+BAD_FIELDS: dict[str, tuple[Any, str]] = {
+    "NaN in iv": (panel(iv=changed(IV, 2, NAN)), "/quotes/iv/2"),
+    "infinite iv": (panel(iv=changed(IV, 2, INFINITY)), "/quotes/iv/2"),
+    "NaN in expiry": (panel(expiry=changed(EXPIRY, 4, NAN)), "/quotes/expiry/4"),
+    "negative expiry": (panel(expiry=changed(EXPIRY, 1, -0.02)), "/quotes/expiry/1"),
+    "zero expiry": (panel(expiry=changed(EXPIRY, 0, 0.0)), "/quotes/expiry/0"),
+    "null expiry": (panel(expiry=changed(EXPIRY, 0, None)), "/quotes/expiry/0"),
+    "vol above 5": (panel(iv=changed(IV, 5, 5.01)), "/quotes/iv/5"),
+    "zero vol": (panel(iv=changed(IV, 5, 0.0)), "/quotes/iv/5"),
+    "negative vol": (panel(iv=changed(IV, 5, -0.2)), "/quotes/iv/5"),
+    "vol in a string": (panel(iv=changed(IV, 0, "0.25")), "/quotes/iv/0"),
+    "vol as a boolean": (panel(iv=changed(IV, 0, True)), "/quotes/iv/0"),
+    "iv not a list": (panel(iv=0.25), "/quotes/iv"),
+    "crossed bid and ask": (
+        without("iv", bid_iv=changed(IV, 3, 0.26), ask_iv=[v + 0.01 for v in IV]),
+        "/quotes/bid_iv/3",
+    ),
+    "ask too short": (without("iv", bid_iv=IV, ask_iv=IV[:-1]), "/quotes/ask_iv"),
+    "iv too short": (panel(iv=IV[:-1]), "/quotes/iv"),
+    "strike too long": (panel(strike=[90.0] * 7), "/quotes/strike"),
+    "forward too short": (panel(forward=[100.0] * 5), "/quotes/forward"),
+    "weight too short": (panel(weight=[1.0]), "/quotes/weight"),
+    "negative weight": (panel(weight=[1.0, 1.0, 1.0, 1.0, -1.0, 1.0]), "/quotes/weight/4"),
+    "negative strike": (panel(strike=[90.0, -100.0, 110.0, 90.0, 100.0, 110.0]), "/quotes/strike/1"),
+    "zero forward": (panel(forward=0.0), "/quotes/forward"),
+    "negative forward of one quote": (panel(forward=[100.0, 100.0, -1.0, 100.0, 100.0, 100.0]), "/quotes/forward/2"),
+    "forward in a string": (panel(forward="100"), "/quotes/forward"),
+    "string among the forwards": (panel(forward=[100.0, "x", 100.0, 100.0, 100.0, 100.0]), "/quotes/forward/1"),
+    "strike without forward": (without("forward"), "/quotes/forward"),
+    "strike and log_moneyness": (panel(log_moneyness=[0.0] * 6), "/quotes/log_moneyness"),
+    "no strike at all": (without("strike", "forward"), "/quotes/strike"),
+    "no vols at all": (without("iv"), "/quotes/iv"),
+    "empty panel": (panel(expiry=[], strike=[], iv=[]), "/quotes/expiry"),
+    "every quote missing": (panel(iv=[None] * 6), "/quotes"),
+    "one quote": (panel(expiry=[0.5], strike=[100.0], iv=[0.2]), "/quotes"),
+    "one quote that is not missing": (panel(iv=[None, 0.2, None, None, None, None]), "/quotes"),
+    "unknown column": (panel(vega=[1.0] * 6), "/quotes/vega"),
+    "no quotes": ({"model": "heston"}, "/quotes"),
+    "quotes not an object": ({"model": "heston", "quotes": [1, 2]}, "/quotes"),
+    "unknown field": ({**panel(), "refinement": "lm"}, "/refinement"),
+    "unknown field with a slash": ({**panel(), "a/b~c": 1}, "/a~1b~0c"),
+    "unknown model": ({**panel(), "model": "hestn"}, "/model"),
+    "unknown refine": ({**panel(), "refine": "newton"}, "/refine"),
+    "start without rho": ({**panel(), "start": {k: v for k, v in PARAMETERS.items() if k != "rho"}}, "/start/rho"),
+    "start beyond the bounds": ({**panel(), "start": {**PARAMETERS, "rho": -1.5}}, "/start/rho"),
+    "start with an unknown parameter": ({**panel(), "start": {**PARAMETERS, "alpha": 1.0}}, "/start/alpha"),
+    "start in a string": ({**panel(), "start": {**PARAMETERS, "xi": "0.5"}}, "/start/xi"),
+    "bounds the wrong way round": ({**panel(), "bounds": {"kappa": [5.0, 1.0]}}, "/bounds/kappa"),
+    "bounds outside the admissible": ({**panel(), "bounds": {"kappa": [1.0, 100.0]}}, "/bounds/kappa"),
+    "bounds of three": ({**panel(), "bounds": {"kappa": [1.0, 2.0, 3.0]}}, "/bounds/kappa"),
+    "bounds of an unknown parameter": ({**panel(), "bounds": {"lambda": [1.0, 2.0]}}, "/bounds/lambda"),
+    "bounds with a string": ({**panel(), "bounds": {"kappa": [1.0, "2"]}}, "/bounds/kappa/1"),
+    "fixed beyond the bounds": ({**panel(), "fixed": {"v0": 40.0}}, "/fixed/v0"),
+    "fixed outside the given bounds": (
+        {**panel(), "fixed": {"v0": 0.5}, "bounds": {"v0": [0.01, 0.1]}},
+        "/fixed/v0",
+    ),
+    "fixed unknown": ({**panel(), "fixed": {"volvol": 1.0}}, "/fixed/volvol"),
+    "prior without deviation": (
+        {**panel(), "prior": {"parameters": {"kappa": 2.0}, "standard_deviations": {}}},
+        "/prior/standard_deviations/kappa",
+    ),
+    "prior with a zero deviation": (
+        {**panel(), "prior": {"parameters": {"kappa": 2.0}, "standard_deviations": {"kappa": 0.0}}},
+        "/prior/standard_deviations/kappa",
+    ),
+    "prior without parameters": ({**panel(), "prior": {"standard_deviations": {}}}, "/prior/parameters"),
+    "negative budget": ({**panel(), "budget_ms": -1}, "/budget_ms"),
+    "detail not a boolean": ({**panel(), "detail": "yes"}, "/detail"),
+    "id not a string": ({**panel(), "id": 7}, "/id"),
+    "number too large for a float": (
+        json.dumps(panel()).replace("[0.25", "[1e400").encode(),
+        "/quotes/iv/0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_bad_field_is_refused_with_a_pointer_to_it(client: Client, name: str) -> None:
+    body, pointer = BAD_FIELDS[name]
+    response = client.post("/v1/calibrate", body)
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["code"] == "invalid_input"
+    assert problem["errors"][0]["pointer"] == pointer, problem
+    for error in problem["errors"]:
+        # The house's sentence: the name in backticks first, a full stop last.
+        assert re.fullmatch(r"`[^`]+` .*\.", error["detail"]), error
+    assert problem["detail"] == problem["errors"][0]["detail"]
+
+
+def test_the_good_request_that_the_bad_ones_are_made_of_is_answered(client: Client) -> None:
+    assert client.calibrate(panel())["fit"]["n_quotes"] == 6
+
+
+BAD_BODIES = {
+    "garbage": bytes(range(256)),
+    "empty": b"",
+    "not UTF-8": b'{"model": "\xff\xfe"}',
+    "truncated": json.dumps(panel()).encode()[:-1],
+    "two documents": json.dumps(panel()).encode() * 2,
+    "a list": b"[]",
+    "a number": b"17",
+    "null": b"null",
+    "nested beyond reason": b"[" * 100_000,
+    "an integer of a million digits": b'{"budget_ms": ' + b"1" * 1_000_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+@pytest.mark.parametrize("path", ["/v1/calibrate", "/v1/price"])
+def test_a_body_that_is_no_request_is_refused(client: Client, path: str, name: str) -> None:
+    response = client.post(path, BAD_BODIES[name])
+    assert response.status_code == 422, response.text
+    problem = response.json()
+    assert problem["code"] == "invalid_input"
+    assert problem["errors"][0]["detail"]
+    assert "pointer" in problem["errors"][0]
+
+
+def test_many_bad_cells_give_one_problem_a_column(client: Client) -> None:
+    problem = client.post("/v1/calibrate", panel(iv=["x"] * 200_000, strike=["x"] * 200_000)).json()
+    assert [error["pointer"] for error in problem["errors"]] == ["/quotes/strike/0", "/quotes/iv/0"]
+
+
+def test_many_unknown_fields_give_a_short_answer(client: Client) -> None:
+    response = client.post("/v1/calibrate", {**panel(), **{f"field{i}": 1 for i in range(10_000)}})
+    assert response.status_code == 422
+    assert len(response.content) < 10_000
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
+def test_another_media_type_is_refused(client: Client, media_type: str) -> None:
+    response = client.post("/v1/calibrate", panel(), content_type=media_type)
+    assert response.status_code == 415
+    assert response.json()["code"] == "unsupported_media_type"
+
+
+def test_an_absent_media_type_is_refused(client: Client) -> None:
+    response = client.request("POST", "/v1/calibrate", content=json.dumps(panel()).encode())
+    assert response.status_code == 415
+    assert "absent" in response.json()["detail"]
+
+
+def test_the_media_type_may_carry_a_charset(client: Client) -> None:
+    response = client.post("/v1/calibrate", panel(), content_type="Application/JSON; charset=utf-8")
+    assert response.status_code == 200
+
+
+def test_a_compressed_body_is_refused(client: Client) -> None:
+    response = client.post("/v1/calibrate", panel(), content_encoding="gzip")
+    assert response.status_code == 415
+    assert response.json()["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "0", "nan", "inf", ""])
+def test_a_deadline_header_that_is_no_time_is_refused(client: Client, value: str) -> None:
+    response = client.post("/v1/calibrate", panel(), x_request_deadline_ms=value)
+    assert response.status_code == 422
+    assert "X-Request-Deadline-Ms" in response.json()["detail"]
+
+
+PRICE: dict[str, Any] = {
+    "model": "heston",
+    "parameters": PARAMETERS,
+    "expiry": [0.5, 1.0],
+    "log_moneyness": [0.0, 0.1],
+}
+
+BAD_PRICES: dict[str, tuple[dict[str, Any], str]] = {
+    "expiry zero": ({**PRICE, "expiry": [0.5, 0.0]}, "/expiry/1"),
+    "expiry too short": ({**PRICE, "expiry": [0.5]}, "/log_moneyness"),
+    "NaN in log_moneyness": ({**PRICE, "log_moneyness": [NAN, 0.0]}, "/log_moneyness/0"),
+    "log_moneyness out of reach": ({**PRICE, "log_moneyness": [0.0, 900.0]}, "/log_moneyness/1"),
+    "nothing to price": ({**PRICE, "expiry": [], "log_moneyness": []}, "/expiry"),
+    "missing parameter": ({**PRICE, "parameters": {"kappa": 1.0}}, "/parameters/theta"),
+    "parameter beyond the bounds": ({**PRICE, "parameters": {**PARAMETERS, "theta": -0.04}}, "/parameters/theta"),
+    "unknown model": ({**PRICE, "model": "sabr"}, "/model"),
+    "unknown field": ({**PRICE, "spot": 100.0}, "/spot"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PRICES)
+def test_a_bad_field_of_a_price_request_is_refused_with_a_pointer_to_it(client: Client, name: str) -> None:
+    body, pointer = BAD_PRICES[name]
+    response = client.post("/v1/price", body)
+    assert response.status_code == 422, response.text
+    assert response.json()["errors"][0]["pointer"] == pointer, response.text

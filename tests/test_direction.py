@@ -1,0 +1,35 @@
+"""Which part may import which: checked in a fresh interpreter, where only the part's own imports count."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.service.client import ROOT
+
+EVERY_MODULE_OF = (
+    "import importlib, pkgutil, sys; import {0} as package\n"
+    "for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+    "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+    "print(*{{name.partition('.')[0] for name in sys.modules}})"
+)
+
+
+def imported_by(package: str) -> set[str]:
+    """Top-level packages in memory after importing every module of `package`."""
+    code = EVERY_MODULE_OF.format(package)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("service", {"torch", "onnx", "training", "model_export", "httpx", "matplotlib"}),
+        ("calibrant", {"torch", "onnx", "onnxruntime", "training", "model_export", "service", "fastapi", "pydantic"}),
+        ("training", {"service", "model_export", "fastapi"}),
+        ("model_export", {"service", "fastapi"}),
+    ],
+)
+def test_a_package_imports_only_what_is_below_it(package: str, forbidden: set[str]) -> None:
+    assert not imported_by(package) & forbidden
