@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolVector, IntVector, Vector
 from .black import otm_and_vega
-from .errors import InvalidInput, Path, Problem
+from .errors import InvalidInput, Path, Problem, name_of
 
 LARGEST_VOL = 5.0
 LONGEST_EXPIRY = 100.0
@@ -63,6 +63,8 @@ class OptionPanel:
     """Implied vol, NaN where absent."""
     weight: Vector
     """> 0, multiplies the squared residual of the quote."""
+    forward: Vector | None
+    """In the unit of the strikes; None where log_moneyness was given. Only for naming strikes in answers."""
     index: IntVector
     """Position in the request."""
     explicit_weight: bool
@@ -152,6 +154,9 @@ class OptionPanel:
         )
         if not sound:
             raise InvalidInput(*_problems(arrays, one_forward, path))
+        forwards = None
+        if "forward" in arrays:
+            forwards = np.full(n_used, arrays["forward"][0]) if one_forward else arrays["forward"].take(index[:n_used])
         excluded: tuple[Exclusion, ...] = ()
         if n_used < n:
             excluded = tuple(Exclusion(i, _REASONS[code]) for i, code in enumerate(state.tolist()) if code)
@@ -162,13 +167,15 @@ class OptionPanel:
                         path or ("iv",), f"must hold at least one usable quote, but all {n} are left out ({reasons})."
                     )
                 )
+        used_expiry, used_moneyness, mid, bid, ask, used_weight = columns[:, :n_used]
         return cls(
-            expiry=columns[0, :n_used],
-            log_moneyness=columns[1, :n_used],
-            mid=columns[2, :n_used],
-            bid=columns[3, :n_used],
-            ask=columns[4, :n_used],
-            weight=columns[5, :n_used],
+            expiry=used_expiry,
+            log_moneyness=used_moneyness,
+            mid=mid,
+            bid=bid,
+            ask=ask,
+            weight=used_weight,
+            forward=forwards,
             index=index[:n_used],
             explicit_weight=weight is not None or bool(has_spreads),
             excluded=excluded,
@@ -249,6 +256,7 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
         bid=panel.bid.take(kept),
         ask=panel.ask.take(kept),
         weight=panel.weight.take(kept),
+        forward=None if panel.forward is None else panel.forward.take(kept),
         index=panel.index.take(kept),
         explicit_weight=panel.explicit_weight,
         excluded=tuple(sorted((*panel.excluded, *left_out), key=lambda exclusion: exclusion.index)),
@@ -435,12 +443,11 @@ def _require_fields(arrays: dict[str, Vector], one_forward: bool, path: Path) ->
     if not {"iv", "bid_iv", "ask_iv"} & arrays.keys():
         problems.append(Problem.at((*path, "iv"), "must be given, or `bid_iv` and `ask_iv`."))
     n = arrays["expiry"].size
-    expiry_name = Problem.at((*path, "expiry"), "").name
     if n == 0:
         problems.append(Problem.at((*path, "expiry"), "must hold at least one quote, but is empty."))
     for name, array in arrays.items():
         if array.size != n and not (name == "forward" and one_forward):
-            needed = f"must have as many values as `{expiry_name}` ({n}), but has {array.size}."
+            needed = f"must have as many values as `{name_of((*path, 'expiry'))}` ({n}), but has {array.size}."
             problems.append(Problem.at((*path, name), needed))
     if problems:
         raise InvalidInput(*problems)
@@ -482,7 +489,7 @@ def _problems(arrays: dict[str, Vector], one_forward: bool, path: Path) -> list[
     if "bid_iv" in arrays and "ask_iv" in arrays:
         for i in np.flatnonzero(arrays["bid_iv"] > arrays["ask_iv"])[: MAX_PROBLEMS - len(problems)]:
             bid, ask = float(arrays["bid_iv"][i]), float(arrays["ask_iv"][i])
-            ask_name = Problem.at((*path, "ask_iv", int(i)), "").name
+            ask_name = name_of((*path, "ask_iv", int(i)))
             problems.append(
                 Problem.at((*path, "bid_iv", int(i)), f"must be <= `{ask_name}` = {ask!r}, but is {bid!r}.")
             )

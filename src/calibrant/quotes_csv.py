@@ -118,6 +118,7 @@ def _panel(file: str, label: str, rows: Sequence[_Row], present: Sequence[str]) 
         bid=panel.bid,
         ask=panel.ask,
         weight=panel.weight,
+        forward=panel.forward,
         index=np.array(positions, np.int64)[panel.index],
         explicit_weight=panel.explicit_weight,
         excluded=tuple(sorted(excluded, key=lambda exclusion: exclusion.index)),

@@ -15,30 +15,48 @@ of a panel with several optima. kappa is enumerated because it is what the surfa
 import math
 
 import numpy as np
+from numba import njit
 
 from .arrays import Matrix, Vector
 from .optimisers.levenberg_marquardt import COARSE, Problem, evaluate
 
+_careful = njit(cache=True, nogil=True, error_model="numpy")
 _SPEEDS = (0.3, 1.0, 3.0, 8.0, 20.0, 45.0)
 
 
+@_careful
 def smile_shapes(problem: Problem) -> Matrix:
     """Level, slope, curvature of each smile at the money and the weight of the expiry: (n_expiries, 4)."""
     shapes = np.zeros((problem.expiries.size, 4))
     for e in range(problem.expiries.size):
-        quotes = slice(problem.offsets[e], problem.offsets[e + 1])
-        k, vol = problem.log_moneyness[quotes], problem.vol[quotes]
-        nearest = vol[np.argmin(np.abs(k))]
-        spread = max(float(nearest * math.sqrt(problem.expiries[e])), 1e-6)
-        z = k / spread
-        # The wings bend away from any parabola: quotes beyond a standard deviation or so count for less and less.
-        weight = np.exp(-0.5 * (z / 1.5) ** 2) + 1e-6
-        terms = min(3, np.unique(z).size)
-        basis = np.vander(z, terms, increasing=True)
-        fit = np.linalg.lstsq(basis * np.sqrt(weight)[:, None], vol * np.sqrt(weight), rcond=None)[0]
-        shapes[e, :terms] = fit / spread ** np.arange(terms)
-        shapes[e, 2] *= 2.0
-        shapes[e, 0] = min(max(shapes[e, 0], 0.5 * vol.min()), 2.0 * vol.max())
+        first, last = problem.offsets[e], problem.offsets[e + 1]
+        k = problem.log_moneyness[first:last]
+        vol = problem.vol[first:last]
+        spread = max(vol[np.argmin(np.abs(k))] * math.sqrt(problem.expiries[e]), 1e-6)
+        # Normal equations of vol = level + slope z + curvature z^2 / 2 in z = k / spread. The wings bend away from any
+        # parabola: quotes count for less beyond a standard deviation or so. The ridge settles smiles of one or two
+        # strikes, whose slope or curvature it leaves at zero.
+        moments = np.zeros(5)
+        right = np.zeros(3)
+        for q in range(k.size):
+            z = k[q] / spread
+            weight = math.exp(-0.5 * (z / 1.5) ** 2) + 1e-6
+            power = weight
+            for m in range(5):
+                moments[m] += power
+                if m < 3:
+                    right[m] += power * vol[q]
+                power *= z
+        matrix = np.empty((3, 3))
+        for a in range(3):
+            for b in range(3):
+                matrix[a, b] = moments[a + b]
+            if a > 0:
+                matrix[a, a] += 1e-6 * moments[0]
+        fit = np.linalg.solve(matrix, right)
+        shapes[e, 0] = min(max(fit[0], 0.5 * vol.min()), 2.0 * vol.max())
+        shapes[e, 1] = fit[1] / spread
+        shapes[e, 2] = 2.0 * fit[2] / (spread * spread)
         shapes[e, 3] = math.sqrt(k.size)
     return shapes
 
@@ -46,7 +64,9 @@ def smile_shapes(problem: Problem) -> Matrix:
 def surface_starts(problem: Problem) -> Matrix:
     """Starts for each speed of mean reversion, inside the bounds: (n_starts, 5), best first by their objective."""
     shapes = smile_shapes(problem)
-    starts = np.array([_start_at(kappa, problem.expiries, shapes) for kappa in _SPEEDS])
+    starts = np.empty((len(_SPEEDS), 5))
+    for i, kappa in enumerate(_SPEEDS):
+        _fill_start(kappa, problem.expiries, shapes, starts[i])
     starts = np.clip(starts, problem.lower, problem.upper)
     order = np.argsort([objective_at(problem, start) for start in starts], kind="stable")
     ordered: Matrix = starts[order]
@@ -59,29 +79,57 @@ def objective_at(problem: Problem, params: Vector) -> float:
     return float(evaluate(params, problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((0, n))))
 
 
-def _start_at(kappa: float, expiry: Vector, shapes: Matrix) -> Vector:
-    level, slope, curvature, weight = shapes.T
-    speed = kappa * expiry
-    mean = -np.expm1(-speed) / speed
+@_careful
+def _fill_start(kappa: float, expiry: Vector, shapes: Matrix, start: Vector) -> None:
+    n = expiry.size
+    mean = np.empty(n)
+    variance = np.empty(n)
+    for e in range(n):
+        speed = kappa * expiry[e]
+        mean[e] = -math.expm1(-speed) / speed
+        variance[e] = shapes[e, 0] ** 2
     # Weighted least squares for sigma^2 = v0 m + theta (1 - m), each kept at a tenth of the lowest variance or more.
-    variance = level * level
-    lowest = 0.1 * float(variance.min())
-    basis = np.column_stack([mean, 1.0 - mean]) * weight[:, None]
-    v0, theta = np.linalg.lstsq(basis, variance * weight, rcond=None)[0]
+    lowest = 0.1 * variance.min()
+    aa, ab, bb, ay, by = 0.0, 0.0, 0.0, 0.0, 0.0
+    for e in range(n):
+        weight = shapes[e, 3] ** 2
+        a, b = mean[e], 1.0 - mean[e]
+        aa += weight * a * a
+        ab += weight * a * b
+        bb += weight * b * b
+        ay += weight * a * variance[e]
+        by += weight * b * variance[e]
+    determinant = aa * bb - ab * ab
+    if determinant > 1e-9 * aa * bb:
+        v0 = (ay * bb - by * ab) / determinant
+        theta = (by * aa - ay * ab) / determinant
+    else:
+        # One expiry: it tells a mean of the two.
+        v0 = (ay + by) / max(aa + 2.0 * ab + bb, 1e-300)
+        theta = v0
     if v0 < lowest:
-        v0, theta = lowest, max(lowest, _through(basis[:, 1], variance * weight - lowest * basis[:, 0]))
+        v0 = lowest
+        theta = max(lowest, (by - ab * v0) / max(bb, 1e-300))
     elif theta < lowest:
-        v0, theta = max(lowest, _through(basis[:, 0], variance * weight - lowest * basis[:, 1])), lowest
-    damping = (1.0 - mean) / speed
-    # At short expiries the smile says most about rho xi and xi: weight by the effect itself.
-    product = _through(damping / (2.0 * level) * weight, slope * weight)
-    squared = _through(
-        4.0 * damping * damping / (24.0 * level**3) * weight, (curvature + product**2 / (4.0 * level**3)) * weight
-    )
-    xi = math.sqrt(max(0.5 * squared, 1.6 * product * product, 0.01))
-    return np.array([kappa, theta, xi, min(max(product / xi, -0.9), 0.9), v0])
-
-
-def _through(x: Vector, y: Vector) -> float:
-    """Slope of the least-squares line through the origin."""
-    return float(x @ y / max(float(x @ x), 1e-300))
+        theta = lowest
+        v0 = max(lowest, (ay - ab * theta) / max(aa, 1e-300))
+    # At short expiries the smile says most about rho xi and xi: both fits weigh by the effect itself.
+    up, down = 0.0, 1e-300
+    for e in range(n):
+        effect = (1.0 - mean[e]) / (kappa * expiry[e]) / (2.0 * shapes[e, 0]) * shapes[e, 3]
+        up += effect * shapes[e, 1] * shapes[e, 3]
+        down += effect * effect
+    product = up / down
+    up, down = 0.0, 1e-300
+    for e in range(n):
+        damping = (1.0 - mean[e]) / (kappa * expiry[e])
+        cube = shapes[e, 0] ** 3
+        effect = damping * damping / (6.0 * cube) * shapes[e, 3]
+        up += effect * (shapes[e, 2] + product * product / (4.0 * cube)) * shapes[e, 3]
+        down += effect * effect
+    xi = math.sqrt(max(0.5 * up / down, 1.6 * product * product, 0.01))
+    start[0] = kappa
+    start[1] = theta
+    start[2] = xi
+    start[3] = min(max(product / xi, -0.9), 0.9)
+    start[4] = v0
