@@ -10,7 +10,8 @@ import pytest
 
 from calibrant.arrays import Vector
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder `shared` is not beside this checkout")
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.service.client import ROOT
+from tests.shared import ROOT
 
 EVERY_MODULE_OF = (
     "import importlib, pkgutil, sys; import {0} as package\n"

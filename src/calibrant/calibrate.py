@@ -17,10 +17,12 @@ from .optimisers.levenberg_marquardt import (
     CONVERGED,
     FINE,
     OUT_OF_ITERATIONS,
+    SETTLED,
     evaluate,
     levenberg_marquardt,
 )
 from .optimisers.levenberg_marquardt import Problem as FitProblem
+from .optimisers.newton import polish
 from .panel import Exclusion, OptionPanel, identifiable
 from .starts import objective_at, surface_starts
 from .uncertainty import quality, uncertainty
@@ -151,7 +153,9 @@ def calibrate(
     if any(fit.expired for fit in fits):
         status: Status = "budget_exhausted"
     else:
-        status = "converged" if best.outcome == CONVERGED else "not_converged"
+        if best.outcome != CONVERGED:
+            best = _polished(best, problem)
+        status = "converged" if best.outcome in (CONVERGED, SETTLED) else "not_converged"
     return _report(best, used, model, problem, options, status, len(fits))
 
 
@@ -235,6 +239,22 @@ def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _
     return _Fit(start.name, params, float(objective), total, outcome, expired, model_vol, residual, jacobian)
 
 
+def _polished(fit: _Fit, problem: FitProblem) -> _Fit:
+    """The fit with all its digits; where there are no more to be had, as it was."""
+    polished = fit._replace(
+        params=fit.params.copy(),
+        model_vol=fit.model_vol.copy(),
+        residual=np.empty_like(fit.residual),
+        jacobian=np.empty_like(fit.jacobian),
+    )
+    objective, evaluations, outcome = polish(
+        polished.params, problem, polished.model_vol, polished.residual, polished.jacobian
+    )
+    if outcome != CONVERGED and fit.outcome != SETTLED:
+        outcome = fit.outcome
+    return polished._replace(objective=float(objective), evaluations=fit.evaluations + evaluations, outcome=outcome)
+
+
 def _on_bounds(params: Vector, problem: FitProblem) -> BoolVector:
     """Parameters that a bound keeps from moving on; held ones are on no bound."""
     close = 1e-9 * (problem.upper - problem.lower)
@@ -248,7 +268,7 @@ def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bo
     """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
     return bool(
         not options.trusted
-        or fit.outcome != CONVERGED
+        or fit.outcome not in (CONVERGED, SETTLED)
         or quality(fit.model_vol, problem.vol).rmse > _TRUSTED_RMSE
         or _on_bounds(fit.params, problem).any()
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -10,8 +9,6 @@ import httpx
 
 from service.app import create_app
 from service.settings import Settings
-
-ROOT = Path(__file__).parents[2]
 
 
 class Client:

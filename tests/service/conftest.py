@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.settings import Settings
-from tests.service.client import ROOT, Client
+from tests.service.client import Client
+from tests.shared import ROOT
 
 
 @pytest.fixture(scope="session")

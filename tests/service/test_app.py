@@ -13,7 +13,8 @@ import pytest
 
 from service.schema import CalibrateResponse, PriceResponse, Problem
 from service.settings import Settings
-from tests.service.client import ROOT, Client
+from tests.service.client import Client
+from tests.shared import ROOT
 
 STAGES = ("decode", "queue", "network", "refine", "diagnostics")
 TRUTH = {"kappa": 2.0, "theta": 0.06, "xi": 0.5, "rho": -0.6, "v0": 0.05}

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.client import ROOT
+from tests.shared import ROOT
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..arrays import Matrix, Vector
-from .levenberg_marquardt import CONVERGED, FINE, NO_DESCENT, OUT_OF_ITERATIONS, Problem, evaluate
+from .levenberg_marquardt import FINE, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
 
 
 class _DeadlineReached(Exception):
@@ -58,8 +58,9 @@ def lbfgs(
             bounds=bounds,
             options={"maxfun": max_evaluations, "maxiter": max_evaluations, "maxcor": 20, "ftol": 1e-16, "gtol": 1e-14},
         )
-        # Its line search gives up ("ABNORMAL") where rounding hides all descent: that too is the optimum it can see.
-        outcome = CONVERGED if found.status == 0 else OUT_OF_ITERATIONS if found.status == 1 else NO_DESCENT
+        # It judges by the objective, so it never has all digits. Its line search gives up ("ABNORMAL") where rounding
+        # hides all descent: that too is the optimum it can see.
+        outcome = SETTLED if found.status == 0 else OUT_OF_ITERATIONS if found.status == 1 else NO_DESCENT
     except _DeadlineReached:
         pass
     params[:] = best

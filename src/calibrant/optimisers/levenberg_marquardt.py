@@ -30,6 +30,8 @@ _LEAST_MODEL_VEGA = 1e-12
 CONVERGED = 0
 OUT_OF_ITERATIONS = 1
 NO_DESCENT = 2
+SETTLED = 3
+"""At the minimum as far as the objective's rounding tells, but not to all digits of the parameters: see `newton`."""
 
 
 class Problem(NamedTuple):
@@ -102,7 +104,7 @@ def evaluate(
 
 
 @reduction
-def _normal_equations(
+def normal_equations(
     params: Vector, problem: Problem, residual: Vector, jacobian: Matrix, hessian: Matrix, slope: Vector
 ) -> None:
     """J'J and J'r, the prior included."""
@@ -122,7 +124,7 @@ def _normal_equations(
 
 
 @kernel
-def _bounded_step(
+def bounded_step(
     params: Vector, problem: Problem, hessian: Matrix, slope: Vector, damping: float, scale: Vector, step: Vector
 ) -> None:
     """Solve (J'J + damping diag) step = -J'r with every bound respected."""
@@ -191,10 +193,11 @@ def levenberg_marquardt(
 
     params     (n_params,), on entry the start, inside the bounds
     model_vol  (n_quotes,), a guess on entry where positive; residual, jacobian: filled, at the optimum
-    returns    (objective, evaluations, CONVERGED | OUT_OF_ITERATIONS | NO_DESCENT)
+    returns    (objective, evaluations, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
-    Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square, or above
-    1e-12 in vol; from there the parameters move by less than 1e-8 of themselves.
+    Converged means: no step predicts a change of the residuals above 1e-10 of their root mean square, or above
+    1e-12 in vol; from there the parameters move by less than 1e-8 of themselves. Settled: at 3e-5 of it, three steps on
+    end did not get there, as happens where the fit is poor.
     """
     n = params.size
     n_quotes = residual.size
@@ -216,11 +219,11 @@ def levenberg_marquardt(
     damping = 1e-5
     growth = 2.0
     last_steps = 0
-    _normal_equations(params, problem, residual, jacobian, hessian, slope)
+    normal_equations(params, problem, residual, jacobian, hessian, slope)
     while evaluations < max_iterations:
         for i in range(n):
             scale[i] = max(scale[i], hessian[i, i])
-        _bounded_step(params, problem, hessian, slope, damping, scale, step)
+        bounded_step(params, problem, hessian, slope, damping, scale, step)
         predicted = 0.0
         moved = 0.0
         for i in range(n):
@@ -231,14 +234,14 @@ def levenberg_marquardt(
             predicted -= 0.5 * step[i] * curve
             moved += step[i] * curve
         # `moved` is the squared change of the weighted residuals that the step predicts.
-        if fine and damping <= 1e-2 and moved <= 1e-16 * objective + 1e-24 * weight:
+        if fine and damping <= 1e-2 and moved <= 1e-20 * objective + 1e-24 * weight:
             return objective, evaluations, CONVERGED
         # Below this the objective's own rounding decides which of two points looks lower.
         settled = fine and moved <= 1e-9 * objective + 1e-17 * weight
         if settled:
             last_steps += 1
-            if last_steps > 6:
-                return objective, evaluations, CONVERGED
+            if last_steps > 3:
+                return objective, evaluations, SETTLED
         allowance = 0.0
         if not fine and moved <= 1e-4 * objective + 1e-11 * weight:
             # Small enough for the kernel's coarse error to matter: from here on with all digits. The objective at hand
@@ -249,7 +252,7 @@ def levenberg_marquardt(
             if moved <= 1e-10 * objective + 1e-17 * weight:
                 objective = evaluate(params, problem, vol_error, model_vol, residual, jacobian)
                 evaluations += 1
-                _normal_equations(params, problem, residual, jacobian, hessian, slope)
+                normal_equations(params, problem, residual, jacobian, hessian, slope)
                 continue
         for i in range(n):
             trial[i] = min(max(params[i] + step[i], problem.lower[i]), problem.upper[i])
@@ -263,7 +266,7 @@ def levenberg_marquardt(
             model_vol[:] = trial_vol
             residual[:] = trial_residual
             jacobian[:] = trial_jacobian
-            _normal_equations(params, problem, residual, jacobian, hessian, slope)
+            normal_equations(params, problem, residual, jacobian, hessian, slope)
             damping *= max(0.1, 1.0 - (2.0 * gain - 1.0) ** 3) if gain > 0.0 else 1.0
             damping = max(damping, 1e-15)
             growth = 2.0

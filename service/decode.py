@@ -1,0 +1,198 @@
+"""Bytes to the schema, and the schema to the library's types, with every complaint pointing at its field."""
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from calibrant.arrays import Matrix, Vector
+from calibrant.calibrate import CalibrationOptions, Prior
+from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.models import MODELS
+from calibrant.models.model import Model
+from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
+
+from . import schema
+from .engine import CalibrationJob, PriceJob
+from .errors import UnsupportedMediaType, from_validation
+
+AnyRequest = TypeVar("AnyRequest", bound=schema.Request)
+
+
+async def json_body(request: Request) -> bytes:
+    """The raw body of a request that says it is plain JSON."""
+    media_type = request.headers.get("content-type", "")
+    if media_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType(f"The Content-Type must be application/json, but is {media_type or 'absent'!r}.")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"The Content-Encoding must be identity, but is {encoding!r}.")
+    return await request.body()
+
+
+def decode(body: bytes, into: type[AnyRequest]) -> AnyRequest:
+    try:
+        return into.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
+    """What the engine is asked to do; `deadline` on the clock of `time.perf_counter`."""
+    model = model_named(request.model)
+    quotes = request.quotes
+    panel = OptionPanel.from_quotes(
+        expiry=quotes.expiry,
+        strike=quotes.strike,
+        forward=quotes.forward,
+        log_moneyness=quotes.log_moneyness,
+        iv=quotes.iv,
+        bid_iv=quotes.bid_iv,
+        ask_iv=quotes.ask_iv,
+        weight=quotes.weight,
+    )
+    options = CalibrationOptions(
+        refine=request.refine,
+        bounds=None if request.bounds is None else bounds_of(model, request.bounds),
+        fixed=None if request.fixed is None else held_of(model, request.fixed, ("fixed",)),
+        prior=None if request.prior is None else prior_of(model, request.prior),
+        deadline=deadline,
+    )
+    given = None if request.start is None else parameters_of(model, request.start, ("start",))
+    return CalibrationJob(model=model, panel=panel, options=options, given=given)
+
+
+def price_job(request: schema.PriceRequest) -> PriceJob:
+    model = model_named(request.model)
+    problems = _misfits(request)
+    if problems:
+        raise InvalidInput(*problems)
+    return PriceJob(
+        model=model,
+        params=parameters_of(model, request.parameters, ("parameters",)),
+        expiry=np.array(request.expiry),
+        log_moneyness=np.array(request.log_moneyness),
+        gradient=request.gradient,
+    )
+
+
+def _misfits(request: schema.PriceRequest) -> list[Problem]:
+    """What is wrong with the options to price; the limits are those of quotes."""
+    n = len(request.expiry)
+    if n == 0:
+        return [Problem.at(("expiry",), "must hold at least one option, but is empty.")]
+    if len(request.log_moneyness) != n:
+        needed = f"must have as many values as `expiry` ({n}), but has {len(request.log_moneyness)}."
+        return [Problem.at(("log_moneyness",), needed)]
+    problems = [
+        Problem.at(("expiry", i), f"must be > 0 and at most {LONGEST_EXPIRY:g} years, but is {t:g}.")
+        for i, t in enumerate(request.expiry)
+        if not 0.0 < t <= LONGEST_EXPIRY
+    ]
+    problems += [
+        Problem.at(("log_moneyness", i), f"must lie within +-{LARGEST_LOG_MONEYNESS:g}, but is {k:g}.")
+        for i, k in enumerate(request.log_moneyness)
+        if abs(k) > LARGEST_LOG_MONEYNESS
+    ]
+    return problems
+
+
+def deadline_header(value: str | None) -> float | None:
+    """Milliseconds of `X-Request-Deadline-Ms`."""
+    if value is None:
+        return None
+    try:
+        ms = float(value)
+    except ValueError:
+        ms = math.nan
+    if not (math.isfinite(ms) and ms > 0.0):
+        # A header has no place in the body for a pointer to name.
+        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {value!r}."))
+    return ms
+
+
+def model_named(name: str) -> Model:
+    if name not in MODELS:
+        needed = ", ".join(f"'{known}'" for known in MODELS)
+        raise InvalidInput(Problem.at(("model",), f"must be one of {needed}, but is {name!r}."))
+    return MODELS[name]
+
+
+def parameters_of(model: Model, given: Mapping[str, float], path: Path) -> Vector:
+    """All of the model's parameters, in its order, each inside the admissible bounds."""
+    problems = _unknown(model, given, path)
+    problems += [
+        Problem.at((*path, name), "is required, but is absent.") for name in model.parameters if name not in given
+    ]
+    problems += _outside(model, given, path)
+    if problems:
+        raise InvalidInput(*problems)
+    return np.array([given[name] for name in model.parameters])
+
+
+def held_of(model: Model, given: Mapping[str, float], path: Path) -> dict[str, float]:
+    """Some of the model's parameters, each inside the admissible bounds."""
+    problems = _unknown(model, given, path) + _outside(model, given, path)
+    if problems:
+        raise InvalidInput(*problems)
+    return dict(given)
+
+
+def bounds_of(model: Model, given: Mapping[str, tuple[float, float]]) -> Matrix:
+    """Lower and upper bound of every parameter (n_params, 2): the pairs given, else the admissible ones."""
+    problems = _unknown(model, given, ("bounds",))
+    bounds = np.column_stack((model.lower, model.upper))
+    for i, name in enumerate(model.parameters):
+        if name not in given:
+            continue
+        low, high = given[name]
+        least, most = bounds[i]
+        if not least <= low < high <= most:
+            needed = f"must be a rising pair within [{least:g}, {most:g}], but is [{low:g}, {high:g}]."
+            problems.append(Problem.at(("bounds", name), needed))
+        bounds[i] = low, high
+    if problems:
+        raise InvalidInput(*problems)
+    return bounds
+
+
+def prior_of(model: Model, given: schema.Prior) -> Prior:
+    """Means and standard deviations in the model's order; a parameter without one has an infinite deviation."""
+    means, deviations = given.parameters, given.standard_deviations
+    problems = _unknown(model, means, ("prior", "parameters"))
+    problems += _unknown(model, deviations, ("prior", "standard_deviations"))
+    for name in sorted(means.keys() ^ deviations.keys()):
+        half = "standard_deviations" if name in means else "parameters"
+        problems.append(Problem.at(("prior", half, name), "is required, but is absent."))
+    problems += [
+        Problem.at(("prior", "standard_deviations", name), f"must be > 0, but is {value:g}.")
+        for name, value in deviations.items()
+        if value <= 0.0
+    ]
+    if problems:
+        raise InvalidInput(*problems)
+    return Prior(
+        parameters=np.array([means.get(name, 0.0) for name in model.parameters]),
+        standard_deviations=np.array([deviations.get(name, math.inf) for name in model.parameters]),
+    )
+
+
+def _unknown(model: Model, given: Mapping[str, object], path: Path) -> list[Problem]:
+    names = ", ".join(model.parameters)
+    return [
+        Problem.at((*path, name), f"is not a parameter of {model.name} ({names}).")
+        for name in given
+        if name not in model.parameters
+    ]
+
+
+def _outside(model: Model, given: Mapping[str, float], path: Path) -> list[Problem]:
+    limits = zip(model.parameters, model.lower, model.upper, strict=True)
+    return [
+        Problem.at((*path, name), f"must be within [{low:g}, {high:g}], but is {given[name]:g}.")
+        for name, low, high in limits
+        if name in given and not low <= given[name] <= high
+    ]

@@ -1,0 +1,65 @@
+"""Results as the documents that answer requests: plain dicts, as `schema` describes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from calibrant.arrays import Vector
+from calibrant.models import MODELS
+from calibrant.pipeline import Assessment
+from calibrant.report import calibration_report, numbers, stages_us
+
+from . import schema
+from .engine import Engine, PriceJob, Prices
+
+
+def calibration_document(
+    asked: schema.CalibrateRequest, assessment: Assessment, stages: Mapping[str, float]
+) -> dict[str, Any]:
+    """`schema.CalibrateResponse`; `stages` in seconds."""
+    return calibration_report(
+        assessment,
+        timing_us=stages_us(**stages),
+        panel_id=asked.id,
+        as_of=asked.as_of,
+        detail=asked.detail,
+    )
+
+
+def price_document(job: PriceJob, prices: Prices) -> dict[str, Any]:
+    """`schema.PriceResponse`."""
+    document: dict[str, Any] = {
+        "model": job.model.name,
+        "call": prices.call.tolist(),
+        "put": prices.put.tolist(),
+        "implied_vol": numbers(prices.implied_vol),
+    }
+    if prices.gradient is not None:
+        document["gradient"] = dict(zip(job.model.parameters, prices.gradient.tolist(), strict=True))
+    return document
+
+
+def models_document(engine: Engine) -> dict[str, Any]:
+    """`schema.ModelsResponse`."""
+    listed = []
+    for name, network in engine.networks.items():
+        model, manifest = MODELS[name], network.manifest
+        listed.append(
+            {
+                "model": name,
+                "model_version": network.version,
+                "parameters": list(model.parameters),
+                "admissible_bounds": _boxed(model.parameters, model.lower, model.upper),
+                "training_domain": _boxed(model.parameters, manifest.domain_lower, manifest.domain_upper),
+                "grid": {
+                    "expiry": manifest.grid.expiry.tolist(),
+                    "log_moneyness": manifest.grid.log_moneyness.tolist(),
+                },
+            }
+        )
+    return {"models": listed}
+
+
+def _boxed(names: tuple[str, ...], lower: Vector, upper: Vector) -> dict[str, list[float]]:
+    return dict(zip(names, np.column_stack((lower, upper)).tolist(), strict=True))

@@ -1,0 +1,160 @@
+"""The wire schema: one set of models decodes the raw body and describes it in the OpenAPI document.
+
+Columns, not rows: a list per field costs a fifth of an object per quote to decode. Strict: no number in a string, no
+NaN or infinity, no field that is not listed. What needs the model or more than one field to judge (signs, lengths,
+parameter names) is checked by the library, which the command line and other wire formats call too.
+
+The response models are documentation: responses are built by `calibrant.report` and encoded without validation;
+`tests/service` holds real responses against these models.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+NUMBER_TAG = "<number>"
+LIST_TAG = "<list>"
+"""Branches of a union, named so that no field can be: they are taken out of the pointers of errors."""
+
+
+def _number_or_list(value: Any) -> str:
+    return LIST_TAG if isinstance(value, list) else NUMBER_TAG
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", frozen=True)
+
+
+# A column stops at its first bad cell: a body of a million nulls must not become a million error messages.
+Column = Annotated[list[float], Field(fail_fast=True)]
+QuoteColumn = Annotated[list[float | None], Field(fail_fast=True)]
+NumberOrColumn = Annotated[
+    Annotated[float | None, Tag(NUMBER_TAG)] | Annotated[Column, Tag(LIST_TAG)], Discriminator(_number_or_list)
+]
+
+
+class Quotes(Request):
+    """One panel of quotes, a list per field, all of one length."""
+
+    expiry: Column = Field(description="Years, > 0.")
+    strike: Column | None = Field(None, description="With `forward`; in the same unit.")
+    forward: NumberOrColumn = Field(None, description="A number, or one per quote.")
+    log_moneyness: Column | None = Field(None, description="log(strike / forward), instead of `strike` and `forward`.")
+    iv: QuoteColumn | None = Field(None, description="Mid implied volatility, decimal; null is a missing quote.")
+    bid_iv: QuoteColumn | None = None
+    ask_iv: QuoteColumn | None = None
+    weight: Column | None = Field(None, description="Multiplies the squared residual of its quote.")
+
+
+class Prior(Request):
+    """Gaussian prior: adds ((parameter - mean) / standard deviation)^2 to the objective."""
+
+    parameters: dict[str, float]
+    standard_deviations: dict[str, float]
+
+
+class CalibrateRequest(Request):
+    model: str = "heston"
+    quotes: Quotes
+    refine: Literal["lm", "lbfgs", "none"] = Field("lm", description="`none` answers with the network's parameters.")
+    start: dict[str, float] | None = Field(None, description="Parameters to start from as well as the network's.")
+    bounds: dict[str, tuple[float, float]] | None = Field(
+        None, description="Lower and upper bound of any of the parameters, inside the admissible ones."
+    )
+    fixed: dict[str, float] | None = Field(None, description="Parameters held at a value.")
+    prior: Prior | None = None
+    detail: bool = Field(False, description="Adds `parameter_correlation` and `model_iv`, one per quote.")
+    budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the first byte received.")
+    id: str | None = Field(None, description="Echoed.")
+    as_of: str | None = Field(None, description="Echoed.")
+
+
+class PriceRequest(Request):
+    model: str = "heston"
+    parameters: dict[str, float]
+    expiry: Column = Field(description="Years, > 0.")
+    log_moneyness: Column = Field(description="log(strike / forward).")
+    gradient: bool = False
+
+
+class Response(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+
+class Excluded(Response):
+    index: int
+    reason: str
+
+
+class Fit(Response):
+    """How near the model comes to the quotes used."""
+
+    rmse_bp: float
+    max_abs_bp: float
+    mape_pct: float
+    n_quotes: int
+    excluded: list[Excluded]
+
+
+class Violation(Response):
+    kind: Literal["butterfly", "calendar", "vertical", "bounds"]
+    expiry: float
+    strike: float = Field(description="In the request's unit; K/F where `log_moneyness` was given.")
+    size: float = Field(description="In units of the forward.")
+
+
+class Verdict(Response):
+    free: bool
+    n_violations: int
+    violations: list[Violation]
+
+
+class Arbitrage(Response):
+    quotes: Verdict
+    surface: Verdict
+
+
+class CalibrateResponse(Response):
+    model: str
+    id: str | None = None
+    as_of: str | None = None
+    parameters: dict[str, float]
+    standard_errors: dict[str, float | None]
+    fit: Fit
+    feller_ratio: float | None
+    arbitrage: Arbitrage
+    status: Literal["converged", "network_only", "budget_exhausted", "not_converged"]
+    message: str | None = None
+    start: Literal["network", "fallback", "given"]
+    iterations: int
+    out_of_domain: bool
+    at_bounds: list[str]
+    parameter_correlation: list[list[float | None]] | None = None
+    model_iv: list[float | None] | None = None
+    timing_us: dict[str, float]
+    model_version: str | None
+
+
+class PriceResponse(Response):
+    model: str
+    call: list[float]
+    put: list[float]
+    implied_vol: list[float | None]
+    gradient: dict[str, list[float]] | None = None
+
+
+class FieldProblem(Response):
+    pointer: str
+    detail: str
+
+
+class Problem(Response):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldProblem] | None = None
+    request_id: str | None = None

@@ -1,0 +1,16 @@
+"""Static arbitrage: in quotes, on fitted surfaces, on any grid of prices; and the paper's penalties, named as such."""
+
+from .quotes import check_quotes
+from .surface import check_price_surface, check_sampled_surface, check_surface
+from .violations import KINDS, Kind, Verdict, Violation
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Verdict",
+    "Violation",
+    "check_price_surface",
+    "check_quotes",
+    "check_sampled_surface",
+    "check_surface",
+]

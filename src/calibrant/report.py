@@ -1,0 +1,119 @@
+"""An assessed panel as the document that goes over the wire and that `calibrant calibrate --json` prints.
+
+Plain dicts, lists, strings and numbers, with None for what is not known: JSON has no NaN.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .arbitrage import Verdict, Violation
+from .arrays import Vector
+from .calibrate import Calibration
+from .panel import OptionPanel
+from .pipeline import Assessment
+
+
+def calibration_report(
+    assessment: Assessment,
+    *,
+    timing_us: Mapping[str, float],
+    panel_id: str | None = None,
+    as_of: str | None = None,
+    detail: bool = False,
+) -> dict[str, Any]:
+    """The response of `POST /v1/calibrate`.
+
+    timing_us  of `stages_us`
+    detail     adds the correlation of the parameters and the model's vol of each quote
+    """
+    calibration = assessment.calibration
+    names = calibration.model.parameters
+    document: dict[str, Any] = {"model": calibration.model.name}
+    if panel_id is not None:
+        document["id"] = panel_id
+    if as_of is not None:
+        document["as_of"] = as_of
+    document |= {
+        "parameters": dict(zip(names, calibration.parameters.tolist(), strict=True)),
+        "standard_errors": dict(zip(names, numbers(calibration.standard_errors), strict=True)),
+        "fit": {
+            "rmse_bp": calibration.rmse_bp,
+            "max_abs_bp": calibration.max_abs_bp,
+            "mape_pct": calibration.mape_pct,
+            "n_quotes": calibration.n_quotes,
+            "excluded": [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded],
+        },
+        "feller_ratio": calibration.feller_ratio,
+        "arbitrage": {
+            "quotes": _verdict(assessment.quotes, assessment.panel),
+            "surface": _verdict(assessment.surface, assessment.panel),
+        },
+        "status": calibration.status,
+    }
+    if calibration.message is not None:
+        document["message"] = calibration.message
+    document |= {
+        "start": calibration.start,
+        "iterations": calibration.iterations,
+        "out_of_domain": assessment.out_of_domain,
+        "at_bounds": list(calibration.at_bounds),
+    }
+    if detail:
+        document["parameter_correlation"] = [numbers(row) for row in calibration.correlation]
+        document["model_iv"] = _in_order_given(calibration)
+    document["timing_us"] = dict(timing_us)
+    document["model_version"] = assessment.model_version
+    return document
+
+
+def stages_us(**seconds: float) -> dict[str, float]:
+    """Stages and their total in microseconds, to a tenth: what a clock resolves."""
+    stages = {stage: round(1e6 * duration, 1) for stage, duration in seconds.items()}
+    return stages | {"total": round(sum(stages.values()), 1)}
+
+
+def numbers(values: Vector) -> list[float | None]:
+    """For JSON: None where there is no number."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _verdict(verdict: Verdict, panel: OptionPanel) -> dict[str, Any]:
+    return {
+        "free": verdict.free,
+        "n_violations": verdict.n_violations,
+        "violations": [
+            {
+                "kind": violation.kind,
+                "expiry": violation.expiry,
+                "strike": _strike(violation, panel),
+                "size": violation.size,
+            }
+            for violation in verdict.violations
+        ],
+    }
+
+
+def _strike(violation: Violation, panel: OptionPanel) -> float:
+    """In the unit of the strikes given; K/F where log-moneyness was given.
+
+    A fitted surface is checked between the quoted expiries too: there the log of the forward is linear, outside it is
+    flat.
+    """
+    if panel.forward is None:
+        forward = 1.0
+    elif violation.quote is not None:
+        forward = float(panel.forward[violation.quote])
+    else:
+        log_forwards = np.log(panel.forward[panel.offsets[:-1]])
+        forward = math.exp(np.interp(violation.expiry, panel.expiries, log_forwards))
+    return forward * math.exp(violation.log_moneyness)
+
+
+def _in_order_given(calibration: Calibration) -> list[float | None]:
+    """The model's vols in the order of the request, None for quotes that were left out."""
+    vols = np.full(calibration.n_quotes + len(calibration.excluded), np.nan)
+    vols[calibration.panel.index] = calibration.model_iv
+    return numbers(vols)
