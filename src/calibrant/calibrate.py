@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .arrays import BoolVector, Matrix, Vector
-from .black import vega
+from .black import otm_and_vega
 from .errors import InvalidInput, Problem
 from .models.model import Model
 from .optimisers.lbfgs import lbfgs
@@ -196,12 +196,21 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
         panel.mid,
         np.sqrt(panel.weight),
         root,
-        np.minimum.reduceat(vega(panel.log_moneyness, panel.expiry, panel.mid), panel.offsets[:-1]),
+        _least_vega(panel, root),
         lower,
         upper,
         mean,
         precision,
     )
+
+
+def _least_vega(panel: OptionPanel, root_expiry: Vector) -> Vector:
+    """(n_expiries,) by the kernel itself: the door of `black.vega` would check what the panel has checked."""
+    sd = panel.mid * root_expiry
+    value, density = np.empty(sd.size), np.empty(sd.size)
+    otm_and_vega(panel.log_moneyness, sd, value, density)
+    least: Vector = np.minimum.reduceat(density * root_expiry, panel.offsets[:-1])
+    return least
 
 
 def _arrays(problem: FitProblem) -> tuple[Vector, Vector, Matrix]:
@@ -341,7 +350,7 @@ def _message(
     elif len(at_bounds) < len(free) and np.isnan(errors[free]).all():
         sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
     else:
-        relative = errors / np.abs(fit.params)
+        relative = (errors / np.abs(fit.params)).tolist()
         loose = [f"{model.parameters[i]} ({100 * relative[i]:.0f} %)" for i in free if relative[i] > _IDENTIFIED]
         if loose:
             sentences.append(f"The panel does not identify {', '.join(loose)}: standard error in brackets.")

@@ -1,0 +1,54 @@
+"""All tables from one command.
+
+    python -m benchmarks [--quick] [--only NAME ...]
+
+Each runs as a process of its own, one after the other, so that none inherits another's threads, caches or failure. With
+`--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results.
+`network_strides` trains networks for hours and is run by hand.
+"""
+
+import argparse
+import subprocess
+import sys
+from time import perf_counter
+
+from .machine import CACHE, ROOT
+
+QUICK: dict[str, tuple[str, ...] | None] = {
+    "kernel": ("--panels", "50", "--draws", "300", "--admissible", "100", "--gradient-panels", "4"),
+    "peers": ("--panels", "40", "--subset", "4"),
+    "recovery": ("--clean", "100", "--noisy", "200"),
+    "market": ("--starts", "2", "--only", "dax"),
+    "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
+    "projection_error": None,
+}
+"""The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the
+released tables."""
+FILES = {"arbitrage_tables": "arbitrage"}
+"""Names of the tables that are not their module's."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small samples, to see that everything runs")
+    parser.add_argument("--only", nargs="+", choices=sorted(QUICK), default=list(QUICK), help="these tables alone")
+    given = parser.parse_args()
+    failed = []
+    for name in given.only:
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        quick = QUICK[name]
+        if given.quick and quick is None:
+            continue
+        if given.quick and quick is not None:
+            command += [*quick, "--out", str(CACHE / "quick" / f"{FILES.get(name, name)}.md")]
+        print(" ".join(command[1:]), flush=True)
+        began = perf_counter()
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            failed.append(name)
+        print(f"{name}: {perf_counter() - began:.0f} s", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
