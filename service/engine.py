@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import CalibrationOptions
+from calibrant.calibrate import CalibrationOptions, Refine
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import Network, released
@@ -61,6 +62,30 @@ class Prices(NamedTuple):
     """(n_params, n_quotes), of the call."""
 
 
+REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
+WARM_UP_SECONDS = 600.0
+"""A deadline nobody waits for: with one, refinement goes in slices, and that path too must be warm."""
+
+
+def warm_up_panels(network: Network) -> list[OptionPanel]:
+    """Panels that between them reach everything: the one an artefact carries for its own verification, on the network's
+    grid and trusted; and the same moved off the grid, with spreads, gaps and duplicates, as log-moneyness and as
+    strikes, and too noisy to be fitted or free of arbitrage.
+    """
+    grid, iv = network.grid, network.manifest.golden_iv[0]
+    on_grid = OptionPanel.from_grid(expiry=grid.expiry, log_moneyness=grid.log_moneyness, iv=iv)
+    noise = 0.02 * np.where(np.arange(on_grid.n_quotes) % 2 == 0, 1.0, -1.0) * on_grid.mid
+    expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3]))
+    k = 0.97 * np.concatenate((on_grid.log_moneyness, on_grid.log_moneyness[:3]))
+    mid = np.concatenate((on_grid.mid + noise, on_grid.mid[:3]))
+    irregular = OptionPanel.from_quotes(expiry=expiry, strike=100.0 * np.exp(k), forward=100.0, iv=mid)
+    gap = np.where(np.arange(mid.size) == 1, np.nan, mid)
+    spread = OptionPanel.from_quotes(
+        expiry=expiry[::-1], log_moneyness=k[::-1], bid_iv=gap[::-1], ask_iv=1.01 * mid[::-1]
+    )
+    return [on_grid, irregular, spread]
+
+
 class Engine:
     """The networks of the models served, verified and warm."""
 
@@ -80,19 +105,19 @@ class Engine:
         return engine
 
     def warm(self, model: Model) -> None:
-        """Every path a request can take, on the panel that the network's artefact carries for its own verification."""
-        network = self.networks[model.name]
-        expiry, log_moneyness = np.meshgrid(network.grid.expiry, network.grid.log_moneyness, indexing="ij")
-        iv = network.manifest.golden_iv[0]
-        quoted = np.isfinite(iv)
-        panel = OptionPanel.from_quotes(expiry=expiry[quoted], log_moneyness=log_moneyness[quoted], iv=iv[quoted])
-        for refine in ("lm", "lbfgs", "none"):
-            job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
-            params = self.calibrate(job).calibration.parameters
-        price = PriceJob(
-            model=model, params=params, expiry=panel.expiry, log_moneyness=panel.log_moneyness, gradient=True
+        """Take every path that a request can take, so that everything is compiled before the first one arrives."""
+        panels = warm_up_panels(self.networks[model.name])
+        for panel in panels:
+            for refine in REFINEMENTS:
+                options = CalibrationOptions(refine=refine, deadline=perf_counter() + WARM_UP_SECONDS)
+                job = CalibrationJob(model=model, panel=panel, options=options)
+                params = self.calibrate(job).calibration.parameters
+        on_grid = panels[0]
+        self.price(
+            PriceJob(
+                model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
+            )
         )
-        self.price(price)
 
     def calibrate(self, job: CalibrationJob) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.

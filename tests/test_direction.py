@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.shared import ROOT
 
@@ -33,3 +36,22 @@ def imported_by(package: str) -> set[str]:
 )
 def test_a_package_imports_only_what_is_below_it(package: str, forbidden: set[str]) -> None:
     assert not imported_by(package) & forbidden
+
+
+def test_the_services_install_needs_neither_torch_nor_cuda() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(line) for line in (*project["dependencies"], *extras["service"], *extras["cpu"])]
+    installed: set[str] = set()
+    while wanted:
+        needed = wanted.pop()
+        if needed.name in installed or needed.name == "calibrant":
+            continue
+        installed.add(needed.name)
+        for line in requires(needed.name) or []:
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in (needed.extras or {""})):
+                wanted.append(requirement)
+    assert "onnxruntime" in installed
+    assert not [name for name in installed if name.startswith(("torch", "nvidia", "cuda", "triton", "tensorrt"))]

@@ -173,12 +173,25 @@ def heston_phi(
         work[_I0 + j] = size * sine
 
 
+@inlined
+def _squared(c: float, s: float) -> tuple[float, float]:
+    """Cosine and sine of twice the angle."""
+    return c * c - s * s, 2.0 * c * s
+
+
 @kernel
 def turn_evenly(k: float, step: float, n_nodes: int, work: Vector) -> None:
-    """cos and sin of x_j k at x_j = (j + 1/2) step: the first eight exactly, then rotated by eight nodes at a time."""
-    for j in range(np.uint64(8)):
-        work[_COS + j], work[_SIN + j] = cos_sin(_HALVES[j] * (step * k))
-    c, s = cos_sin(8.0 * step * k)
+    """cos and sin of x_j k at x_j = (j + 1/2) step: one cosine and sine, then powers of it by doubling."""
+    work[_COS], work[_SIN] = cos_sin(0.5 * step * k)
+    # e^{i step k m} for m = 1, 2, 4 fills the first eight nodes, and for m = 8 leads from eight nodes to the next.
+    c, s = _squared(work[_COS], work[_SIN])
+    for done in (1, 2, 4):
+        for lane in range(done):
+            x = work[_COS + np.uint64(lane)]
+            y = work[_SIN + np.uint64(lane)]
+            work[_COS + np.uint64(done + lane)] = x * c - y * s
+            work[_SIN + np.uint64(done + lane)] = x * s + y * c
+        c, s = _squared(c, s)
     for j in range(np.uint64(8), np.uint64(n_nodes)):
         x = work[_COS + j - np.uint64(8)]
         y = work[_SIN + j - np.uint64(8)]
