@@ -1,0 +1,63 @@
+"""The engine: what it has done before it is ready."""
+
+import subprocess
+import sys
+
+from tests.shared import ROOT
+
+# In an interpreter of its own, where nothing but the warm-up can have compiled or loaded a kernel.
+WATCH = """
+import gc, json
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from service import schema
+from service.decode import calibration_job, decode, price_job
+from service.documents import calibration_document, price_document
+from service.engine import Engine
+
+def compiled():
+    kernels = [x for x in gc.get_objects() if isinstance(x, Dispatcher) and x.__module__.startswith("calibrant")]
+    return {f"{kernel.__module__}.{kernel.__name__}": len(kernel.signatures) for kernel in kernels}
+
+engine = Engine.load(Path("networks"))
+before = compiled()
+dax = json.loads(Path("examples/dax_20020705.json").read_text())
+quotes = dax["quotes"]
+bid = [0.98 * vol for vol in quotes["iv"]]
+bid[7] = None
+requests = [
+    dax,
+    {"model": "heston", "quotes": {**quotes, "forward": 4500.0}},
+    {"model": "heston", "quotes": {**quotes, "iv": None, "bid_iv": bid, "ask_iv": quotes["iv"]}},
+    {"model": "heston", "quotes": {**quotes, "weight": [1.0] * 104}, "refine": "lbfgs", "detail": True},
+    {"model": "heston", "quotes": quotes, "fixed": {"kappa": 2.0}, "bounds": {"xi": [0.1, 1.0]}, "budget_ms": 1e6},
+    {"model": "heston", "quotes": quotes, "refine": "none"},
+    {
+        "model": "heston",
+        "quotes": quotes,
+        "start": {"kappa": 15.0, "theta": 0.07, "xi": 3.0, "rho": -0.5, "v0": 0.2},
+        "prior": {"parameters": {"kappa": 15.0}, "standard_deviations": {"kappa": 1.0}},
+    },
+    {"model": "heston", "quotes": {name: column[:3] for name, column in quotes.items()}},
+    {"model": "heston", "quotes": {"expiry": [0.5, 1.0], "log_moneyness": [0.0, 0.0], "iv": [0.2, 0.21]}},
+]
+for body in requests:
+    asked = decode(json.dumps(body).encode(), schema.CalibrateRequest)
+    job = calibration_job(asked, None if asked.budget_ms is None else 1e12)
+    calibration_document(asked, engine.calibrate(job), {})
+for gradient in (False, True):
+    parameters = {"kappa": 15.0, "theta": 0.07, "xi": 3.0, "rho": -0.5, "v0": 0.2}
+    grid = {"expiry": [0.01, 9.0], "log_moneyness": [-0.1, 2.0]}
+    body = {"parameters": parameters, **grid, "gradient": gradient}
+    job = price_job(decode(json.dumps(body).encode(), schema.PriceRequest))
+    price_document(job, engine.price(job))
+print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
+print(len(before))
+"""
+
+
+def test_nothing_is_left_to_compile_when_the_engine_is_ready() -> None:
+    run = subprocess.run([sys.executable, "-c", WATCH], cwd=ROOT, capture_output=True, text=True, check=True)
+    late, n_kernels = run.stdout.splitlines()
+    assert late == "{}"
+    assert int(n_kernels) > 20

@@ -1,0 +1,47 @@
+"""What the README shows is what happens."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from calibrant.__main__ import main
+from service.settings import Settings
+from tests.shared import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def shown(begins: str) -> dict[str, Any]:
+    """The JSON document of the README that begins like this."""
+    for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL):
+        if block.startswith(begins):
+            document: dict[str, Any] = json.loads(block)
+            return document
+    raise AssertionError(f"the README shows no document that begins with {begins}")
+
+
+def test_the_answer_shown_is_the_answer_given(capsys: pytest.CaptureFixture[str]) -> None:
+    told = shown('{"model"')
+    assert main(["calibrate", str(ROOT / "examples" / "dax_20020705.csv"), "--json"]) == 0
+    given = json.loads(capsys.readouterr().out)
+    assert told.keys() == given.keys() | {"as_of"}
+    assert told["timing_us"].keys() == given["timing_us"].keys()
+    assert told["fit"].keys() == given["fit"].keys()
+    assert told["fit"]["rmse_bp"] == pytest.approx(given["fit"]["rmse_bp"], rel=1e-6)
+    for name in ("parameters", "standard_errors"):
+        assert told[name] == pytest.approx(given[name], rel=1e-4)
+    for name in ("status", "start", "out_of_domain", "at_bounds", "model_version"):
+        assert told[name] == given[name]
+    assert told["arbitrage"]["quotes"]["n_violations"] == given["arbitrage"]["quotes"]["n_violations"]
+
+
+def test_the_table_shown_is_the_table_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(ROOT / "examples" / "dax_20020705.csv")]) == 0
+    assert capsys.readouterr().out in README
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    for name, field in Settings.model_fields.items():
+        assert f"| `CALIBRANT_{name.upper()}` | `{field.default}` | {field.description} |" in README
