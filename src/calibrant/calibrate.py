@@ -143,12 +143,15 @@ def calibrate(
     if not fits or (_doubtful(fits[0], problem, options) and not fits[0].expired):
         others = surface_starts(problem)
         fits.append(_refine(problem, Start("fallback", others[0]), options))
-        agreed = len(fits) == 2 and abs(fits[0].objective - fits[1].objective) <= _SAME_OPTIMUM * fits[0].objective
-        if not agreed or _on_bounds(fits[-1].params, problem).any():
-            for params in others[1:]:
-                if fits[-1].expired:
-                    break
-                fits.append(_refine(problem, Start("fallback", params), options))
+        if len(fits) == 1:
+            settled = not _doubtful(fits[0], problem, options)
+        else:
+            agreed = abs(fits[0].objective - fits[1].objective) <= _SAME_OPTIMUM * fits[0].objective
+            settled = agreed and not _on_bounds(fits[1].params, problem).any()
+        for params in others[1:]:
+            if settled or fits[-1].expired:
+                break
+            fits.append(_refine(problem, Start("fallback", params), options))
     best = min(fits, key=lambda fit: fit.objective)
     if any(fit.expired for fit in fits):
         status: Status = "budget_exhausted"
