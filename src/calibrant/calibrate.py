@@ -152,7 +152,11 @@ def calibrate(
             if settled or fits[-1].expired:
                 break
             fits.append(_refine(problem, Start("fallback", params), options))
-    best = min(fits, key=lambda fit: fit.objective)
+    # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
+    best = fits[0]
+    for fit in fits[1:]:
+        if fit.objective < best.objective * (1.0 - _SAME_OPTIMUM):
+            best = fit
     if any(fit.expired for fit in fits):
         status: Status = "budget_exhausted"
     else:
