@@ -79,6 +79,15 @@ def test_one_quote_is_no_panel(network: Network) -> None:
         assess(single, HESTON, network)
 
 
+def test_an_expiry_of_no_length_is_left_out(network: Network) -> None:
+    panel = OptionPanel.from_quotes(
+        expiry=[5e-324, *PANEL.expiry], log_moneyness=[0.0, *PANEL.log_moneyness], iv=[0.2, *PANEL.mid]
+    )
+    assessment = assess(panel, HESTON, network)
+    assert [exclusion.index for exclusion in assessment.calibration.excluded] == [0]
+    assert assessment.surface.free
+
+
 def test_two_quotes_are_a_panel_without_standard_errors(network: Network) -> None:
     pair = OptionPanel.from_quotes(expiry=[0.5, 1.0], log_moneyness=[0.0, 0.0], iv=[0.2, 0.21])
     calibration = assess(pair, HESTON, network).calibration

@@ -32,7 +32,8 @@ def test_the_answer_shown_is_the_answer_given(capsys: pytest.CaptureFixture[str]
     assert told["fit"]["rmse_bp"] == pytest.approx(given["fit"]["rmse_bp"], rel=1e-6)
     for name in ("parameters", "standard_errors"):
         assert told[name] == pytest.approx(given[name], rel=1e-4)
-    for name in ("status", "start", "out_of_domain", "at_bounds", "model_version"):
+    # Not the start, nor the network's version: another release may get to the same optimum by another way.
+    for name in ("status", "out_of_domain", "at_bounds"):
         assert told[name] == given[name]
     assert told["arbitrage"]["quotes"]["n_violations"] == given["arbitrage"]["quotes"]["n_violations"]
 

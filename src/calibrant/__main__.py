@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InvalidInput, ArtefactError, ImportError, OSError) as error:
         return _refuse(error)
     if network is None:
-        print("calibrant: no network found, starting from the shape of the surface", file=sys.stderr)
+        print("calibrant: no network or no ONNX Runtime, starting from the shape of the surface", file=sys.stderr)
     options = CalibrationOptions(refine=given.refine)
     code = 0
     table = _Table(model.parameters, max(len(label) for label, _ in panels))
@@ -76,11 +77,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _network(model: Model, folder: Path | None) -> Network | None:
-    """The network asked for, else the newest released one, else None."""
+    """The network asked for, else the newest released one if it is in reach and can be run, else None."""
     if folder is not None:
         return require_network_of(model, Network.load(folder))
     for networks in _NETWORKS:
-        if (networks / model.name).is_dir():
+        if (networks / model.name).is_dir() and find_spec("onnxruntime"):
             return require_network_of(model, released(networks, model.name))
     return None
 

@@ -147,7 +147,8 @@ def calibrate(
             settled = not _doubtful(fits[0], problem, options)
         else:
             agreed = abs(fits[0].objective - fits[1].objective) <= _SAME_OPTIMUM * fits[0].objective
-            settled = agreed and not _on_bounds(fits[1].params, problem).any()
+            # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
+            settled = agreed and not (_poor(fits[1], problem) and _on_bounds(fits[1].params, problem).any())
         for params in others[1:]:
             if settled or fits[-1].expired:
                 break
@@ -280,12 +281,16 @@ def _on_bounds(params: Vector, problem: FitProblem) -> BoolVector:
     return touching
 
 
+def _poor(fit: _Fit, problem: FitProblem) -> bool:
+    return quality(fit.model_vol, problem.vol).rmse > _TRUSTED_RMSE
+
+
 def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bool:
     """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
     return bool(
         not options.trusted
         or fit.outcome not in (CONVERGED, SETTLED)
-        or quality(fit.model_vol, problem.vol).rmse > _TRUSTED_RMSE
+        or _poor(fit, problem)
         or _on_bounds(fit.params, problem).any()
     )
 

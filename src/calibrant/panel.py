@@ -477,8 +477,10 @@ def _problems(arrays: dict[str, Vector], one_forward: bool, path: Path) -> list[
     else:
         with np.errstate(all="ignore"):
             k = np.log(arrays["strike"] / arrays["forward"])
-        # Where either is no number > 0, that is the problem and has been reported.
-        far = np.isfinite(k) & (np.abs(k) > limit)
+        # Where either is no number > 0, that is the problem and has been reported. The quotient of two that are may be
+        # beyond the range of numbers.
+        both = [(arrays[name] > 0.0) & (arrays[name] < np.inf) for name in ("strike", "forward")]
+        far = both[0] & both[1] & ~(np.abs(k) <= limit)
         report("strike", ~far, f"must be within a factor of e^{limit:g} of the forward")
     for name in ("iv", "bid_iv", "ask_iv"):
         if name in arrays:

@@ -100,7 +100,8 @@ def assess(
         raise ArithmeticError("The calibration ended in a number that is not finite.")
     refined = perf_counter()
     quotes = check_quotes(panel)
-    surface = check_surface(model, calibration.parameters, panel.expiry)
+    # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
+    surface = check_surface(model, calibration.parameters, calibration.panel.expiry)
     checked = perf_counter()
     return Assessment(
         panel=panel,

@@ -1,11 +1,15 @@
 """Bad input gets a 4xx that names the field and never a 500."""
 
+import copy
 import json
+import random
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from service.schema import CalibrateResponse
 from tests.service.client import Client
 from tests.test_readme import shown
 
@@ -64,6 +68,8 @@ BAD_FIELDS: dict[str, tuple[Any, str]] = {
     "weight too short": (panel(weight=[1.0]), "/quotes/weight"),
     "negative weight": (panel(weight=[1.0, 1.0, 1.0, 1.0, -1.0, 1.0]), "/quotes/weight/4"),
     "negative strike": (panel(strike=[90.0, -100.0, 110.0, 90.0, 100.0, 110.0]), "/quotes/strike/1"),
+    "strike next to nothing": (panel(strike=[90.0, 5e-324, 110.0, 90.0, 100.0, 110.0]), "/quotes/strike/1"),
+    "strike beyond measure": (panel(strike=[90.0, 1e308, 110.0, 90.0, 100.0, 110.0], forward=1e-5), "/quotes/strike/0"),
     "zero forward": (panel(forward=0.0), "/quotes/forward"),
     "negative forward of one quote": (panel(forward=[100.0, 100.0, -1.0, 100.0, 100.0, 100.0]), "/quotes/forward/2"),
     "forward in a string": (panel(forward="100"), "/quotes/forward"),
@@ -238,3 +244,58 @@ def test_the_refusal_shown_in_the_readme_is_the_refusal_given(client: Client, da
     # Python 3.13 calls a 422 by another title.
     varying = {"request_id": None, "title": None}
     assert told | varying == given | varying
+
+
+RICH: dict[str, Any] = {
+    "model": "heston",
+    "quotes": {
+        **panel()["quotes"],
+        "bid_iv": [v - 0.01 for v in IV],
+        "ask_iv": [v + 0.01 for v in IV],
+        "weight": [1.0] * 6,
+    },
+    "start": PARAMETERS,
+    "bounds": {"kappa": [0.1, 10.0]},
+    "fixed": {"rho": -0.4},
+    "prior": {"parameters": {"xi": 0.5}, "standard_deviations": {"xi": 0.1}},
+    "detail": True,
+    "id": "a",
+}
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1e308, -1e308, 5e-324, 1e-12, 4.999, 99.9, 2**63, 10**400, NAN, INFINITY),
+    *("", "x", "\ud800", [], [1.0], {}, {"a": 1}),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document, as a path from its root."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_odd_value_anywhere_breaks_the_service(client: Client, seed: int) -> None:
+    rng = random.Random(seed)
+    answered = refused = 0
+    for _ in range(100):
+        body = copy.deepcopy(RICH)
+        for name in rng.sample(["start", "bounds", "fixed", "prior", "detail"], 3):
+            del body[name]
+        for _ in range(rng.choice((1, 1, 2))):
+            *path, last = rng.choice(list(places(body)))
+            part = body
+            for key in path:
+                part = part[key]
+            part[last] = copy.deepcopy(rng.choice(ODD_VALUES))
+        response = client.post("/v1/calibrate", body)
+        assert response.status_code in (200, 422), (response.text, body)
+        if response.status_code == 200:
+            answered += 1
+            CalibrateResponse.model_validate_json(response.content)
+        else:
+            refused += 1
+            assert all("pointer" in error for error in response.json()["errors"])
+    assert answered > 5
+    assert refused > 50

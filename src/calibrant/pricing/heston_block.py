@@ -18,7 +18,8 @@ from .vector_math import atan2, cos_sin, exp, inlined, kernel, log, reduction, s
 
 N_PARTS = 6
 """Integrals that price and gradient are made of: phi times 1, D, G, M, ixM and aN/d (see `heston_node`)."""
-MAX_NODES = 768
+# Rows a multiple of 4096 bytes apart would compete for the same lines of the first-level cache.
+MAX_NODES = 1544
 N_ROWS = 2 * N_PARTS + 2
 
 # One flat array of rows with a constant pitch, indexed without sign: so LLVM sees that rows do not overlap and that no
