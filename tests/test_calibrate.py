@@ -286,6 +286,17 @@ def test_a_deadline_in_the_past_gives_the_best_so_far_and_says_so(refine: Refine
     assert fit.objective <= _objective(fit, start) * (1.0 + 1e-6)
 
 
+def test_no_second_opinion_is_begun_after_the_deadline() -> None:
+    # A poor fit from near its optimum: one slice finishes it, but it wants a second opinion.
+    panel = noisy_panel(TRUTH, 65, 300.0)
+    settled = calibrate(panel, HESTON, [Start("network", TRUTH)])
+    assert settled.n_refinements > 1
+    late = CalibrationOptions(deadline=time.perf_counter() - 1.0)
+    fit = calibrate(panel, HESTON, [Start("network", settled.parameters)], late)
+    assert fit.n_refinements == 1
+    assert fit.status == "budget_exhausted"
+
+
 def test_a_distant_deadline_changes_nothing() -> None:
     panel = noisy_panel(TRUTH, 66, 1.0)
     late = CalibrationOptions(deadline=time.perf_counter() + 3600.0)

@@ -140,6 +140,8 @@ def calibrate(
         if len(proposals) > 1:
             proposals.sort(key=lambda s: objective_at(problem, s.params))
         fits.append(_refine(problem, proposals[0], options))
+    if fits and _doubtful(fits[0], problem, options):
+        fits[0] = _expired_if_late(fits[0], options)
     if not fits or (_doubtful(fits[0], problem, options) and not fits[0].expired):
         others = surface_starts(problem)
         fits.append(_refine(problem, Start("fallback", others[0]), options))
@@ -150,6 +152,7 @@ def calibrate(
             # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
             settled = agreed and not (_poor(fits[1], problem) and _on_bounds(fits[1].params, problem).any())
         for params in others[1:]:
+            fits[-1] = fits[-1] if settled else _expired_if_late(fits[-1], options)
             if settled or fits[-1].expired:
                 break
             fits.append(_refine(problem, Start("fallback", params), options))
@@ -279,6 +282,12 @@ def _on_bounds(params: Vector, problem: FitProblem) -> BoolVector:
         (params <= problem.lower + close) | (params >= problem.upper - close)
     )
     return touching
+
+
+def _expired_if_late(fit: _Fit, options: CalibrationOptions) -> _Fit:
+    """The fit, marked as cut short where no time is left for the second opinion that it wants."""
+    late = options.deadline is not None and time.perf_counter() >= options.deadline
+    return fit._replace(expired=fit.expired or late)
 
 
 def _poor(fit: _Fit, problem: FitProblem) -> bool:
