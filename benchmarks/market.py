@@ -33,6 +33,7 @@ from calibrant.models import HESTON
 from calibrant.optimisers.levenberg_marquardt import COARSE, FINE, evaluate
 from calibrant.optimisers.levenberg_marquardt import Problem as FitProblem
 from calibrant.panel import OptionPanel
+from calibrant.quotes_csv import COLUMNS
 
 SEED = 21
 PERTURBATION_BP = 0.1
@@ -41,14 +42,6 @@ LARGEST_EXCESS = 1e-3
 SAME_ANSWER = 1e-8
 _LARGE_PANEL = 1000
 """Quotes; above, the other optimiser's starts are cut short."""
-_COLUMNS = {
-    "expiry": "expiry_years",
-    "strike": "strike",
-    "forward": "forward",
-    "iv": "mid_iv",
-    "bid_iv": "bid_iv",
-    "ask_iv": "ask_iv",
-}
 
 Quotes = dict[str, Any]
 """`quotes` of a request."""
@@ -116,7 +109,7 @@ def read_panels(folder: Path) -> list[MarketPanel]:
         for label, group in rows.items():
             quotes = {
                 field: [float(row[column]) if row[column] else None for row in group]
-                for field, column in _COLUMNS.items()
+                for field, column in COLUMNS.items()
             }
             panels.append(MarketPanel(label, quotes))
     return panels

@@ -135,27 +135,7 @@ def calibrate(
     if options.refine == "none":
         fit = _unrefined(problem, proposals)
         return _report(fit, used, model, problem, options, "network_only", 0)
-    fits: list[_Fit] = []
-    if proposals:
-        if len(proposals) > 1:
-            proposals.sort(key=lambda s: objective_at(problem, s.params))
-        fits.append(_refine(problem, proposals[0], options))
-    if fits and _doubtful(fits[0], problem, options):
-        fits[0] = _expired_if_late(fits[0], options)
-    if not fits or (_doubtful(fits[0], problem, options) and not fits[0].expired):
-        others = surface_starts(problem)
-        fits.append(_refine(problem, Start("fallback", others[0]), options))
-        if len(fits) == 1:
-            settled = not _doubtful(fits[0], problem, options)
-        else:
-            agreed = abs(fits[0].objective - fits[1].objective) <= _SAME_OPTIMUM * fits[0].objective
-            # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
-            settled = agreed and not (_poor(fits[1], problem) and _on_bounds(fits[1].params, problem).any())
-        for params in others[1:]:
-            fits[-1] = fits[-1] if settled else _expired_if_late(fits[-1], options)
-            if settled or fits[-1].expired:
-                break
-            fits.append(_refine(problem, Start("fallback", params), options))
+    fits = _fits(problem, proposals, options)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
     best = fits[0]
     for fit in fits[1:]:
@@ -168,6 +148,39 @@ def calibrate(
             best = _polished(best, problem)
         status = "converged" if best.outcome in (CONVERGED, SETTLED) else "not_converged"
     return _report(best, used, model, problem, options, status, len(fits))
+
+
+def _fits(problem: FitProblem, proposals: list[Start], options: CalibrationOptions) -> list[_Fit]:
+    """The fit of the best proposal and, while there is doubt and time, those of the starts read off the surface."""
+    fits = []
+    if proposals:
+        best = min(proposals, key=lambda s: objective_at(problem, s.params)) if len(proposals) > 1 else proposals[0]
+        fits.append(_refine(problem, best, options))
+        if not _doubtful(fits[0], problem, options):
+            return fits
+        fits[0] = _expired_if_late(fits[0], options)
+        if fits[0].expired:
+            return fits
+    first, *others = surface_starts(problem)
+    fits.append(_refine(problem, Start("fallback", first), options))
+    if _settled(fits, problem, options):
+        return fits
+    for params in others:
+        fits[-1] = _expired_if_late(fits[-1], options)
+        if fits[-1].expired:
+            break
+        fits.append(_refine(problem, Start("fallback", params), options))
+    return fits
+
+
+def _settled(fits: list[_Fit], problem: FitProblem, options: CalibrationOptions) -> bool:
+    """Whether the first start read off the surface ends the search: by itself, or by agreeing with the proposal."""
+    if len(fits) == 1:
+        return not _doubtful(fits[0], problem, options)
+    proposed, opinion = fits
+    agreed = abs(proposed.objective - opinion.objective) <= _SAME_OPTIMUM * proposed.objective
+    # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
+    return agreed and not (_poor(opinion, problem) and bool(_on_bounds(opinion.params, problem).any()))
 
 
 def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -> FitProblem:

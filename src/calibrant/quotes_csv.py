@@ -11,7 +11,7 @@ from .errors import InvalidInput, Problem
 from .panel import MAX_PROBLEMS, Exclusion, OptionPanel
 
 # Column of the file for each field of a panel.
-_COLUMNS = {
+COLUMNS = {
     "expiry": "expiry_years",
     "strike": "strike",
     "forward": "forward",
@@ -54,8 +54,8 @@ def read_csv(path: str | Path) -> list[tuple[str, OptionPanel]]:
 
 def _present(file: str, names: Sequence[str]) -> tuple[str, ...]:
     """The fields that the file has columns for."""
-    present = tuple(field for field, column in _COLUMNS.items() if column in names)
-    missing = [_COLUMNS[field] for field in _REQUIRED if field not in present]
+    present = tuple(field for field, column in COLUMNS.items() if column in names)
+    missing = [COLUMNS[field] for field in _REQUIRED if field not in present]
     if "iv" not in present and not {"bid_iv", "ask_iv"} <= set(present):
         missing.append("mid_iv (or bid_iv and ask_iv)")
     if missing:
@@ -72,7 +72,7 @@ def _rows_by_panel(path: Path, reader: "csv.DictReader[str]", present: Sequence[
         label = " ".join(filter(None, ((cells.get(column) or "").strip() for column in _PANEL_COLUMNS))) or path.stem
         values: dict[str, float | None] = {}
         for field in present:
-            text = (cells.get(_COLUMNS[field]) or "").strip()
+            text = (cells.get(COLUMNS[field]) or "").strip()
             try:
                 value = float(text) if text else None
             except ValueError:
@@ -135,5 +135,5 @@ def _in_file(problem: Problem, file: str, label: str, rows: Sequence[_Row], posi
 
 
 def _at_line(file: str, line: int, field: str, needed: str) -> Problem:
-    column = _COLUMNS[field]
+    column = COLUMNS[field]
     return Problem((file, line, column), f"`{column}` in line {line} of {file} {needed}")

@@ -31,7 +31,7 @@ def _log1p(z: complex) -> complex:
 
 @careful
 def _log_parts(u: complex, expiry: float, params: Vector, out: ComplexVector) -> complex:
-    """log phi(u); fills D, G, M, iu M / ... as `heston_parts` defines them: derivatives before the factor phi."""
+    """log phi(u); fills D, G, M, ixM and aN/d of `heston_node`: the parts after the first, before the factor phi."""
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     weight = kappa * theta / (xi * xi)
     a = u * u + 1j * u

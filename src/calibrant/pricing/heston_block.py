@@ -129,7 +129,7 @@ def heston_parts(
     """The six integrands of price and gradient at the nodes x = (j + 1/2) step, first <= j < last, times their weights.
 
     variance  of the control variate, whose characteristic function (real on this contour) is taken from the first part
-    work      (N_ROWS * MAX_NODES,), its rows REAL + m and IMAG + m filled from `first` to `last`
+    work      (N_ROWS * MAX_NODES,), rows m (real) and N_PARTS + m (imaginary) of part m filled
     """
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     for j in range(np.uint64(first), np.uint64(last)):
