@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from calibrant.network import nan_to_none
 from training.domain import VISIBLE_DEVIATIONS, Domain
 from training.networks import CnnTransformer
 from training.panels import make_panels
+from training.source import source_commit
 
 _GOLDEN_SEED = 5
 _GOLDEN_PANELS = 3
@@ -48,9 +48,18 @@ def build_manifest(
         "file": file,
         "sha256": hashlib.sha256(model).hexdigest(),
         "parameters": list(domain.parameters),
-        "output_bounds": {"lower": low.tolist(), "upper": high.tolist()},
-        "training_domain": {"name": domain.name, "lower": domain_low.tolist(), "upper": domain_high.tolist()},
-        "grid": {"expiry": list(domain.expiry), "log_moneyness": list(domain.log_moneyness)},
+        "output_bounds": {"lower": low.tolist(), "upper": high.tolist(), "log_scaled": list(domain.log_scaled)},
+        "training_domain": {
+            "name": domain.name,
+            "lower": domain_low.tolist(),
+            "upper": domain_high.tolist(),
+            "least_coverage": domain.least_coverage,
+        },
+        "grid": {
+            "expiry": list(domain.expiry),
+            "log_moneyness": list(domain.log_moneyness),
+            "standardised": domain.standardised,
+        },
         "input": {"iv": "float32 (batch, expiry, strike): decimal implied vols, NaN where missing"},
         "output": {"parameters": "float32 (batch, parameter)"},
         "normalisation": {
@@ -61,7 +70,8 @@ def build_manifest(
         "metrics": metrics,
         "golden": _golden(network, domain),
         "parity": parity,
-        "source_commit": source_commit(),
+        "source_commit": run["commit"],
+        "export_commit": source_commit(),
         "created": {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": torch.__version__,
@@ -78,21 +88,6 @@ def build_manifest(
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """`manifest.json`, readable by people."""
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-
-
-def source_commit() -> str:
-    """The commit of the working tree, marked where files differ from it, or a sentence where there is none."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + (
-            "+uncommitted" if git("status", "--porcelain", "--", "src", "training", "model_export") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "not under version control"
 
 
 def _golden(network: CnnTransformer, domain: Domain) -> dict[str, Any]:

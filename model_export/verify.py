@@ -1,6 +1,6 @@
 """No artefact unless ONNX Runtime answers as torch does.
 
-python -m model_export.verify --run runs/heston-1 --artefact networks/heston/1
+python -m model_export.verify --run runs/paper --artefact networks/heston/2/paper
 """
 
 import argparse
@@ -52,8 +52,14 @@ def largest_difference(network: CnnTransformer, session: Any, iv: NDArray[np.flo
         expectations.append(expected[:batch])
     if not all(np.isfinite(values).all() for values in (*answers, expected)):
         raise ParityError("torch or ONNX Runtime gave a parameter that is not finite")
-    output_range = 2.0 * network.half_range.numpy()
-    return max(float((np.abs(a - e) / output_range).max()) for a, e in zip(answers, expectations, strict=True))
+    return max(
+        float((_share_of_output(network, a) - _share_of_output(network, e)).abs().max())
+        for a, e in zip(answers, expectations, strict=True)
+    )
+
+
+def _share_of_output(network: CnnTransformer, params: NDArray[np.float32]) -> torch.Tensor:
+    return 0.5 * network.normalised_of(torch.from_numpy(params).double())
 
 
 def verify(network: CnnTransformer, model: bytes, domain: Domain) -> float:
@@ -73,7 +79,7 @@ def verify(network: CnnTransformer, model: bytes, domain: Domain) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of training.train")
-    parser.add_argument("--artefact", type=Path, required=True, help="folder of model_export.to_onnx")
+    parser.add_argument("--artefact", type=Path, required=True, help="folder of one network of a release")
     given = parser.parse_args()
     network, domain = load_network(given.run)
     released = Network.load(given.artefact)  # hash and golden output

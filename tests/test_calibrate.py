@@ -90,6 +90,15 @@ def test_a_misleading_start_is_overruled_by_those_read_off_the_surface() -> None
     assert fit.n_refinements > 1
 
 
+def test_a_proposal_can_be_left_alone_with_its_answer() -> None:
+    worst = np.array([60.0, 4.0, 0.001, 0.9999, 1e-4])
+    alone = CalibrationOptions(trusted=False, second_opinion=False)
+    panel = noisy_panel(TRUTH, 53, 0.5)
+    fit = calibrate(panel, HESTON, [Start("network", worst)], alone)
+    assert (fit.start, fit.n_refinements) == ("network", 1)
+    assert calibrate(panel, HESTON, [], alone).start == "fallback"
+
+
 @pytest.mark.parametrize("refine", REFINEMENTS)
 def test_an_optimum_on_a_bound_is_found_and_its_gradient_points_outward(refine: Refine) -> None:
     bounds = np.column_stack([HESTON.lower, HESTON.upper])

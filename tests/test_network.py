@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
-from calibrant.network import ArtefactError, Network, read_manifest, released
+from calibrant.network import ArtefactError, Network, read_manifest
 
-RELEASED = Path(__file__).parents[1] / "networks"
+FIRST = Path(__file__).parents[1] / "networks" / "heston" / "1"
 
 
 @pytest.fixture
 def artefact(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(RELEASED / "heston" / "1", tmp_path / "heston" / "1"))
+    return Path(shutil.copytree(FIRST, tmp_path / "heston" / "1"))
 
 
 def rewrite(artefact: Path, **changes: object) -> None:
@@ -27,7 +27,7 @@ def rewrite(artefact: Path, **changes: object) -> None:
 
 
 def test_the_released_network_reproduces_its_golden_output() -> None:
-    network = released(RELEASED, "heston")
+    network = Network.load(FIRST)
     manifest = network.manifest
     scale = manifest.output_upper - manifest.output_lower
     answer = network.parameters(manifest.golden_iv)
@@ -84,15 +84,6 @@ def test_a_manifest_without_a_field_is_refused(artefact: Path) -> None:
         Network.load(artefact)
 
 
-def test_the_highest_released_version_is_taken_and_none_is_said(artefact: Path) -> None:
-    root = artefact.parents[1]
-    shutil.copytree(artefact, root / "heston" / "10")
-    rewrite(root / "heston" / "10", version=10)
-    assert released(root, "heston").version.startswith("heston-10@")
-    with pytest.raises(ArtefactError, match="holds no released network"):
-        released(root, "bates")
-
-
 def test_another_provider_is_refused_not_replaced_by_the_cpu(artefact: Path) -> None:
     import onnxruntime
 
@@ -103,7 +94,7 @@ def test_another_provider_is_refused_not_replaced_by_the_cpu(artefact: Path) -> 
 
 
 def test_missing_quotes_and_any_batch_give_finite_parameters_inside_the_output_bounds() -> None:
-    network = released(RELEASED, "heston")
+    network = Network.load(FIRST)
     shape = (network.grid.expiry.size, network.grid.log_moneyness.size)
     iv = np.random.default_rng(1).uniform(0.05, 0.8, (33, *shape))
     iv[np.random.default_rng(2).random(iv.shape) < 0.3] = np.nan
@@ -115,8 +106,8 @@ def test_missing_quotes_and_any_batch_give_finite_parameters_inside_the_output_b
 
 
 def test_the_domain_is_the_box_trained_on_and_a_panel_that_covers_the_grid() -> None:
-    network = released(RELEASED, "heston")
-    manifest = read_manifest(RELEASED / "heston" / "1")
+    network = Network.load(FIRST)
+    manifest = read_manifest(FIRST)
     middle = (manifest.domain_lower + manifest.domain_upper) / 2
     assert network.in_domain(middle)
     for i in range(middle.size):

@@ -1,6 +1,5 @@
 """From a panel to everything that is said about it."""
 
-import dataclasses
 from time import perf_counter
 
 import numpy as np
@@ -12,17 +11,18 @@ from calibrant.black import implied_volatility
 from calibrant.calibrate import CalibrationOptions
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
-from calibrant.network import ArtefactError, Network, released
+from calibrant.network import Network
 from calibrant.panel import OptionPanel
-from calibrant.pipeline import NetworkTooLate, assess, require_network_of
+from calibrant.pipeline import NetworkTooLate, assess
 from calibrant.pricing.fourier import call_prices
+from calibrant.release import Release, released
 from tests.shared import ROOT
 
 TRUTH = np.array([2.0, 0.06, 0.5, -0.6, 0.05])
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def release() -> Release:
     return released(ROOT / "networks", "heston")
 
 
@@ -37,22 +37,22 @@ def exact_panel(expiry: Vector, params: Vector = TRUTH) -> OptionPanel:
 PANEL = exact_panel(np.array([0.1, 0.4, 1.0, 2.0]))
 
 
-def test_the_network_starts_where_there_is_one(network: Network) -> None:
-    assessment = assess(PANEL, HESTON, network)
+def test_the_network_starts_where_there_is_one(release: Release) -> None:
+    assessment = assess(PANEL, HESTON, release)
     assert assessment.calibration.start == "network"
-    assert assessment.model_version == network.version
+    assert assessment.model_version == release.version
     assert np.max(np.abs(assessment.calibration.parameters / TRUTH - 1.0)) < 1e-4
     assert not assessment.out_of_domain
     assert assessment.quotes.free
     assert assessment.surface.free
 
 
-def test_the_same_optimum_is_found_without_a_network(network: Network) -> None:
+def test_the_same_optimum_is_found_without_a_network(release: Release) -> None:
     without = assess(PANEL, HESTON, None)
     assert without.calibration.start == "fallback"
     assert without.model_version is None
     assert not without.out_of_domain
-    expected = assess(PANEL, HESTON, network).calibration.parameters
+    expected = assess(PANEL, HESTON, release).calibration.parameters
     assert np.max(np.abs(without.calibration.parameters / expected - 1.0)) < 1e-4
 
 
@@ -62,65 +62,60 @@ def test_the_networks_answer_cannot_be_had_without_a_network() -> None:
     assert refused.value.problems[0].pointer == "/refine"
 
 
-def test_parameters_beyond_the_training_domain_are_called_so(network: Network) -> None:
-    beyond = np.array([12.0, 0.06, 3.0, -0.5, 0.2])
-    assessment = assess(exact_panel(np.array([0.1, 0.4, 1.0, 2.0]), beyond), HESTON, network)
+def test_parameters_beyond_the_training_domain_are_called_so(release: Release) -> None:
+    beyond = np.array([4.0, 0.06, 1.0, -0.99, 0.2])
+    assessment = assess(exact_panel(np.array([0.1, 0.4, 1.0, 2.0]), beyond), HESTON, release)
     assert assessment.out_of_domain
     assert np.max(np.abs(assessment.calibration.parameters / beyond - 1.0)) < 1e-3
 
 
-def test_a_panel_that_covers_little_of_the_grid_is_called_out_of_domain(network: Network) -> None:
-    assert assess(exact_panel(np.array([0.02, 0.03])), HESTON, network).out_of_domain
+def test_a_panel_that_covers_none_of_the_grid_is_called_out_of_domain(release: Release) -> None:
+    assert not assess(exact_panel(np.array([0.02, 0.03])), HESTON, release).out_of_domain
+    assert assess(exact_panel(np.array([0.004, 0.005])), HESTON, release).out_of_domain
 
 
-def test_one_quote_is_no_panel(network: Network) -> None:
+def test_one_quote_is_no_panel(release: Release) -> None:
     single = OptionPanel.from_quotes(expiry=[0.5], log_moneyness=[0.0], iv=[0.2])
     with pytest.raises(InvalidInput, match="at least two usable quotes"):
-        assess(single, HESTON, network)
+        assess(single, HESTON, release)
 
 
-def test_an_expiry_of_no_length_is_left_out(network: Network) -> None:
+def test_an_expiry_of_no_length_is_left_out(release: Release) -> None:
     panel = OptionPanel.from_quotes(
         expiry=[5e-324, *PANEL.expiry], log_moneyness=[0.0, *PANEL.log_moneyness], iv=[0.2, *PANEL.mid]
     )
-    assessment = assess(panel, HESTON, network)
+    assessment = assess(panel, HESTON, release)
     assert [exclusion.index for exclusion in assessment.calibration.excluded] == [0]
     assert assessment.surface.free
 
 
-def test_two_quotes_are_a_panel_without_standard_errors(network: Network) -> None:
+def test_two_quotes_are_a_panel_without_standard_errors(release: Release) -> None:
     pair = OptionPanel.from_quotes(expiry=[0.5, 1.0], log_moneyness=[0.0, 0.0], iv=[0.2, 0.21])
-    calibration = assess(pair, HESTON, network).calibration
+    calibration = assess(pair, HESTON, release).calibration
     assert calibration.rmse_bp < 1.0
     assert np.isnan(calibration.standard_errors).all()
     assert calibration.message is not None
 
 
-def test_a_deadline_before_the_network_leaves_nothing_to_answer(network: Network) -> None:
+def test_a_deadline_before_the_network_leaves_nothing_to_answer(release: Release) -> None:
     with pytest.raises(NetworkTooLate):
-        assess(PANEL, HESTON, network, CalibrationOptions(deadline=perf_counter()))
+        assess(PANEL, HESTON, release, CalibrationOptions(deadline=perf_counter()))
 
 
 def test_a_deadline_during_the_refinement_gives_the_best_so_far(
-    network: Network, monkeypatch: pytest.MonkeyPatch
+    release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The deadline passes exactly between the network's answer and the first step of the refinement.
     monkeypatch.setattr(pipeline, "perf_counter", lambda: 0.0)
     options = CalibrationOptions(refine="lbfgs", deadline=perf_counter())
-    calibration = assess(PANEL, HESTON, network, options).calibration
-    start = assess(PANEL, HESTON, network, CalibrationOptions(refine="none")).calibration
+    calibration = assess(PANEL, HESTON, release, options).calibration
+    start = assess(PANEL, HESTON, release, CalibrationOptions(refine="none")).calibration
     assert calibration.status == "budget_exhausted"
     assert calibration.objective <= start.objective * (1.0 + 1e-12)
     assert calibration.message is not None
 
 
-def test_a_number_that_is_not_finite_is_no_answer(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_not_finite_is_no_answer(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Network, "parameters", lambda *_: np.full((1, 5), np.nan))
     with pytest.raises(ArithmeticError, match="not finite"):
-        assess(PANEL, HESTON, network, CalibrationOptions(refine="none"))
-
-
-def test_a_network_of_another_model_is_refused(network: Network) -> None:
-    assert require_network_of(HESTON, network) is network
-    with pytest.raises(ArtefactError, match="must be a network for bates"):
-        require_network_of(dataclasses.replace(HESTON, name="bates"), network)
+        assess(PANEL, HESTON, release, CalibrationOptions(refine="none"))

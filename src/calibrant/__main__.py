@@ -12,9 +12,10 @@ from typing import NoReturn
 from .calibrate import CalibrationOptions
 from .errors import InvalidInput
 from .models import MODELS, Model
-from .network import ArtefactError, Network, released
-from .pipeline import Assessment, assess, require_network_of
+from .network import ArtefactError
+from .pipeline import Assessment, assess
 from .quotes_csv import read_csv
+from .release import Release, released, require_release_of
 from .report import calibration_report, stages_us
 
 _NETWORKS = (Path("networks"), Path(__file__).parents[2] / "networks")
@@ -32,20 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     model = MODELS[given.model]
     try:
-        network = _network(model, given.network)
+        release = _release(model, given.network)
         began = perf_counter()
         panels = read_csv(given.quotes)
         reading = (perf_counter() - began) / len(panels)
     except (InvalidInput, ArtefactError, ImportError, OSError) as error:
         return _refuse(error)
-    if network is None:
+    if release is None:
         print("calibrant: no network or no ONNX Runtime, starting from the shape of the surface", file=sys.stderr)
     options = CalibrationOptions(refine=given.refine)
     code = 0
     table = _Table(model.parameters, max(len(label) for label, _ in panels))
     for label, panel in panels:
         try:
-            assessment = assess(panel, model, network, options)
+            assessment = assess(panel, model, release, options)
         except InvalidInput as error:
             code = _refuse(f"{label}: {error}")
             continue
@@ -72,17 +73,17 @@ def _parser() -> argparse.ArgumentParser:
         "--refine", choices=("lm", "lbfgs", "none"), default="lm", help="none gives the network's answer (default: lm)"
     )
     command.add_argument("--json", action="store_true", help="one line per panel, as the service answers")
-    command.add_argument("--network", type=Path, metavar="FOLDER", help="a released network: model.onnx, manifest.json")
+    command.add_argument("--network", type=Path, metavar="FOLDER", help="a released version, such as networks/heston/1")
     return parser
 
 
-def _network(model: Model, folder: Path | None) -> Network | None:
-    """The network asked for, else the newest released one if it is in reach and can be run, else None."""
+def _release(model: Model, folder: Path | None) -> Release | None:
+    """The version asked for, else the newest released one if it is in reach and can be run, else None."""
     if folder is not None:
-        return require_network_of(model, Network.load(folder))
+        return require_release_of(model, Release.load(folder))
     for networks in _NETWORKS:
         if (networks / model.name).is_dir() and find_spec("onnxruntime"):
-            return require_network_of(model, released(networks, model.name))
+            return require_release_of(model, released(networks, model.name))
     return None
 
 

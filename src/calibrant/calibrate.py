@@ -71,6 +71,8 @@ class CalibrationOptions:
     """`time.perf_counter()` at which refinement ends with the best so far."""
     trusted: bool = True
     """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
+    second_opinion: bool = True
+    """Whether starts read off the surface may join the proposals; without proposals they always do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ def _fits(problem: FitProblem, proposals: list[Start], options: CalibrationOptio
     if proposals:
         best = min(proposals, key=lambda s: objective_at(problem, s.params)) if len(proposals) > 1 else proposals[0]
         fits.append(_refine(problem, best, options))
-        if not _doubtful(fits[0], problem, options):
+        if not (options.second_opinion and _doubtful(fits[0], problem, options)):
             return fits
         fits[0] = _expired_if_late(fits[0], options)
         if fits[0].expired:

@@ -1,4 +1,4 @@
-"""A released calibration network: an artefact folder in, start parameters out.
+"""A calibration network: an artefact folder in, start parameters out.
 
 An artefact is `model.onnx` beside `manifest.json` (written by `model_export`), and is trusted only after its bytes
 match the manifest's hash and its session reproduces the manifest's golden output.
@@ -20,8 +20,8 @@ MANIFEST = "manifest.json"
 CPU_PROVIDER = "CPUExecutionProvider"
 GOLDEN_TOLERANCE = 1e-5
 """Largest difference from the golden output, as a share of a parameter's output range."""
-LEAST_COVERAGE = 0.8
-"""Training masks 5 % of the nodes at random; hardly any trained panel misses more than a fifth."""
+_LEAST_COVERAGE = 0.8
+"""Of the first release, whose manifest does not say it."""
 
 
 class ArtefactError(RuntimeError):
@@ -45,16 +45,31 @@ class Manifest(NamedTuple):
     """(n_params,) what the output layer can reach at least."""
     output_upper: Vector
     """(n_params,) and at most."""
+    log_scaled: BoolVector
+    """(n_params,) True where the output layer scales the logarithm."""
+    domain: str
+    """Name of the training domain."""
     domain_lower: Vector
     """(n_params,) smallest parameters trained on."""
     domain_upper: Vector
     """(n_params,) largest parameters trained on."""
+    least_coverage: float
+    """Share of the grid's nodes that a panel of the domain fills at least."""
     grid: Grid
     """The nodes that the input's vols belong to."""
     golden_iv: Matrix
     """(n, n_expiries, n_strikes), NaN where missing."""
     golden_parameters: Matrix
     """(n, n_params)."""
+
+    def share_of_output(self, params: Matrix) -> Matrix:
+        """Parameters (n, n_params) as shares of the output range, 0 its lower end and 1 its upper."""
+        logs = self.log_scaled
+        share = (params - self.output_lower) / (self.output_upper - self.output_lower)
+        share[:, logs] = np.log(params[:, logs] / self.output_lower[logs]) / np.log(
+            self.output_upper[logs] / self.output_lower[logs]
+        )
+        return share
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -65,6 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         text = json.loads(path.read_text())
+        domain, grid = text["training_domain"], text["grid"]
         return Manifest(
             name=text["name"],
             version=text["version"],
@@ -73,11 +89,15 @@ def read_manifest(folder: Path) -> Manifest:
             parameters=tuple(text["parameters"]),
             output_lower=np.array(text["output_bounds"]["lower"], np.float64),
             output_upper=np.array(text["output_bounds"]["upper"], np.float64),
-            domain_lower=np.array(text["training_domain"]["lower"], np.float64),
-            domain_upper=np.array(text["training_domain"]["upper"], np.float64),
+            log_scaled=np.array(text["output_bounds"].get("log_scaled", [False] * len(text["parameters"]))),
+            domain=domain["name"],
+            domain_lower=np.array(domain["lower"], np.float64),
+            domain_upper=np.array(domain["upper"], np.float64),
+            least_coverage=domain.get("least_coverage", _LEAST_COVERAGE),
             grid=Grid(
-                log_moneyness=np.array(text["grid"]["log_moneyness"], np.float64),
-                expiry=np.array(text["grid"]["expiry"], np.float64),
+                log_moneyness=np.array(grid["log_moneyness"], np.float64),
+                expiry=np.array(grid["expiry"], np.float64),
+                standardised=grid.get("standardised", False),
             ),
             golden_iv=np.array(text["golden"]["iv"], np.float64),
             golden_parameters=np.array(text["golden"]["parameters"], np.float64),
@@ -140,35 +160,23 @@ class Network:
         """Whether an answer, and the panel it came from, are of the kind the network was trained on.
 
         params  (n_params,)
-        mask    (n_expiries, n_strikes), True at the nodes that the panel's quotes could fill: at least four fifths
+        mask    (n_expiries, n_strikes), True at the nodes that the panel's quotes could fill: enough of them
         """
         inside = bool(np.all((params >= self.manifest.domain_lower) & (params <= self.manifest.domain_upper)))
-        return inside and (mask is None or float(np.mean(mask)) >= LEAST_COVERAGE)
+        return inside and (mask is None or float(np.mean(mask)) >= self.manifest.least_coverage)
 
     def _verify_golden(self) -> None:
         manifest = self.manifest
         answer = self.parameters(manifest.golden_iv)
-        scale = manifest.output_upper - manifest.output_lower
         # Inverted, so that a NaN fails.
         if answer.shape != manifest.golden_parameters.shape or not (
-            np.max(np.abs(answer - manifest.golden_parameters) / scale) <= GOLDEN_TOLERANCE
+            np.max(np.abs(manifest.share_of_output(answer) - manifest.share_of_output(manifest.golden_parameters)))
+            <= GOLDEN_TOLERANCE
         ):
             raise ArtefactError(
                 f"{self.version} does not reproduce the golden output of its manifest on {self.provider}: "
                 f"expected {manifest.golden_parameters.tolist()}, calculated {answer.tolist()}."
             )
-
-
-def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER) -> Network:
-    """The highest released version of a model under `folder/<name>/<version>`.
-
-    raises  ArtefactError if there is none; as `Network.load`
-    """
-    root = Path(folder) / name
-    versions = [int(path.name) for path in root.glob("*") if path.name.isdigit() and (path / MANIFEST).exists()]
-    if not versions:
-        raise ArtefactError(f"{root} holds no released network: model_export.to_onnx writes one.")
-    return Network.load(root / str(max(versions)), provider)
 
 
 def open_session(model: bytes, provider: str = CPU_PROVIDER) -> Any:

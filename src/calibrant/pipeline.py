@@ -13,17 +13,16 @@ from .arbitrage import Verdict, check_quotes, check_surface
 from .arrays import Vector
 from .calibrate import Calibration, CalibrationOptions, Start, calibrate
 from .errors import InvalidInput, Problem
-from .grid import project
 from .models.model import Model
-from .network import ArtefactError, Network
 from .panel import OptionPanel
+from .release import Proposal, Release
 
 
 class StageSeconds(NamedTuple):
     """How long each stage took."""
 
     network: float
-    """Projection onto the network's grid and the network itself."""
+    """Projection onto a network's grid and the network itself."""
     refine: float
     diagnostics: float
 
@@ -39,22 +38,10 @@ class Assessment(NamedTuple):
     surface: Verdict
     """Static arbitrage of the fitted surface."""
     out_of_domain: bool
-    """The answer, or the panel, is not of the kind that the network was trained on; False without a network."""
+    """The answer, or the panel, is not of the kind that any network was trained on; False without networks."""
     model_version: str | None
-    """Of the network; None without one."""
+    """Of the networks; None without."""
     seconds: StageSeconds
-
-
-def require_network_of(model: Model, network: Network) -> Network:
-    """The network, if it was trained for this model.
-
-    raises  ArtefactError if it was not
-    """
-    manifest = network.manifest
-    if manifest.name != model.name or manifest.parameters != model.parameters:
-        found = f"{manifest.name} ({', '.join(manifest.parameters)})"
-        raise ArtefactError(f"{network.version} must be a network for {model.name}, but was trained for {found}.")
-    return network
 
 
 class NetworkTooLate(TimeoutError):
@@ -64,13 +51,13 @@ class NetworkTooLate(TimeoutError):
 def assess(
     panel: OptionPanel,
     model: Model,
-    network: Network | None,
+    release: Release | None,
     options: CalibrationOptions | None = None,
     given: Vector | None = None,
 ) -> Assessment:
     """Calibrate a panel and check it for arbitrage.
 
-    network  proposes the start; None leaves that to the starts read off the surface
+    release  its networks propose the start; None leaves that to the starts read off the surface
     given    parameters to start from as well
     raises   InvalidInput if the panel or an option allows no calibration; NetworkTooLate; ArithmeticError if the
              result holds a number that is not finite
@@ -78,20 +65,17 @@ def assess(
     options = options or CalibrationOptions()
     if panel.n_quotes < 2:
         raise InvalidInput(Problem.at(("quotes",), "must hold at least two usable quotes, but holds one."))
-    if network is None and options.refine == "none":
+    if release is None and options.refine == "none":
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
     began = perf_counter()
-    starts: list[Start] = []
-    mask = None
-    if network is not None:
+    proposals: list[Proposal] = []
+    if release is not None:
         _require_time(options)
-        projection = project(panel, network.grid)
-        mask = projection.mask
-        proposal = network.parameters(projection.iv[np.newaxis])[0]
+        proposals = release.propose(panel)
         _require_time(options)
-        starts.append(Start("network", proposal))
-        options = replace(options, trusted=network.in_domain(proposal, mask))
+        options = replace(options, trusted=any(proposal.in_domain(proposal.params) for proposal in proposals))
+    starts = [Start("network", proposal.params) for proposal in proposals]
     if given is not None:
         starts.append(Start("given", given))
     proposed = perf_counter()
@@ -108,8 +92,9 @@ def assess(
         calibration=calibration,
         quotes=quotes,
         surface=surface,
-        out_of_domain=network is not None and not network.in_domain(calibration.parameters, mask),
-        model_version=None if network is None else network.version,
+        out_of_domain=release is not None
+        and not any(proposal.in_domain(calibration.parameters) for proposal in proposals),
+        model_version=None if release is None else release.version,
         seconds=StageSeconds(proposed - began, refined - proposed, checked - refined),
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 
-from training.domain import PAPER  # noqa: E402
+from training.domain import MARKET, PAPER, Domain  # noqa: E402
 from training.networks import (  # noqa: E402
     CnnTransformer,
     NetworkOptions,
@@ -20,7 +20,7 @@ PANELS = make_panels(PAPER, 21, 0, 64)["iv"]
 
 def network(options: NetworkOptions | None = None) -> CnnTransformer:
     torch.manual_seed(1)
-    return CnnTransformer(PAPER, Normalisation.of(PANELS), options or NetworkOptions()).eval()
+    return CnnTransformer(PAPER, Normalisation.of(PANELS, PAPER), options or NetworkOptions()).eval()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_missing_quote_s_value_does_not_matter() -> None:
 
 def test_features_of_the_normalising_panels_are_standardised() -> None:
     features = network().features(torch.from_numpy(PANELS))
-    seen = features[:, 2] > 0
+    seen = features[:, 3] > 0
     for channel in (0, 1):
         values = features[:, channel][seen]
         assert abs(float(values.mean())) < 0.05
@@ -110,3 +110,37 @@ def test_a_panel_s_answer_does_not_depend_on_its_batch() -> None:
     iv = torch.from_numpy(PANELS)
     alone = torch.cat([net(iv[i : i + 1]) for i in range(8)])
     torch.testing.assert_close(net(iv)[:8], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_small_smile_reaches_the_compressed_channel_at_full_scale() -> None:
+    features = network().features(torch.from_numpy(0.3 + 0.02 * (PANELS - PANELS.mean())))
+    standard, compressed = features[:, 1], features[:, 2]
+    # Both vary over the panels; the standardised smile of a fiftieth of the usual size by a fiftieth.
+    assert float(standard.std(0).max()) < 0.03
+    assert float(compressed.std(0).mean()) > 3.0 * float(standard.std(0).mean())
+
+
+@pytest.mark.parametrize("domain", [PAPER, MARKET], ids=lambda domain: domain.name)
+def test_the_scale_of_the_loss_can_be_inverted(domain: Domain) -> None:
+    normalisation = Normalisation.of(make_panels(domain, 21, 0, 300)["iv"], domain)
+    net = CnnTransformer(domain, normalisation, NetworkOptions()).eval()
+    low, high = (torch.from_numpy(edge)[None] for edge in domain.output_box())
+    torch.testing.assert_close(net.parameters_of(-torch.ones(1, 5).double()), low, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(net.parameters_of(torch.ones(1, 5).double()), high, rtol=1e-6, atol=1e-6)
+    inside = 0.3 * low + 0.7 * high
+    torch.testing.assert_close(net.parameters_of(net.normalised_of(inside)), inside)
+    # The slope of that scale is what the metric of the vols is taken in.
+    y = net.normalised_of(inside).requires_grad_()
+    (slope,) = torch.autograd.grad(net.parameters_of(y).sum(), y)
+    np.testing.assert_allclose(slope.numpy(), domain.output_slope(inside.numpy()), rtol=1e-5)
+
+
+def test_a_market_network_answers_any_panel_inside_its_output_ranges() -> None:
+    panels = make_panels(MARKET, 21, 0, 300)["iv"]
+    net = CnnTransformer(MARKET, Normalisation.of(panels, MARKET), NetworkOptions()).eval()
+    low, high = MARKET.output_box()
+    absurd = torch.tensor([0.0, 1e-9, 30.0, float("nan")])[:, None, None].expand(4, *MARKET.shape)
+    params = net(torch.cat([torch.from_numpy(panels), absurd])).detach().double().numpy()
+    assert np.isfinite(params).all()
+    assert (params >= low * (1 - 1e-5) - 1e-6).all()
+    assert (params <= high * (1 + 1e-5)).all()

@@ -1,15 +1,17 @@
 """A panel is a function of (seed, index)."""
 
 import numpy as np
+import pytest
 
-from training.domain import PAPER
+from training.domain import MARKET, PAPER, Domain
 from training.panels import make_panels, panel_parameters
 
 
-def test_any_range_can_be_made_anywhere() -> None:
-    whole = make_panels(PAPER, 1, 0, 60)
+@pytest.mark.parametrize("domain", [PAPER, MARKET], ids=lambda domain: domain.name)
+def test_any_range_can_be_made_anywhere(domain: Domain) -> None:
+    whole = make_panels(domain, 1, 0, 60)
     for start, stop in ((0, 1), (17, 23), (59, 60), (30, 30)):
-        assert make_panels(PAPER, 1, start, stop).tobytes() == whole[start:stop].tobytes()
+        assert make_panels(domain, 1, start, stop).tobytes() == whole[start:stop].tobytes()
 
 
 def test_parameters_fill_the_sampled_box_uniformly() -> None:

@@ -1,0 +1,92 @@
+"""The card of a release: for people, what its networks are, what they were trained on, how good they are, their limits.
+
+Written from the manifests, so that no figure in it is typed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CARD = "CARD.md"
+
+_LIMITS = {
+    "paper": [
+        "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
+        "Panels outside the box are answered, and said to be `out_of_domain`.",
+        "Where xi is small or few quotes are left, rho and kappa are known only roughly: read the standard errors.",
+    ],
+    "market": [
+        "It gives a start, not an answer: the refinement is what counts. The errors above are over every node of its "
+        "grid, whether or not a panel had quotes near it.",
+        "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
+        "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
+        "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
+    ],
+}
+
+
+def write_card(path: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the card of the networks, by domain."""
+    first = next(iter(manifests.values()))
+    lines = [
+        f"# {first['name']}-{first['version']}",
+        "",
+        "Start parameters of the model from a panel of implied vols. One network for each training domain; "
+        "`calibrant.release` says which one answers a panel.",
+    ]
+    for domain, manifest in manifests.items():
+        lines += ["", f"## {domain}", "", *_of_network(manifest)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _of_network(manifest: Mapping[str, Any]) -> list[str]:
+    domain, grid, created = manifest["training_domain"], manifest["grid"], manifest["created"]
+    data, validation, options = created["data"], created["validation"], created["options"]
+    strikes = "standard deviations at the money" if grid["standardised"] else "log-moneyness"
+    box = [
+        f"| {name} | {low:g} | {high:g} |"
+        for name, low, high in zip(manifest["parameters"], domain["lower"], domain["upper"], strict=True)
+    ]
+    return [
+        "| parameter | from | to |",
+        "|---|---|---|",
+        *box,
+        "",
+        f"- **Grid**: {len(grid['expiry'])} expiries from {grid['expiry'][0]:.3g} to {grid['expiry'][-1]:.3g} years, "
+        f"{len(grid['log_moneyness'])} strikes from {grid['log_moneyness'][0]:.3g} to {grid['log_moneyness'][-1]:.3g} "
+        f"({strikes}).",
+        f"- **Data**: {data['count']:,} synthetic panels, seed {data['seed']}; validation {validation['count']:,}, "
+        f"seed {validation['seed']}. No market data.",
+        f"- **Training**: {created['epochs_run']} epochs of {options['epoch_panels'] or data['count']:,} panels, loss "
+        f"`{options['loss']['name']}`, batches of {options['batch']}, {created['training_seconds'] / 60:.0f} minutes; "
+        f"torch {created['torch']}, commit {manifest['source_commit'][:12]}.",
+        f"- **File**: sha256 {manifest['sha256']}; ONNX Runtime and torch differ by {manifest['parity']:.1g} of a "
+        "parameter's range.",
+        "",
+        *_metrics(manifest["metrics"]),
+        "",
+        "Limits:",
+        "",
+        *(f"- {limit}" for limit in _LIMITS[domain["name"]]),
+    ]
+
+
+def _metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """The network alone, by kind of input, from the JSON of `training.evaluate --run`."""
+    (network,) = metrics["networks"]
+    names = list(next(iter(network["inputs"].values()))["pearson"])
+    lines = [
+        f"Held-out panels, the network alone (`{metrics['command']}`); vol RMSE in basis points, Pearson correlation "
+        "with the truth:",
+        "",
+        f"| input | panels | median | mean | 99 % | {' | '.join(names)} |",
+        f"|---|---|---|---|---|{'---|' * len(names)}",
+    ]
+    for kind, found in network["inputs"].items():
+        rmse = found["rmse_bp"]
+        pearson = " | ".join(f"{found['pearson'][name]:.4f}" for name in names)
+        lines.append(
+            f"| {kind} | {found['n_panels']:,} | {rmse['median']:.2f} | {rmse['mean']:.2f} | {rmse['p99']:.1f} "
+            f"| {pearson} |"
+        )
+    return lines

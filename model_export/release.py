@@ -1,0 +1,95 @@
+"""Release a version: the networks of some training runs, one for each domain.
+
+    python -m model_export.release --run runs/paper --run runs/market --out networks/heston/2
+
+Each run brings its `evaluation.json`, written by `training.evaluate --run`. The folder appears only when ONNX Runtime
+answers as torch does for each network and the finished release loads as a service loads it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from calibrant.release import CONTENTS, Release
+from training.train import load_network
+
+from .card import CARD, write_card
+from .manifest import build_manifest, write_manifest
+from .to_onnx import to_onnx
+from .verify import verify
+
+FILE = "model.onnx"
+EVALUATION = "evaluation.json"
+
+
+def release(runs: Sequence[Path], out: Path) -> Release:
+    """Export, verify, write manifests and card, load the result as a service would, and only then put it in place.
+
+    runs    folders of training.train with an evaluation.json each, one for each domain
+    out     networks/<model>/<version>
+    raises  ParityError, ArtefactError; FileExistsError if that version is already released; ValueError for two runs of
+            one domain
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is already released: choose the next version")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unreleased-") as scratch:
+        staged = Path(scratch) / "release"
+        staged.mkdir()
+        manifests: dict[str, dict[str, Any]] = {}
+        for run in runs:
+            manifest = _stage(run, staged, name=out.parent.name, version=int(out.name))
+            manifests[manifest["training_domain"]["name"]] = manifest
+        if len(manifests) < len(runs):
+            raise ValueError(f"each run must be of a domain of its own, but they are of {', '.join(manifests)}")
+        digests = {domain: manifest["sha256"] for domain, manifest in manifests.items()}
+        (staged / CONTENTS).write_text(json.dumps({"networks": digests}, indent=1) + "\n")
+        write_card(staged / CARD, manifests)
+        Release.load(staged)
+        os.replace(staged, out)
+    return Release.load(out)
+
+
+def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any]:
+    """Export one run into a folder named after its domain; its manifest."""
+    network, domain = load_network(run)
+    model = to_onnx(network, domain)
+    difference = verify(network, model, domain)
+    folder = staged / domain.name
+    folder.mkdir(exist_ok=True)
+    (folder / FILE).write_bytes(model)
+    manifest = build_manifest(
+        name=name,
+        release=version,
+        file=FILE,
+        model=model,
+        network=network,
+        domain=domain,
+        run=json.loads((run / "run.json").read_text()),
+        metrics=json.loads((run / EVALUATION).read_text()),
+        parity=difference,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, action="append", help="folder of training.train, repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="networks/<model>/<version>")
+    parser.add_argument("--replace", action="store_true", help="of a version that nobody has got yet")
+    given = parser.parse_args()
+    if given.replace and given.out.exists():
+        shutil.rmtree(given.out)
+    loaded = release(given.run, given.out)
+    sizes = ", ".join(f"{path.stat().st_size} bytes" for path in sorted(given.out.rglob(FILE)))
+    print(f"{loaded.version} released in {given.out}: {sizes}")
+
+
+if __name__ == "__main__":
+    main()

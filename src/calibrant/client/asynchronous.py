@@ -1,0 +1,177 @@
+"""The client for asyncio."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Literal, Self, TypeVar, Unpack
+
+import httpx
+from numpy.typing import ArrayLike
+
+from .patience import Retries
+from .requests import Options, PanelRequest, Quotes
+from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
+from .steps import USER_AGENT, Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
+from .transport import limits, timeouts
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """As `Client`, to be awaited: close it with `aclose`, or use it in an `async with` statement.
+
+    A call that is cancelled closes its connection, which tells the service that nobody waits any more.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        deadline_ms: float | None = None,
+        timeout_s: float = 30.0,
+        network_ms: float = 2.0,
+        retries: Retries | None = None,
+        wire: Literal["msgpack", "json"] = "msgpack",
+        connections: int = 64,
+        verify: ssl.SSLContext | bool = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._calls = Calls(
+            Terms(
+                key=key,
+                deadline_ms=deadline_ms,
+                timeout_s=timeout_s,
+                network_ms=network_ms,
+                retries=retries or Retries(),
+                wire=wire,
+            )
+        )
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+            limits=limits(connections),
+            verify=verify,
+            transport=transport,
+        )
+
+    async def calibrate(
+        self, quotes: Quotes, *, deadline_ms: float | None = None, **options: Unpack[Options]
+    ) -> Calibration:
+        """As `Client.calibrate`."""
+        return await self._result(self._calls.calibrate(quotes, deadline_ms, options))
+
+    async def calibrate_batch(
+        self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None
+    ) -> list[Outcome]:
+        """As `Client.calibrate_batch`."""
+        return await self._result(self._calls.calibrate_batch(panels, deadline_ms))
+
+    async def stream_batch(
+        self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None
+    ) -> AsyncIterator[BatchItem]:
+        """As `Client.stream_batch`. To leave it early use `contextlib.aclosing`."""
+        exchange = _Exchange(self._http)
+        steps = self._calls.stream_batch(panels, deadline_ms)
+        event: Event = None
+        try:
+            while True:
+                try:
+                    step = steps.send(event)
+                except StopIteration:
+                    return
+                if isinstance(step, Deliver):
+                    yield step.item
+                    event = None
+                else:
+                    event = await exchange.perform(step)
+        finally:
+            await exchange.close()
+
+    async def price(
+        self,
+        parameters: Mapping[str, float],
+        *,
+        expiry: ArrayLike,
+        log_moneyness: ArrayLike,
+        model: str = "heston",
+        gradient: bool = False,
+        deadline_ms: float | None = None,
+    ) -> Prices:
+        """As `Client.price`."""
+        return await self._result(self._calls.price(parameters, expiry, log_moneyness, model, gradient, deadline_ms))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """As `Client.models`."""
+        return await self._result(self._calls.models())
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        return await self._result(self._calls.ready())
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _result(self, steps: Steps[T]) -> T:
+        exchange = _Exchange(self._http)
+        event: Event = None
+        try:
+            while True:
+                try:
+                    step = steps.send(event)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                event = await exchange.perform(step)
+        finally:
+            await exchange.close()
+
+
+class _Exchange:
+    """Does the steps of one call; at most one response is open."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._response: httpx.Response | None = None
+        self._parts: AsyncIterator[bytes] | None = None
+
+    async def perform(self, step: Step) -> Event:
+        try:
+            match step:
+                case Pause(seconds):
+                    await self.close()
+                    await asyncio.sleep(seconds)
+                case Send():
+                    await self.close()
+                    response = await self._http.send(
+                        self._http.build_request(
+                            step.method,
+                            step.path,
+                            headers=step.headers,
+                            content=step.content,
+                            timeout=timeouts(step.timeout),
+                        ),
+                        stream=True,
+                    )
+                    self._response, self._parts = response, response.aiter_bytes()
+                    return Head(response.status_code, response.headers)
+                case Read():
+                    assert self._parts is not None
+                    return await anext(self._parts, b"")
+        except httpx.HTTPError as error:
+            return Lost(error)
+        return None
+
+    async def close(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+            self._response = None

@@ -1,0 +1,179 @@
+"""The client for threads: one may be shared by many."""
+
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Literal, Self, TypeVar, Unpack
+
+import httpx
+from numpy.typing import ArrayLike
+
+from .patience import Retries
+from .requests import Options, PanelRequest, Quotes
+from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
+from .steps import USER_AGENT, Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
+from .transport import limits, timeouts
+
+T = TypeVar("T")
+
+
+class Client:
+    """Asks a service. Close it, or use it in a `with` statement: it keeps its connections open.
+
+    Every call raises `CalibrantError`, of the class that says what can be done about it.
+
+    base_url     `http://127.0.0.1:8000`
+    key          sent as `Authorization: Bearer KEY`
+    deadline_ms  of every call that has none of its own: in all, retries included. The service is told what is left of
+                 it, and refuses or ends in time. None: it has the service's defaults, and `timeout_s` here
+    timeout_s    after which a call without a deadline is given up
+    network_ms   of a deadline kept back for the way there and back
+    wire         `msgpack`, or `json` for what stands between and reads along
+    connections  kept open at most; a call beyond waits for one
+    verify       a TLS context, or whether to check certificates
+    transport    another way to the service, such as httpx.HTTPTransport(uds=...)
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        deadline_ms: float | None = None,
+        timeout_s: float = 30.0,
+        network_ms: float = 2.0,
+        retries: Retries | None = None,
+        wire: Literal["msgpack", "json"] = "msgpack",
+        connections: int = 64,
+        verify: ssl.SSLContext | bool = True,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._calls = Calls(
+            Terms(
+                key=key,
+                deadline_ms=deadline_ms,
+                timeout_s=timeout_s,
+                network_ms=network_ms,
+                retries=retries or Retries(),
+                wire=wire,
+            )
+        )
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+            limits=limits(connections),
+            verify=verify,
+            transport=transport,
+        )
+
+    def calibrate(self, quotes: Quotes, *, deadline_ms: float | None = None, **options: Unpack[Options]) -> Calibration:
+        """Calibrate one panel; `quotes` are its columns by name."""
+        return self._result(self._calls.calibrate(quotes, deadline_ms, options))
+
+    def calibrate_batch(self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None) -> list[Outcome]:
+        """Calibrate many panels; the outcome of each in their order. A bad one is its own error, and not raised."""
+        return self._result(self._calls.calibrate_batch(panels, deadline_ms))
+
+    def stream_batch(self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None) -> Iterator[BatchItem]:
+        """Calibrate many panels; the outcome of each as soon as it is there."""
+        exchange = _Exchange(self._http)
+        steps = self._calls.stream_batch(panels, deadline_ms)
+        event: Event = None
+        try:
+            while True:
+                try:
+                    step = steps.send(event)
+                except StopIteration:
+                    return
+                if isinstance(step, Deliver):
+                    yield step.item
+                    event = None
+                else:
+                    event = exchange.perform(step)
+        finally:
+            exchange.close()
+
+    def price(
+        self,
+        parameters: Mapping[str, float],
+        *,
+        expiry: ArrayLike,
+        log_moneyness: ArrayLike,
+        model: str = "heston",
+        gradient: bool = False,
+        deadline_ms: float | None = None,
+    ) -> Prices:
+        """Prices and implied volatilities; `log_moneyness` is log(strike / forward)."""
+        return self._result(self._calls.price(parameters, expiry, log_moneyness, model, gradient, deadline_ms))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """What the service calibrates."""
+        return self._result(self._calls.models())
+
+    def ready(self) -> bool:
+        """Whether it answers calibrations now; False too where nothing answers at all."""
+        return self._result(self._calls.ready())
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _result(self, steps: Steps[T]) -> T:
+        exchange = _Exchange(self._http)
+        event: Event = None
+        try:
+            while True:
+                event = exchange.perform(steps.send(event))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            exchange.close()
+
+
+class _Exchange:
+    """Does the steps of one call; at most one response is open."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._response: httpx.Response | None = None
+        self._parts: Iterator[bytes] = iter(())
+
+    def perform(self, step: Step) -> Event:
+        try:
+            match step:
+                case Pause(seconds):
+                    self.close()
+                    time.sleep(seconds)
+                case Send():
+                    self.close()
+                    response = self._http.send(
+                        self._http.build_request(
+                            step.method,
+                            step.path,
+                            headers=step.headers,
+                            content=step.content,
+                            timeout=timeouts(step.timeout),
+                        ),
+                        stream=True,
+                    )
+                    self._response, self._parts = response, response.iter_bytes()
+                    return Head(response.status_code, response.headers)
+                case Read():
+                    return next(self._parts, b"")
+        except httpx.HTTPError as error:
+            return Lost(error)
+        return None
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None

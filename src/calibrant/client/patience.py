@@ -1,0 +1,91 @@
+"""How often and how long one call is tried."""
+
+import random
+from dataclasses import dataclass
+from time import monotonic
+from uuid import uuid4
+
+from .errors import CalibrantError, DeadlineExpired, NoAnswer
+
+_JITTER = 0.5
+"""Share of a pause that chance adds to it: those who were refused together do not come back together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """When to try again: after a 503 or 429 and after a connection that broke. A calibration changes nothing at the
+    service, so asking twice is safe; what was refused for another reason would be refused again."""
+
+    attempts: int = 4
+    """In all; 1 never tries again."""
+    first_pause_s: float = 0.1
+    """Doubled each time; a longer `Retry-After` is always waited for."""
+    longest_pause_s: float = 5.0
+
+
+class Patience:
+    """That of one call."""
+
+    def __init__(self, retries: Retries, deadline_ms: float | None, timeout_s: float, network_ms: float) -> None:
+        if deadline_ms is not None and not deadline_ms > 0.0:
+            raise ValueError(f"`deadline_ms` must be > 0, but is {deadline_ms}.")
+        self._retries = retries
+        self._network_ms = network_ms
+        self._told = deadline_ms is not None
+        self._end = monotonic() + (timeout_s if deadline_ms is None else 1e-3 * deadline_ms)
+        self._tries = 0
+        self.request_id = uuid4().hex
+        """Of all its attempts, so that the service's log tells which belong together."""
+
+    def remaining(self) -> float:
+        """Seconds.
+
+        raises  DeadlineExpired if none is left
+        """
+        left = self._end - monotonic()
+        if left <= 0.0:
+            raise expired(self.request_id)
+        return left
+
+    @property
+    def deadline_ms(self) -> float | None:
+        """What the service is told that it has: the rest, less the way there and back; None if nothing was asked."""
+        if not self._told:
+            return None
+        left = 1e3 * self.remaining()
+        return max(left - self._network_ms, 0.5 * left)
+
+    def came_forward(self) -> None:
+        """Part of the answer has come: the count of attempts begins anew."""
+        self._tries = 0
+
+    def pause(self, failure: CalibrantError) -> float:
+        """Seconds to wait before the next attempt.
+
+        raises  the failure, if another attempt is of no use or out of time
+        """
+        self._tries += 1
+        failure.request_id = failure.request_id or self.request_id
+        lost = isinstance(failure, NoAnswer)
+        if self._tries >= self._retries.attempts or not (lost or failure.status in (429, 503)):
+            raise failure
+        seconds = min(self._retries.first_pause_s * 2.0 ** (self._tries - 1), self._retries.longest_pause_s)
+        if failure.retry_after_s is not None:
+            seconds = max(seconds, failure.retry_after_s)
+        elif lost and failure.code == BROKEN and self._tries == 1:
+            # Nearly always a kept connection that the server closed as the request was on its way.
+            return 0.0
+        seconds *= 1.0 + _JITTER * random.random()
+        if monotonic() + seconds >= self._end:
+            raise failure
+        return seconds
+
+
+BROKEN = "connection_broken"
+UNCONNECTED = "not_connected"
+"""Codes of `NoAnswer`."""
+
+
+def expired(request_id: str | None = None) -> DeadlineExpired:
+    detail = "The time given was over before the service had answered."
+    return DeadlineExpired(detail, code="deadline_expired", request_id=request_id)

@@ -1,0 +1,109 @@
+"""Requests: arrays, lists and mappings in, the documents of the contract out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .errors import FieldProblem, InvalidInput
+
+Quotes = Mapping[str, ArrayLike | Sequence[float | None] | None]
+"""Columns by name: `expiry` in years; `strike` with `forward` (one or one per quote), or `log_moneyness`; `iv`, or
+`bid_iv` and `ask_iv`, decimals; `weight`. NaN and None are missing vols."""
+
+_VOLS = ("iv", "bid_iv", "ask_iv")
+
+
+class PriorOf(TypedDict):
+    """Gaussian."""
+
+    parameters: Mapping[str, float]
+    standard_deviations: Mapping[str, float]
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a calibration beside its quotes; the service's defaults hold for what is not."""
+
+    model: str
+    refine: Literal["lm", "lbfgs", "none"]
+    start: Mapping[str, float] | None
+    """Parameters to start from as well as the network's."""
+    bounds: Mapping[str, tuple[float, float]] | None
+    fixed: Mapping[str, float] | None
+    prior: PriorOf | None
+    detail: bool
+    """Adds `parameter_correlation` and `model_iv`."""
+    budget_ms: float | None
+    """Of this panel, where `deadline_ms` is that of the request."""
+    id: str | None
+    as_of: str | None
+
+
+class PanelRequest(Options, total=False):
+    """One panel of a batch."""
+
+    quotes: Required[Quotes]
+
+
+def calibration_document(quotes: Quotes, options: Options, root: str = "") -> dict[str, Any]:
+    """raises  InvalidInput if a column is no column of numbers"""
+    columns = {
+        name: None if column is None else _numbers(column, name, f"{root}/quotes/{name}")
+        for name, column in quotes.items()
+    }
+    return {**options, "quotes": columns}
+
+
+def batch_document(panels: Iterable[PanelRequest]) -> dict[str, Any]:
+    """raises  InvalidInput if a panel has no quotes, or a column is no column of numbers"""
+    documents = []
+    for i, panel in enumerate(panels):
+        options = dict(panel)
+        quotes = options.pop("quotes", None)
+        if not isinstance(quotes, Mapping):
+            raise _invalid(f"/panels/{i}/quotes", f"`panels[{i}].quotes` must be a mapping of columns.")
+        documents.append(calibration_document(quotes, options, f"/panels/{i}"))  # type: ignore[arg-type]
+    return {"panels": documents}
+
+
+def price_document(
+    model: str, parameters: Mapping[str, float], expiry: ArrayLike, log_moneyness: ArrayLike, gradient: bool
+) -> dict[str, Any]:
+    """raises  InvalidInput if a column is no column of numbers"""
+    return {
+        "model": model,
+        "parameters": parameters,
+        "expiry": _numbers(expiry, "expiry", "/expiry"),
+        "log_moneyness": _numbers(log_moneyness, "log_moneyness", "/log_moneyness"),
+        "gradient": gradient,
+    }
+
+
+def _numbers(column: ArrayLike | Sequence[float | None], name: str, pointer: str) -> list[float | None] | float:
+    try:
+        values = np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _invalid(pointer, f"`{name}` must be a column of numbers.") from None
+    if values.ndim > 1 or (values.ndim == 0 and name != "forward"):
+        raise _invalid(pointer, f"`{name}` must have one dimension, but has {values.ndim}.")
+    listed: list[float | None] | float = values.tolist()
+    # In the other columns NaN is a mistake, and the service's to name.
+    if name in _VOLS and isinstance(listed, list) and np.isnan(values).any():
+        return [None if value != value else value for value in listed]
+    return listed
+
+
+def _invalid(pointer: str, detail: str) -> InvalidInput:
+    return InvalidInput(detail, code="invalid_input", errors=(FieldProblem(pointer, detail),))
+
+
+def plain(value: Any) -> Any:
+    """What the encoders do not know: numpy's scalars and arrays, mappings that are no dicts."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise InvalidInput(f"{type(value).__name__} is nothing that a request can hold.", code="invalid_input")

@@ -1,0 +1,184 @@
+"""The service's answers as frozen dataclasses, field for field.
+
+Fields that a newer service adds are passed over, and strings that it may add values to are plain strings.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Matrix, Vector
+from .errors import CalibrantError
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A quote that was left out."""
+
+    index: int
+    """In the request."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How near the model comes to the quotes used, in volatility."""
+
+    rmse_bp: float
+    max_abs_bp: float
+    mape_pct: float
+    n_quotes: int
+    excluded: tuple[Excluded, ...]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One static arbitrage."""
+
+    kind: str
+    """`butterfly`, `calendar`, `vertical` or `bounds`."""
+    expiry: float
+    strike: float
+    """In the unit of the request; K/F where log-moneyness was given."""
+    size: float
+    """In units of the forward."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    free: bool
+    n_violations: int
+    violations: tuple[Violation, ...]
+
+
+@dataclass(frozen=True)
+class Arbitrage:
+    quotes: Verdict
+    surface: Verdict
+    """The fitted one."""
+
+    @property
+    def free(self) -> bool:
+        return self.quotes.free and self.surface.free
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A calibrated panel."""
+
+    model: str
+    parameters: dict[str, float]
+    standard_errors: dict[str, float | None]
+    """None where there is none; `message` says why."""
+    fit: Fit
+    feller_ratio: float | None
+    arbitrage: Arbitrage
+    status: str
+    """`converged`, `network_only`, `budget_exhausted` or `not_converged`."""
+    start: str
+    """Which start led to the answer: `network`, `fallback` or `given`."""
+    iterations: int
+    out_of_domain: bool
+    at_bounds: tuple[str, ...]
+    timing_us: dict[str, float]
+    """Microseconds in each stage, and `total`."""
+    model_version: str | None
+    message: str | None = None
+    id: str | None = None
+    as_of: str | None = None
+    parameter_correlation: Matrix | None = None
+    """(n_params, n_params), NaN where there is none; with `detail`."""
+    model_iv: Vector | None = None
+    """(n_quotes,) in the order of the request, NaN for a quote left out; with `detail`."""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Undiscounted, in units of the forward."""
+
+    model: str
+    call: Vector
+    put: Vector
+    implied_vol: Vector
+    """NaN where the price carries none."""
+    gradient: dict[str, Vector] | None = None
+    """Of the call, by parameter; where it was asked for."""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GridInfo:
+    """The nodes that a network reads."""
+
+    expiry: Vector
+    log_moneyness: Vector
+    standardised: bool
+    """Whether log-moneyness counts at-the-money standard deviations."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInfo:
+    domain: str
+    training_domain: dict[str, tuple[float, float]]
+    grid: GridInfo
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInfo:
+    """A model that the service calibrates."""
+
+    model: str
+    model_version: str
+    parameters: tuple[str, ...]
+    admissible_bounds: dict[str, tuple[float, float]]
+    training_domain: dict[str, tuple[float, float]]
+    networks: tuple[NetworkInfo, ...] = ()
+
+
+Outcome = Calibration | CalibrantError
+"""What became of one panel of a batch: its result, or the error that it alone would have raised."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchItem:
+    """A panel's result as it came."""
+
+    index: int
+    """In the batch."""
+    outcome: Outcome
+
+
+# On the wire --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelList:
+    models: tuple[ModelInfo, ...]
+
+
+@dataclass(frozen=True)
+class ProblemDocument:
+    """RFC 9457; everything may be absent where not the service wrote it, but a proxy."""
+
+    code: str | None = None
+    detail: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    errors: list[dict[str, str]] | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What of a batch's result says what kind it is and where it belongs."""
+
+    index: int | None = None
+    code: str | None = None
+
+
+def array_of(kind: Any, value: Any) -> Any:
+    """Lists of numbers as arrays, null as NaN: for the fields whose type the decoder does not know."""
+    if getattr(kind, "__origin__", kind) is not np.ndarray:
+        raise NotImplementedError(f"{kind} is no field of an answer.")
+    return np.array(value, dtype=np.float64)

@@ -1,0 +1,121 @@
+"""A released version: the networks of a model, one for each training domain, and which of them answers a panel.
+
+A panel quoted on a network's own nodes is that network's: it sees the very numbers quoted. Any other panel goes to the
+network of the widest domain, whose grid is standardised and which was trained on projected quotes; so does a panel
+whose answer from the narrower network lies outside its domain, and then both answers are proposed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import BoolVector, Vector
+from .grid import project
+from .models.model import Model
+from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
+from .panel import OptionPanel
+
+CONTENTS = "release.json"
+"""Names the networks of a version, `{"networks": {domain: sha256}}`, each in the folder of that name."""
+
+
+class Proposal(NamedTuple):
+    """What one network makes of a panel."""
+
+    network: Network
+    params: Vector
+    mask: BoolVector
+    """(n_expiries, n_strikes), the nodes that the panel's quotes could fill."""
+
+    def in_domain(self, params: Vector) -> bool:
+        """Whether parameters, the proposal's or the final ones, and the panel are of the network's domain."""
+        return self.network.in_domain(params, self.mask)
+
+
+class Release:
+    """Verified networks, from the narrowest domain to the widest. Not for two threads at once: it has one owner."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        if not networks:
+            raise ValueError("`networks` must hold at least one network.")
+        self.networks = tuple(sorted(networks, key=lambda network: network.grid.standardised))
+        first = self.networks[0].manifest
+        if len({(network.manifest.name, network.manifest.parameters) for network in networks}) > 1:
+            raise ArtefactError(f"The networks of {first.name}-{first.version} must be of one model.")
+        self.model = first.name
+        self.parameters = first.parameters
+        self.provider = self.networks[0].provider
+
+    @classmethod
+    def load(cls, folder: Path | str, provider: str = CPU_PROVIDER) -> "Release":
+        """Load and verify `networks/<model>/<version>`: a network for each domain, or, as the first release was, one.
+
+        raises  as `Network.load`; ArtefactError if a network named in release.json is missing or another one
+        """
+        folder = Path(folder)
+        contents = folder / CONTENTS
+        if not contents.exists():
+            return cls([Network.load(folder, provider)])
+        try:
+            digests: dict[str, str] = dict(json.loads(contents.read_text())["networks"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(f"{contents} cannot be read: {type(error).__name__} {error}") from error
+        networks = []
+        for domain, sha256 in digests.items():
+            network = Network.load(folder / domain, provider)
+            if network.manifest.sha256 != sha256:
+                raise ArtefactError(f"{folder / domain} is not the network that {contents} names.")
+            networks.append(network)
+        return cls(networks)
+
+    @property
+    def version(self) -> str:
+        """`heston-2@sha256:` and twelve hexadecimal digits: of the file, or of the digests of several."""
+        digests = [network.manifest.sha256 for network in self.networks]
+        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return f"{self.model}-{self.networks[0].manifest.version}@sha256:{whole[:12]}"
+
+    def propose(self, panel: OptionPanel) -> list[Proposal]:
+        """Starts for a panel, that of the narrowest fitting domain first."""
+        proposals: list[Proposal] = []
+        for network in self.networks:
+            projection = project(panel, network.grid)
+            last = network is self.networks[-1]
+            if not (projection.on_grid or last):
+                continue
+            params = network.parameters(projection.iv[np.newaxis])[0]
+            proposals.append(Proposal(network, params, projection.mask))
+            if proposals[-1].in_domain(params):
+                break
+        return proposals
+
+
+def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER) -> Release:
+    """The highest released version of a model under `folder/<name>/<version>`.
+
+    raises  ArtefactError if there is none; as `Release.load`
+    """
+    root = Path(folder) / name
+    versions = [
+        int(path.name)
+        for path in root.glob("*")
+        if path.name.isdigit() and any((path / file).exists() for file in (CONTENTS, MANIFEST))
+    ]
+    if not versions:
+        raise ArtefactError(f"{root} holds no released network: `python -m model_export.release` writes one.")
+    return Release.load(root / str(max(versions)), provider)
+
+
+def require_release_of(model: Model, release: Release) -> Release:
+    """The release, if it was trained for this model.
+
+    raises  ArtefactError if it was not
+    """
+    if release.model != model.name or release.parameters != model.parameters:
+        found = f"{release.model} ({', '.join(release.parameters)})"
+        raise ArtefactError(f"{release.version} must be networks for {model.name}, but was trained for {found}.")
+    return release

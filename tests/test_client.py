@@ -1,0 +1,600 @@
+"""The client against the real application, and against peers that do what a service under stress does."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from calibrant.arrays import Vector
+from calibrant.client import (
+    AsyncClient,
+    BatchItem,
+    CalibrantError,
+    Calibration,
+    Client,
+    DeadlineExpired,
+    EngineFailed,
+    InvalidInput,
+    NoAnswer,
+    NotAllowed,
+    Overloaded,
+    PanelRequest,
+    RateLimited,
+    Retries,
+)
+from calibrant.client.codecs import MSGPACK
+from calibrant.client.patience import Patience
+from service.settings import Settings
+from tests.service.client import Client as Application
+from tests.shared import ROOT
+
+TRUTH = {"kappa": 2.0, "theta": 0.06, "xi": 0.5, "rho": -0.6, "v0": 0.05}
+QUICK = Retries(first_pause_s=0.001)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The application and the socket that it is served on."""
+
+    application: Application
+    url: str
+
+    def answer(self, path: str, body: Any) -> dict[str, Any]:
+        """What a plain HTTP client gets, as JSON."""
+        response = httpx.post(f"{self.url}{path}", json=body, timeout=60.0)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    application = Application(Settings(networks=ROOT / "networks"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    # The application's own loop has started it: nothing is left of its life to the server.
+    server = uvicorn.Server(uvicorn.Config(application.app, lifespan="off", log_config=None))
+    serving = Thread(target=lambda: application.run(server.serve([listener])))
+    serving.start()
+    yield Service(application, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    server.should_exit = True
+    serving.join()
+    application.close()
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def quotes() -> dict[str, Vector]:
+    """The DAX panel of 5 July 2002."""
+    panel = json.loads((ROOT / "examples" / "dax_20020705.json").read_text())
+    return {name: np.array(column) for name, column in panel["quotes"].items()}
+
+
+def lists(quotes: dict[str, Vector]) -> dict[str, Any]:
+    return {name: column.tolist() for name, column in quotes.items()}
+
+
+def awkward(quotes: dict[str, Vector]) -> list[PanelRequest]:
+    """Good and bad panels."""
+    negative = {**quotes, "expiry": np.where(np.arange(104) == 3, -1.0, quotes["expiry"])}
+    return [
+        {"quotes": quotes, "id": "first"},
+        {"quotes": negative},
+        {"quotes": quotes, "refine": "none"},
+        {"quotes": quotes, "model": "unheard of"},
+    ]
+
+
+# Against the application ----------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_the_one_on_the_wire_field_for_field(
+    service: Service, client: Client, quotes: dict[str, Vector]
+) -> None:
+    answer = client.calibrate(quotes, id="DAX", as_of="2002-07-05", detail=True)
+    wire = service.answer(
+        "/v1/calibrate", {"quotes": lists(quotes), "id": "DAX", "as_of": "2002-07-05", "detail": True}
+    )
+    for name in ("model", "id", "as_of", "parameters", "standard_errors", "feller_ratio", "status", "start"):
+        assert getattr(answer, name) == wire[name], name
+    for name in ("iterations", "out_of_domain", "model_version"):
+        assert getattr(answer, name) == wire[name], name
+    assert answer.at_bounds == tuple(wire["at_bounds"])
+    assert answer.timing_us.keys() == wire["timing_us"].keys()
+    assert [vars(excluded) for excluded in answer.fit.excluded] == wire["fit"]["excluded"]
+    assert (answer.fit.rmse_bp, answer.fit.n_quotes) == (wire["fit"]["rmse_bp"], wire["fit"]["n_quotes"])
+    found = [vars(violation) for violation in answer.arbitrage.quotes.violations]
+    assert found
+    assert found == wire["arbitrage"]["quotes"]["violations"]
+    assert answer.arbitrage.surface.free == wire["arbitrage"]["surface"]["free"]
+    assert answer.parameter_correlation is not None
+    assert answer.parameter_correlation.tolist() == wire["parameter_correlation"]
+    assert answer.model_iv is not None
+    assert np.array_equal(answer.model_iv, np.array(wire["model_iv"], dtype=float), equal_nan=True)
+    assert np.isnan(answer.model_iv).sum() == len(answer.fit.excluded)
+
+
+def test_every_field_of_the_contract_is_a_field_of_the_result(service: Service, quotes: dict[str, Vector]) -> None:
+    wire = service.answer("/v1/calibrate", {"quotes": lists(quotes), "detail": True})
+    assert wire.keys() <= Calibration.__dataclass_fields__.keys()
+
+
+def test_the_asynchronous_client_gives_the_answer_of_the_blocking_one(
+    service: Service, client: Client, quotes: dict[str, Vector]
+) -> None:
+    async def several() -> list[Calibration]:
+        transport = httpx.ASGITransport(service.application.app, raise_app_exceptions=False)
+        async with AsyncClient("http://service", transport=transport) as asked:
+            assert await asked.ready()
+            assert (await asked.models())[0].parameters == tuple(TRUTH)
+            priced = await asked.price(TRUTH, expiry=[0.5], log_moneyness=[0.0])
+            assert priced.call.shape == (1,)
+            return list(await asyncio.gather(*(asked.calibrate(quotes) for _ in range(4))))
+
+    expected = client.calibrate(quotes)
+    for answer in service.application.run(several()):
+        assert answer.parameters == expected.parameters
+        assert answer.standard_errors == expected.standard_errors
+
+
+def test_both_encodings_give_bit_identical_parameters(
+    service: Service, client: Client, quotes: dict[str, Vector]
+) -> None:
+    with Client(service.url, wire="json") as in_json:
+        assert in_json.calibrate(quotes).parameters == client.calibrate(quotes).parameters
+
+
+def test_a_missing_vol_is_nan_in_an_array_and_none_in_a_list(client: Client, quotes: dict[str, Vector]) -> None:
+    holed = {**quotes, "iv": np.where(np.isin(np.arange(104), (3, 50)), np.nan, quotes["iv"])}
+    listed: dict[str, Any] = lists(quotes)
+    listed["iv"][3] = listed["iv"][50] = None
+    first, second = client.calibrate(holed), client.calibrate(listed)
+    missing = [excluded.index for excluded in first.fit.excluded if excluded.reason == "missing quote"]
+    assert missing == [3, 50]
+    assert first.parameters == second.parameters
+
+
+def test_options_and_numpy_scalars_reach_the_service(client: Client, quotes: dict[str, Vector]) -> None:
+    options: Any = {"fixed": {"kappa": np.float32(3.0)}, "bounds": {"xi": (0.1, np.float64(1.0))}}
+    held = client.calibrate(quotes, **options)
+    assert held.parameters["kappa"] == 3.0
+    assert held.parameters["xi"] <= 1.0
+    assert held.standard_errors["kappa"] is None
+
+
+def test_bad_input_names_its_place_and_its_request(client: Client, quotes: dict[str, Vector]) -> None:
+    with pytest.raises(InvalidInput, match=r"`quotes.expiry\[17\]` must be > 0 years") as refused:
+        client.calibrate({**quotes, "expiry": np.where(np.arange(104) == 17, -0.02, quotes["expiry"])})
+    assert (refused.value.code, refused.value.status) == ("invalid_input", 422)
+    assert [problem.pointer for problem in refused.value.errors] == ["/quotes/expiry/17"]
+    assert refused.value.request_id
+
+
+@pytest.mark.parametrize("column", ["nonsense", [[0.1, 0.2]], 0.3, [0.1, "x"]])
+def test_a_column_that_is_none_is_refused_before_it_is_sent(column: Any, quotes: dict[str, Vector]) -> None:
+    with Client("http://127.0.0.1:9") as unconnected, pytest.raises(InvalidInput) as refused:
+        unconnected.calibrate({**quotes, "iv": column})
+    assert refused.value.errors[0].pointer == "/quotes/iv"
+
+
+def test_a_deadline_that_the_service_refuses_is_its_own_class(client: Client, quotes: dict[str, Vector]) -> None:
+    with pytest.raises(DeadlineExpired) as refused:
+        client.calibrate(quotes, budget_ms=1e-3)
+    assert refused.value.status == 504
+
+
+def test_a_batch_keeps_its_order_and_a_bad_panel_is_its_own_error(client: Client, quotes: dict[str, Vector]) -> None:
+    first, negative, unrefined, unknown = client.calibrate_batch(awkward(quotes))
+    assert isinstance(first, Calibration)
+    assert first.id == "first"
+    # In a batch the vols agree, the digits of the parameters need not.
+    assert first.parameters == pytest.approx(client.calibrate(quotes).parameters, rel=1e-3)
+    assert isinstance(negative, InvalidInput)
+    assert negative.errors[0].pointer == "/panels/1/quotes/expiry/3"
+    assert isinstance(unrefined, Calibration)
+    assert unrefined.status == "network_only"
+    assert isinstance(unknown, InvalidInput)
+
+
+def test_a_streamed_batch_gives_what_the_whole_one_does(
+    service: Service, client: Client, quotes: dict[str, Vector]
+) -> None:
+    async def streamed() -> list[BatchItem]:
+        async with AsyncClient(service.url) as asked:
+            return [item async for item in asked.stream_batch(awkward(quotes))]
+
+    whole = client.calibrate_batch(awkward(quotes))
+    for items in (list(client.stream_batch(awkward(quotes))), service.application.run(streamed())):
+        assert sorted(item.index for item in items) == [0, 1, 2, 3]
+        for item in items:
+            expected = whole[item.index]
+            assert type(item.outcome) is type(expected)
+            if isinstance(item.outcome, Calibration) and isinstance(expected, Calibration):
+                assert item.outcome.parameters == expected.parameters
+            if isinstance(item.outcome, CalibrantError) and isinstance(expected, CalibrantError):
+                assert item.outcome.errors == expected.errors
+
+
+def test_a_batch_without_quotes_is_refused_before_it_is_sent(quotes: dict[str, Vector]) -> None:
+    panels: Any = [{"quotes": quotes}, {"id": "empty"}]
+    with Client("http://127.0.0.1:9") as unconnected, pytest.raises(InvalidInput) as refused:
+        unconnected.calibrate_batch(panels)
+    assert refused.value.errors[0].pointer == "/panels/1/quotes"
+
+
+def test_prices_are_arrays_with_nan_where_there_is_no_vol(service: Service, client: Client) -> None:
+    grid = {"expiry": [0.5, 2.0], "log_moneyness": [0.0, 8.0]}
+    prices = client.price(TRUTH, expiry=np.array(grid["expiry"]), log_moneyness=grid["log_moneyness"], gradient=True)
+    wire = service.answer("/v1/price", {"model": "heston", "parameters": TRUTH, **grid, "gradient": True})
+    assert prices.call.tolist() == wire["call"]
+    assert prices.put.tolist() == wire["put"]
+    assert np.isnan(prices.implied_vol).tolist() == [False, True]
+    assert prices.gradient is not None
+    assert {name: column.tolist() for name, column in prices.gradient.items()} == wire["gradient"]
+    assert client.price(TRUTH, **grid).gradient is None  # type: ignore[arg-type]
+
+
+def test_the_models_tell_their_bounds(client: Client) -> None:
+    (heston,) = (model for model in client.models() if model.model == "heston")
+    assert heston.parameters == tuple(TRUTH)
+    assert heston.admissible_bounds["rho"] == (-0.9999, 0.9999)
+    assert heston.networks[0].grid.expiry.ndim == 1
+
+
+def test_readiness_is_asked_of_the_service(client: Client) -> None:
+    assert client.ready()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}") as unconnected:
+        assert not unconnected.ready()
+
+
+def test_the_example_runs(service: Service) -> None:
+    run = subprocess.run(
+        [sys.executable, "examples/client.py", service.url], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *parameters, last = run.stdout.splitlines()
+    assert [line.split()[0] for line in parameters] == list(TRUTH)
+    assert last.startswith("converged, 131.")
+
+
+# Against peers --------------------------------------------------------------------------------------------------------
+
+Script = Callable[[int, socket.socket], None]
+
+
+def http(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, f"content-length: {len(body)}", "connection: close"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def problem(status: int, code: str, *headers: str) -> bytes:
+    document = {"status": status, "code": code, "detail": f"It is {code}.", "request_id": "of-the-peer"}
+    return http(f"{status} X", json.dumps(document).encode(), "content-type: application/problem+json", *headers)
+
+
+def sends(*answers: bytes) -> Script:
+    """Answers in turn, the last one for ever; an empty one closes the connection without a word."""
+
+    def serve(number: int, connection: socket.socket) -> None:
+        connection.sendall(answers[min(number, len(answers) - 1)])
+
+    return serve
+
+
+class Peer:
+    """One request a connection, answered by a script; what it was sent is kept."""
+
+    def __init__(self, script: Script) -> None:
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += connection.recv(65536)
+                head, _, body = received.partition(b"\r\n\r\n")
+                lines = (line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+                headers = {name.lower(): value for name, value in lines}
+                while len(body) < int(headers.get("content-length", "0")):
+                    body += connection.recv(65536)
+                self.requests.append((headers, body))
+                try:
+                    self._script(len(self.requests) - 1, connection)
+                except OSError:
+                    continue
+
+
+@pytest.fixture(scope="module")
+def answer(service: Service, quotes: dict[str, Vector]) -> bytes:
+    """A good answer of the service, as bytes of HTTP."""
+    response = httpx.post(f"{service.url}/v1/calibrate", json={"quotes": lists(quotes)}, timeout=60.0)
+    document = json.dumps({**response.json(), "of_a_newer_service": {"x": [1, 2]}}).encode()
+    return http("200 OK", document, "content-type: application/json")
+
+
+def blocking(url: str, quotes: Any, deadline_ms: float | None, **terms: Any) -> Calibration:
+    with Client(url, retries=QUICK, **terms) as client:
+        return client.calibrate(quotes, deadline_ms=deadline_ms)
+
+
+def asynchronous(url: str, quotes: Any, deadline_ms: float | None, **terms: Any) -> Calibration:
+    async def once() -> Calibration:
+        async with AsyncClient(url, retries=QUICK, **terms) as client:
+            return await client.calibrate(quotes, deadline_ms=deadline_ms)
+
+    return asyncio.run(once())
+
+
+Caller = Callable[..., Calibration]
+both = pytest.mark.parametrize("calibrate", [blocking, asynchronous])
+
+
+@both
+def test_a_refusal_for_the_moment_is_tried_again(calibrate: Caller, answer: bytes, quotes: dict[str, Vector]) -> None:
+    refusals = (problem(503, "overloaded", "retry-after: 0"), problem(429, "rate_limited", "retry-after: 0"))
+    with Peer(sends(*refusals, answer)) as peer:
+        assert calibrate(peer.url, quotes, None).status == "converged"
+        ids = {headers["x-request-id"] for headers, _ in peer.requests}
+        assert (len(peer.requests), len(ids)) == (3, 1)
+
+
+@both
+def test_a_connection_closed_without_an_answer_is_tried_again(
+    calibrate: Caller, answer: bytes, quotes: dict[str, Vector]
+) -> None:
+    with Peer(sends(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", answer)) as peer:
+        assert calibrate(peer.url, quotes, None).status == "converged"
+        assert len(peer.requests) == 3
+
+
+@both
+def test_attempts_come_to_an_end(calibrate: Caller, quotes: dict[str, Vector]) -> None:
+    with Peer(sends(b"")) as peer:
+        with pytest.raises(NoAnswer) as lost:
+            calibrate(peer.url, quotes, None)
+        assert len(peer.requests) == QUICK.attempts
+        assert lost.value.request_id == peer.requests[0][0]["x-request-id"]
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (422, "invalid_input", InvalidInput),
+        (413, "too_large", InvalidInput),
+        (401, "unauthenticated", NotAllowed),
+        (403, "forbidden", NotAllowed),
+        (500, "engine_failed", EngineFailed),
+        (504, "deadline_expired", DeadlineExpired),
+        (418, "of_a_newer_service", CalibrantError),
+    ],
+)
+def test_a_refusal_for_good_is_not_tried_again(
+    calibrate: Caller, status: int, code: str, kind: type[CalibrantError], quotes: dict[str, Vector]
+) -> None:
+    with Peer(sends(problem(status, code))) as peer:
+        with pytest.raises(kind, match=f"It is {code}.") as refused:
+            calibrate(peer.url, quotes, None)
+        assert type(refused.value) is kind
+        assert (refused.value.code, refused.value.request_id) == (code, "of-the-peer")
+        assert len(peer.requests) == 1
+
+
+@both
+def test_a_retry_beyond_the_deadline_is_not_waited_for(calibrate: Caller, quotes: dict[str, Vector]) -> None:
+    with Peer(sends(problem(503, "deadline_unreachable", "retry-after: 60"))) as peer:
+        with pytest.raises(Overloaded) as refused:
+            calibrate(peer.url, quotes, 500.0)
+        assert refused.value.retry_after_s == 60.0
+        assert len(peer.requests) == 1
+
+
+@both
+def test_the_service_is_told_what_is_left_of_the_deadline(
+    calibrate: Caller, answer: bytes, quotes: dict[str, Vector]
+) -> None:
+    with Peer(sends(problem(503, "not_ready", "retry-after: 0"), answer)) as peer:
+        calibrate(peer.url, quotes, 30_000.0)
+        calibrate(peer.url, quotes, None)
+        first, second = (float(headers["x-request-deadline-ms"]) for headers, _ in peer.requests[:2])
+        assert 0.0 < second < first < 30_000.0
+        assert "x-request-deadline-ms" not in peer.requests[2][0]
+
+
+@both
+def test_an_answer_that_drips_ends_with_the_deadline(calibrate: Caller, quotes: dict[str, Vector]) -> None:
+    def drip(_: int, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        connection.settimeout(0.02)
+        for _ in range(100_000):
+            connection.sendall(b"x")
+            try:
+                if not connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+
+    with Peer(drip) as peer, pytest.raises(DeadlineExpired) as expired:
+        calibrate(peer.url, quotes, 200.0)
+    assert expired.value.request_id == peer.requests[0][0]["x-request-id"]
+
+
+@both
+def test_silence_ends_with_the_timeout(calibrate: Caller, quotes: dict[str, Vector]) -> None:
+    def listen(_: int, connection: socket.socket) -> None:
+        connection.recv(1)
+
+    with Peer(listen) as peer:
+        with pytest.raises(DeadlineExpired):
+            calibrate(peer.url, quotes, None, timeout_s=0.1)
+        assert len(peer.requests) == 1
+
+
+@both
+def test_a_service_without_msgpack_is_asked_in_json(
+    calibrate: Caller, answer: bytes, quotes: dict[str, Vector]
+) -> None:
+    with Peer(sends(problem(415, "unsupported_media_type"), answer)) as peer:
+        assert calibrate(peer.url, quotes, None).status == "converged"
+        types = [headers["content-type"] for headers, _ in peer.requests]
+        assert types == ["application/msgpack", "application/json"]
+        assert json.loads(peer.requests[1][1]) == MSGPACK.decode(peer.requests[0][1], dict[str, Any])
+
+
+@both
+def test_a_key_is_sent_as_bearer(calibrate: Caller, answer: bytes, quotes: dict[str, Vector]) -> None:
+    with Peer(sends(answer)) as peer:
+        calibrate(peer.url, quotes, None, key="secret")
+        assert peer.requests[0][0]["authorization"] == "Bearer secret"
+
+
+@both
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"model": 3}'])
+def test_an_answer_that_cannot_be_read_says_so(calibrate: Caller, body: bytes, quotes: dict[str, Vector]) -> None:
+    with Peer(sends(http("200 OK", body))) as peer, pytest.raises(CalibrantError) as failed:
+        calibrate(peer.url, quotes, None)
+    assert failed.value.code == "unreadable_answer"
+
+
+@both
+def test_a_proxys_page_is_an_error_by_its_status(calibrate: Caller, quotes: dict[str, Vector]) -> None:
+    with Peer(sends(http("502 Bad Gateway", b"<html>"))) as peer, pytest.raises(CalibrantError) as failed:
+        calibrate(peer.url, quotes, None)
+    assert failed.value.code == "http_502"
+    with Peer(sends(http("429 X", b""))) as peer, pytest.raises(RateLimited):
+        calibrate(peer.url, quotes, None)
+
+
+def test_a_stream_that_breaks_delivers_each_panel_once(service: Service, quotes: dict[str, Vector]) -> None:
+    panels = [{"quotes": lists(quotes), "refine": "none", "id": str(i)} for i in range(5)]
+    response = httpx.post(
+        f"{service.url}/v1/calibrate/batch", json={"panels": panels}, headers={"accept": "application/x-ndjson"}
+    )
+    lines = response.content.splitlines(keepends=True)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n"
+    # Broken within the third line; then an end that comes too early; then all of it.
+    broken = head + b"content-length: 100000\r\n\r\n" + lines[0] + lines[1] + lines[2][:20]
+    short = head + b"\r\n" + lines[2]
+    whole = head + b"\r\n" + b"".join(lines)
+    with Peer(sends(broken, short, whole)) as peer, Client(peer.url, retries=QUICK) as client:
+        items = list(client.stream_batch(panels))  # type: ignore[arg-type]
+        assert len(peer.requests) == 3
+    assert sorted(item.index for item in items) == [0, 1, 2, 3, 4]
+    for item in items:
+        assert isinstance(item.outcome, Calibration)
+        assert item.outcome.id == str(item.index)
+
+
+def test_a_connection_is_kept_from_one_request_to_the_next(service: Service) -> None:
+    async def ports() -> int:
+        connected = 0
+
+        async def count(event: str, _: dict[str, Any]) -> None:
+            nonlocal connected
+            connected += event == "connection.connect_tcp.complete"
+
+        async with AsyncClient(service.url) as client:
+
+            async def trace(request: httpx.Request) -> None:
+                request.extensions["trace"] = count
+
+            client._http.event_hooks = {"request": [trace]}
+            for _ in range(5):
+                assert await client.ready()
+        return connected
+
+    assert service.application.run(ports()) == 1
+
+
+def test_an_asynchronous_call_can_be_cancelled(quotes: dict[str, Vector]) -> None:
+    closed: Future[bool] = Future()
+
+    def listen(_: int, connection: socket.socket) -> None:
+        closed.set_result(connection.recv(1) == b"")
+
+    async def given_up(url: str) -> None:
+        async with AsyncClient(url) as client:
+            await asyncio.wait_for(client.calibrate(quotes), 0.1)
+
+    with Peer(listen) as peer:
+        with pytest.raises(TimeoutError):
+            asyncio.run(given_up(peer.url))
+        assert closed.result(5.0), "the service was not told that nobody waits any more"
+
+
+@pytest.mark.parametrize(
+    ("failure", "least", "most"),
+    [
+        (Overloaded("", code="overloaded", status=503, retry_after_s=3.0), 3.0, 4.5),
+        (Overloaded("", code="overloaded", status=503, retry_after_s=0.0), 0.1, 0.15),
+        (RateLimited("", code="rate_limited", status=429), 0.1, 0.15),
+        (NoAnswer("", code="not_connected"), 0.1, 0.15),
+        (NoAnswer("", code="connection_broken"), 0.0, 0.0),
+    ],
+)
+def test_a_pause_is_never_shorter_than_retry_after(failure: CalibrantError, least: float, most: float) -> None:
+    pauses = [Patience(Retries(), None, 60.0, 0.0).pause(failure) for _ in range(200)]
+    assert least <= min(pauses)
+    assert max(pauses) <= most
+    # Clients that were refused together do not come back together.
+    assert least == 0.0 or len(set(pauses)) == len(pauses)
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    patience = Patience(Retries(attempts=10, first_pause_s=1.0, longest_pause_s=4.0), None, 600.0, 0.0)
+    failure = Overloaded("", code="overloaded", status=503)
+    for shortest in (1.0, 2.0, 4.0, 4.0):
+        assert shortest <= patience.pause(failure) <= 1.5 * shortest
+
+
+WITHOUT = """
+import sys
+import calibrant.panel
+for package in ("httpx", "msgspec"):
+    kept, sys.modules[package] = sys.modules.get(package), None
+    try:
+        import calibrant.client
+    except ImportError as error:
+        print(error)
+    sys.modules[package] = kept
+"""
+
+
+def test_without_its_packages_the_client_says_what_to_install() -> None:
+    run = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=True)
+    needed = "calibrant.client needs httpx and msgspec: pip install 'calibrant[client]'"
+    assert [line.startswith(needed) for line in run.stdout.splitlines()] == [True, True]
