@@ -1,11 +1,12 @@
-"""A training domain: the box the parameters are drawn from and the grid the panels are quoted on."""
+"""A training domain: where the parameters are drawn, how the network scales them, and the grid that it reads."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import BoolVector, Matrix, Vector
+from calibrant.grid import Grid
 
 VISIBLE_DEVIATIONS = 4.0
 """Quotes further out than this many standard deviations, |log_moneyness| > 4 iv sqrt(expiry), count as missing.
@@ -31,13 +32,19 @@ class Domain:
     parameters: tuple[str, ...]
     """Names in the model's order, which is the order of the network's output."""
     sampled: tuple[Range, ...]
-    """One range per parameter; panels are drawn uniformly from their product."""
+    """One range per parameter: where training panels come from."""
     output: tuple[Range, ...]
     """What tanh = -1 and +1 stand for: wider than `sampled`, since tanh reaches its own ends only at infinity."""
+    log_scaled: tuple[bool, ...]
+    """Parameters that vary over orders of magnitude are scaled by their logarithm."""
     log_moneyness: tuple[float, ...]
-    """Columns of the grid, ascending."""
+    """Columns of the grid, ascending; in at-the-money standard deviations where `standardised`."""
     expiry: tuple[float, ...]
     """Rows of the grid in years, ascending."""
+    standardised: bool
+    """False: panels are quoted on the grid. True: irregular quotes projected onto it, vols judged relative to level."""
+    least_coverage: float
+    """Share of the grid's nodes that a panel must fill to be of this domain."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,14 +65,34 @@ class Domain:
         low, high = np.array(self.output).T
         return low, high
 
+    def logs(self) -> BoolVector:
+        """(n_params,), True where `log_scaled`."""
+        return np.array(self.log_scaled)
+
     def grid(self) -> tuple[Vector, Vector]:
-        """Log-moneyness (n_strikes,) and expiry (n_expiries,)."""
+        """Log-moneyness (n_strikes,), plain or standardised, and expiry (n_expiries,)."""
         return np.array(self.log_moneyness), np.array(self.expiry)
 
+    def network_grid(self) -> Grid:
+        """The grid as the library projects onto it."""
+        log_moneyness, expiry = self.grid()
+        return Grid(expiry=expiry, log_moneyness=log_moneyness, standardised=self.standardised)
+
     def scale_unit(self, unit: Matrix) -> Matrix:
-        """Points of the unit cube (n, n_params) moved into the sampled box."""
+        """Points of the unit cube (n, n_params) moved into the sampled box, linearly or in the logarithm."""
         low, high = self.sampled_box()
-        return low + (high - low) * unit
+        out = low + (high - low) * unit
+        logs = self.logs()
+        out[:, logs] = low[logs] * (high[logs] / low[logs]) ** unit[:, logs]
+        return out
+
+    def output_slope(self, params: Matrix) -> Matrix:
+        """Derivative of the parameters (n, n_params) by the network's own scale, on which -1 and +1 are `output`."""
+        low, high = self.output_box()
+        slope = np.broadcast_to(0.5 * (high - low), params.shape).copy()
+        logs = self.logs()
+        slope[:, logs] = params[:, logs] * 0.5 * np.log(high[logs] / low[logs])
+        return slope
 
 
 PAPER = Domain(
@@ -78,8 +105,27 @@ PAPER = Domain(
     # ranges hold both boxes with 2 % of the sampled width or more to spare at every edge (rho cannot pass -1, the
     # variances cannot pass 0).
     output=(Range(0.1, 10.0), Range(0.005, 0.53), Range(0.03, 2.0), Range(-1.0, 0.0), Range(0.002, 0.5)),
+    log_scaled=(False,) * 5,
     log_moneyness=tuple(float(k) for k in np.log(np.linspace(0.8, 1.2, 10))),
     expiry=tuple(float(t) for t in np.linspace(0.1, 2.0, 8)),
+    standardised=False,
+    # Training masks 5 % of the nodes at random: hardly any trained panel misses more than a fifth.
+    least_coverage=0.8,
 )
 
-DOMAINS = {PAPER.name: PAPER}
+MARKET = Domain(
+    name="market",
+    parameters=PAPER.parameters,
+    # Equity, FX and stressed panels: vols from 3 to 150 %, skews of both signs, and the fast, violent variance that
+    # short expiries ask for. `market_panels.draw_parameters` draws from it.
+    sampled=(Range(0.05, 50.0), Range(9e-4, 2.25), Range(0.02, 12.0), Range(-0.98, 0.98), Range(4e-4, 3.0)),
+    output=(Range(0.03, 80.0), Range(5e-4, 3.5), Range(0.012, 20.0), Range(-1.0, 1.0), Range(2e-4, 5.0)),
+    log_scaled=(True, True, True, False, True),
+    log_moneyness=(-4.0, -3.0, -2.25, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.25, 3.0),
+    expiry=tuple(float(t) for t in np.geomspace(7.0 / 365.0, 5.0, 12)),
+    standardised=True,
+    # One expiry with a handful of strikes is a panel here: it fills the rows from half to twice its time.
+    least_coverage=0.05,
+)
+
+DOMAINS = {PAPER.name: PAPER, MARKET.name: MARKET}

@@ -38,14 +38,15 @@ def exact_iv_panels(params: Matrix, domain: Domain) -> ExactPanels:
     """
     if not np.isfinite(params).all():
         raise ValueError("`params` must be finite")
+    if domain.standardised:
+        raise ValueError(f"the grid of {domain.name} has no fixed strikes: `market_panels` makes its panels")
     log_moneyness, expiry = domain.grid()
-    low, high = domain.output_box()
     n, n_params = params.shape
     n_quotes = expiry.size * log_moneyness.size
     iv = np.empty((n, n_quotes))
     metric = np.zeros((n, n_params * (n_params + 1) // 2))
     settled: int = _fill_panels(
-        np.ascontiguousarray(params, np.float64), log_moneyness, expiry, 0.5 * (high - low), iv, metric
+        np.ascontiguousarray(params, np.float64), log_moneyness, expiry, domain.output_slope(params), iv, metric
     )
     if settled < n:
         raise ArithmeticError(f"the prices of panel {settled}, parameters {params[settled]}, did not settle")
@@ -54,7 +55,7 @@ def exact_iv_panels(params: Matrix, domain: Domain) -> ExactPanels:
 
 @kernel
 def _fill_panels(
-    params: Matrix, log_moneyness: Vector, expiries: Vector, scale: Vector, iv: Matrix, metric: Matrix
+    params: Matrix, log_moneyness: Vector, expiries: Vector, scale: Matrix, iv: Matrix, metric: Matrix
 ) -> int:
     """Fill `iv` (n, n_quotes) and `metric`; the number of panels, or the first whose prices did not settle."""
     n_strikes = log_moneyness.size
@@ -93,7 +94,7 @@ def _fill_panels(
                 entry = 0
                 for i in range(n_params):
                     for j in range(i + 1):
-                        slopes = gradient[i, q] * scale[i] * gradient[j, q] * scale[j]
+                        slopes = gradient[i, q] * scale[p, i] * gradient[j, q] * scale[p, j]
                         metric[p, entry] += slopes * by_vol * by_vol
                         entry += 1
         for entry in range(metric.shape[1]):

@@ -7,10 +7,12 @@ from calibrant.arrays import Matrix
 
 from .domain import Domain
 from .exact import exact_iv_panels
+from .market_panels import DRAWS, market_panels, market_parameters
 
-# One step of Philox's counter gives four 64-bit numbers; a panel owns two steps, which is enough for eight parameters.
+_DRAWS_PER_STEP = 4
+"""64-bit numbers that one step of Philox's counter gives."""
 _STEPS_PER_PANEL = 2
-_DRAWS_PER_PANEL = 4 * _STEPS_PER_PANEL
+"""Of a panel quoted on the grid: enough for eight parameters."""
 
 
 def panel_dtype(domain: Domain) -> np.dtype[np.void]:
@@ -20,24 +22,34 @@ def panel_dtype(domain: Domain) -> np.dtype[np.void]:
 
 
 def panel_parameters(domain: Domain, seed: int, start: int, stop: int) -> Matrix:
-    """Parameters of the panels start..stop-1, uniform on the domain's sampled box.
+    """Parameters of the panels start..stop-1.
 
     seed     >= 0, the key of the counter-based generator
     returns  (stop - start, n_params)
     """
-    if domain.n_params > _DRAWS_PER_PANEL:
-        raise ValueError(f"a panel owns {_DRAWS_PER_PANEL} draws, but {domain.name} has {domain.n_params} parameters")
-    # Philox is counter-based (Salmon et al. 2011): the key is the seed and the counter the index, so skipping is free.
-    bits = np.random.Philox(key=seed)
-    bits.advance(_STEPS_PER_PANEL * start)
-    unit = np.random.Generator(bits).random((stop - start, _DRAWS_PER_PANEL))
-    return domain.scale_unit(unit[:, : domain.n_params])
+    if domain.standardised:
+        return market_parameters(domain, _draws(seed, start, stop, DRAWS))
+    n_draws = _DRAWS_PER_STEP * _STEPS_PER_PANEL
+    if domain.n_params > n_draws:
+        raise ValueError(f"a panel owns {n_draws} draws, but {domain.name} has {domain.n_params} parameters")
+    return domain.scale_unit(_draws(seed, start, stop, n_draws)[:, : domain.n_params])
 
 
 def make_panels(domain: Domain, seed: int, start: int, stop: int) -> NDArray[np.void]:
     """Exact panels start..stop-1 of the seed, (stop - start,) records of `panel_dtype(domain)`."""
     params = panel_parameters(domain, seed, start, stop)
-    iv, metric = exact_iv_panels(params, domain)
+    if domain.standardised:
+        iv, metric = market_panels(params, domain, _draws(seed, start, stop, DRAWS))
+    else:
+        iv, metric = exact_iv_panels(params, domain)
     panels = np.empty(len(params), panel_dtype(domain))
     panels["params"], panels["iv"], panels["metric"] = params, iv, metric
     return panels
+
+
+def _draws(seed: int, start: int, stop: int, n_draws: int) -> Matrix:
+    """Uniform numbers (stop - start, n_draws) that belong to these panels alone; n_draws a multiple of a step's."""
+    # Philox is counter-based (Salmon et al. 2011): the key is the seed and the counter the index, so skipping is free.
+    bits = np.random.Philox(key=seed)
+    bits.advance(n_draws // _DRAWS_PER_STEP * start)
+    return np.random.Generator(bits).random((stop - start, n_draws))

@@ -23,7 +23,7 @@ from torch import Tensor
 from .augment import AugmentOptions, augment
 from .domain import DOMAINS, Domain
 from .generate import load, read_description
-from .loss import LOSSES, metric_loss, plain_loss, vol_rmse_bp
+from .loss import LOSSES, blend_loss, metric_loss, plain_loss, vol_rmse_bp
 from .networks import CnnTransformer, NetworkOptions, Normalisation
 
 _CHECKPOINT = "checkpoint.pt"
@@ -102,7 +102,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     domain = DOMAINS[read_description(data).domain]
     records = load(data)
-    normalisation = Normalisation.of(records["iv"][:_NORMALISATION_PANELS])
+    normalisation = Normalisation.of(records["iv"][:_NORMALISATION_PANELS], domain)
     torch.manual_seed(options.seed)
     network = CnnTransformer(domain, normalisation, options.network)
     panels, held_out = to_tensors(records, network), to_tensors(load(validation), network)
@@ -157,10 +157,15 @@ def train(
             chosen = order[step * options.batch : (step + 1) * options.batch]
             iv = augment(panels.iv[chosen], generator, options.augmentation)
             error = network.normalised(iv) - panels.target[chosen]
-            loss = plain_loss(error) if options.loss == "plain" else metric_loss(error, panels.metric[chosen])
+            if options.loss == "plain":
+                loss = plain_loss(error)
+            elif options.loss == "metric":
+                loss = metric_loss(error, panels.metric[chosen])
+            else:
+                loss = blend_loss(error, panels.metric[chosen])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            if options.loss == "metric":
+            if options.loss != "plain":
                 torch.nn.utils.clip_grad_norm_(network.parameters(), options.clip)
             optimiser.step()
             total += loss.detach()
@@ -202,7 +207,7 @@ def load_network(run: Path) -> tuple[CnnTransformer, Domain]:
 def to_tensors(records: NDArray[np.void], network: CnnTransformer) -> Panels:
     """Records of `panel_dtype` as tensors, the parameters on the network's scale."""
     params = torch.from_numpy(np.ascontiguousarray(records["params"]))
-    target = ((params - network.centre.double()) / network.half_range.double()).float()
+    target = network.normalised_of(params).float()
     return Panels(
         torch.from_numpy(np.ascontiguousarray(records["iv"])),
         target,

@@ -51,7 +51,9 @@ class Grid:
     expiry: Vector
     """(n_expiries,), years, ascending."""
     log_moneyness: Vector
-    """(n_strikes,), ascending, the same at every expiry."""
+    """(n_strikes,), ascending, the same at every expiry; in at-the-money standard deviations where `standardised`."""
+    standardised: bool = False
+    """Whether `log_moneyness` is divided by vol * sqrt(expiry), the vol at the money: a grid that fits any panel."""
 
     def __post_init__(self) -> None:
         for name in ("expiry", "log_moneyness"):
@@ -88,9 +90,11 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
     error    docs/results/projection.md, by panel
     """
     iv = np.empty(grid.shape)
-    on_grid = _copied(panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv)
+    on_grid = not grid.standardised and _copied(
+        panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv
+    )
     if not on_grid:
-        _interpolated(
+        interpolate(
             panel.expiries,
             panel.offsets,
             panel.log_moneyness,
@@ -98,6 +102,7 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
             panel.weight,
             grid.expiry,
             grid.log_moneyness,
+            grid.standardised,
             iv,
         )
     return Projection(iv, ~np.isnan(iv), bool(on_grid))
@@ -295,7 +300,7 @@ def _cubic(x: Vector, y: Vector, slopes: Vector, at: float) -> float:
 
 
 @_nan_kernel
-def _interpolated(
+def interpolate(
     expiries: Vector,
     offsets: IntVector,
     log_moneyness: Vector,
@@ -303,8 +308,10 @@ def _interpolated(
     weight: Vector,
     rows: Vector,
     columns: Vector,
+    standardised: bool,
     out: Matrix,
 ) -> None:
+    """Fill `out` (rows, columns) from quotes sorted by expiry, then log-moneyness; `offsets` (n_expiries + 1,)."""
     n_quotes = mid.size
     n_expiries = expiries.size
     k = np.empty(n_quotes)
@@ -336,7 +343,7 @@ def _interpolated(
         if not (atm > 0.0 and linear > 0.0):
             continue
         for j in range(columns.size):
-            x = columns[j] / math.sqrt(atm)
+            x = columns[j] if standardised else columns[j] / math.sqrt(atm)
             value = 0.0
             for side in range(2):
                 part = share if side == 1 else 1.0 - share

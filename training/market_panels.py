@@ -1,0 +1,229 @@
+"""Panels as a market quotes them: any expiries, any strikes, with noise, seen through the library's own projection.
+
+What a network for real panels must know is not a surface on nodes but what a request looks like after
+`calibrant.grid.project`: nodes filled by interpolation, smiles continued past the last strike, rows and columns
+missing. So every panel is drawn as quotes, priced there, disturbed and projected, and the network never meets in
+service what it has not met in training.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from calibrant.arrays import Matrix, Vector
+from calibrant.black import implied_sd_kernel, otm_and_vega
+from calibrant.grid import interpolate
+from calibrant.pricing.heston_fit import time_values
+
+from .domain import Domain
+
+MOST_EXPIRIES = 12
+MOST_STRIKES = 20
+
+# Where the numbers of a panel lie among its uniform draws.
+_OF_PANEL = 8
+_OF_EXPIRIES = 24
+_OF_SMILES = _OF_EXPIRIES + MOST_EXPIRIES
+_OF_STRIKES = _OF_SMILES + 3 * MOST_EXPIRIES
+_OF_NOISE = _OF_STRIKES + MOST_EXPIRIES * MOST_STRIKES
+DRAWS = _OF_NOISE + MOST_EXPIRIES * MOST_STRIKES
+"""Uniform numbers that a panel owns: 552."""
+
+_SHORTEST, _LONGEST = 2.0 / 365.0, 6.0
+_LARGEST_RATIO = 15.0
+"""v0 and theta differ by this factor at most: beyond it one of them is not seen."""
+_FELLER = (0.02, 30.0)
+"""Of 2 kappa theta / xi^2, log-uniform: calibrated equity surfaces reach down to a few hundredths."""
+_CLEAN = 0.25
+"""Share of panels without noise."""
+_LEAST_TIME_VALUE = 1e-7
+_PRICE_TOLERANCE = 1e-9
+
+_careful = njit(cache=True, nogil=True, error_model="numpy")
+
+
+class MarketPanels(NamedTuple):
+    """Projected vols and their metric, one row a parameter vector."""
+
+    iv: NDArray[np.float64]
+    """(n, n_expiries, n_strikes), NaN where the projection masks the node."""
+    metric: Matrix
+    """(n, n_params (n_params + 1) / 2): lower triangle, row by row, of J'J / n_quotes, with J the derivative of
+    log vol * `REFERENCE_VOL` by the parameters on the scale of the network's output."""
+
+
+REFERENCE_VOL = 0.2
+"""Vol errors of panels between 3 and 150 % are compared as if all were at this level."""
+
+
+def market_parameters(domain: Domain, draws: Matrix) -> Matrix:
+    """Parameters (n, 5) of panels from their draws (n, DRAWS).
+
+    kappa and theta are log-uniform and rho is uniform; v0 is log-uniform around theta, and xi follows from a
+    log-uniform Feller ratio, both cut to the box: independent draws would mostly be surfaces that no market shows.
+    """
+    low, high = domain.sampled_box()
+    params = domain.scale_unit(draws[:, : domain.n_params])
+    kappa, theta = params[:, 0], params[:, 1]
+    feller = _FELLER[0] * (_FELLER[1] / _FELLER[0]) ** draws[:, 2]
+    params[:, 2] = np.sqrt(2.0 * kappa * theta / feller)
+    params[:, 4] = theta * _LARGEST_RATIO ** (2.0 * draws[:, 4] - 1.0)
+    return np.clip(params, low, high)
+
+
+def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels:
+    """Panels of random quotes, projected onto the domain's grid.
+
+    params   (n, 5) kappa, theta, xi, rho, v0
+    draws    (n, DRAWS), uniform
+    """
+    log_moneyness, expiry = domain.grid()
+    n, n_params = params.shape
+    iv = np.empty((n, *domain.shape))
+    metric = np.zeros((n, n_params * (n_params + 1) // 2))
+    _fill(np.ascontiguousarray(params), draws, domain.output_slope(params), expiry, log_moneyness, iv, metric)
+    return MarketPanels(iv, metric)
+
+
+@_careful
+def _expiries_of(draw: Vector) -> Vector:
+    """Sorted expiries of a panel: from one to twelve, between a random shortest and a random longest."""
+    n = 1 + int(draw[8] * MOST_EXPIRIES)
+    shortest = math.log(_SHORTEST) + math.log(_LONGEST / _SHORTEST) * draw[9] ** 1.5
+    longest = shortest + (math.log(_LONGEST) - shortest) * draw[10]
+    out = np.empty(n)
+    for e in range(n):
+        place = (e + 0.9 * draw[_OF_EXPIRIES + e]) / n
+        out[e] = math.exp(shortest + (longest - shortest) * place)
+    return out
+
+
+@_careful
+def _strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
+    """Fill standardised moneyness of one expiry; how many.
+
+    Half of the panels quote the same range of deviations at every expiry, half the same range of strikes.
+    """
+    low, high = 0.5 + 4.5 * draw[11], 0.5 + 3.5 * draw[12]
+    width = 0.6 + 0.6 * draw[_OF_SMILES + 3 * e]
+    if draw[13] < 0.5:
+        width *= math.sqrt(middle / expiry)
+    low, high = min(max(low * width, 0.3), 6.0), min(max(high * width, 0.3), 5.0)
+    n = min(3 + int(draw[14] * (MOST_STRIKES - 2)), MOST_STRIKES)
+    for j in range(n):
+        place = (j + 0.6 * (draw[_OF_STRIKES + e * MOST_STRIKES + j] - 0.5)) / (n - 1)
+        out[j] = -low + (low + high) * place
+    return n
+
+
+@_careful
+def _between(low: float, high: float, unit: float) -> float:
+    """Log-uniform."""
+    return low * (high / low) ** unit
+
+
+@_careful
+def _fill(
+    params: Matrix, draws: Matrix, slope: Matrix, rows: Vector, columns: Vector, iv: NDArray[np.float64], metric: Matrix
+) -> None:
+    n_params = params.shape[1]
+    most = MOST_EXPIRIES * MOST_STRIKES
+    x = np.empty(MOST_STRIKES)
+    for p in range(params.shape[0]):
+        draw = draws[p]
+        expiries = _expiries_of(draw)
+        n_expiries = expiries.size
+        tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
+        n_nodes = np.empty(n_expiries, np.int64)
+        # At the money first: strikes are placed in its standard deviations.
+        atm = np.empty(n_expiries)
+        time_values(
+            params[p],
+            expiries,
+            np.arange(n_expiries + 1),
+            np.zeros(n_expiries),
+            tolerance,
+            atm,
+            np.empty((0, n_expiries)),
+            n_nodes,
+        )
+        offsets = np.zeros(n_expiries + 1, np.int64)
+        k = np.empty(most)
+        root = np.empty(most)
+        middle = expiries[n_expiries // 2]
+        for e in range(n_expiries):
+            sd = max(implied_sd_kernel(0.0, atm[e], 0.0), 1e-4)
+            n = _strikes_of(draw, e, expiries[e], middle, x)
+            for j in range(n):
+                k[offsets[e] + j] = x[j] * sd
+                root[offsets[e] + j] = math.sqrt(expiries[e])
+            offsets[e + 1] = offsets[e] + n
+        n_quotes = offsets[n_expiries]
+        value = np.empty(n_quotes)
+        gradient = np.empty((n_params, n_quotes))
+        time_values(params[p], expiries, offsets, k[:n_quotes], tolerance, value, gradient, n_nodes)
+
+        # Quotes that carry a vol, in place, with their noise and their share of the metric.
+        sd_q = np.empty(n_quotes)
+        for q in range(n_quotes):
+            sd_q[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > _LEAST_TIME_VALUE else -1.0
+        vega = np.empty(n_quotes)
+        otm_and_vega(k[:n_quotes], np.maximum(sd_q, 1e-4), np.empty(n_quotes), vega)
+        noisy = draw[15] >= _CLEAN
+        of_quote = _between(2e-4, 3e-2, draw[16]) if noisy else 0.0
+        of_level = _between(1e-4, 2e-2, draw[17]) if noisy else 0.0
+        of_skew = _between(1e-4, 1e-2, draw[18]) if noisy else 0.0
+        kept = np.zeros(n_expiries + 1, np.int64)
+        kept_expiries = np.empty(n_expiries)
+        mid = np.empty(n_quotes)
+        k_kept = np.empty(n_quotes)
+        n_kept = 0
+        n_rows = 0
+        for e in range(n_expiries):
+            before = n_kept
+            level = of_level * (2.0 * draw[_OF_SMILES + 3 * e + 1] - 1.0)
+            skew = of_skew * (2.0 * draw[_OF_SMILES + 3 * e + 2] - 1.0)
+            scale = max(sd_q[offsets[e] : offsets[e + 1]].max(), 1e-4)
+            for q in range(offsets[e], offsets[e + 1]):
+                if n_nodes[e] < 0 or sd_q[q] <= 0.0:
+                    continue
+                for i in range(n_params):
+                    if not math.isfinite(gradient[i, q]):
+                        gradient[i, q] = 0.0
+                # Logistic, whose tails are heavier than the normal's, at unit standard deviation.
+                u = min(max(draw[_OF_NOISE + e * MOST_STRIKES + q - offsets[e]], 1e-6), 1.0 - 1e-6)
+                noise = 0.5513 * math.log(u / (1.0 - u))
+                factor = 1.0 + level + skew * k[q] / scale + of_quote * noise
+                mid[n_kept] = sd_q[q] / root[q] * min(max(factor, 0.5), 2.0)
+                k_kept[n_kept] = k[q]
+                n_kept += 1
+                # REFERENCE_VOL times the derivative of log vol, sd / (vega sd).
+                by_parameter = REFERENCE_VOL / (max(vega[q], 1e-12) * sd_q[q])
+                entry = 0
+                for i in range(n_params):
+                    for j in range(i + 1):
+                        product = gradient[i, q] * slope[p, i] * gradient[j, q] * slope[p, j]
+                        metric[p, entry] += product * by_parameter * by_parameter
+                        entry += 1
+            if n_kept > before:
+                kept_expiries[n_rows] = expiries[e]
+                n_rows += 1
+                kept[n_rows] = n_kept
+        iv[p] = np.nan
+        if n_kept > 0:
+            for entry in range(metric.shape[1]):
+                metric[p, entry] /= n_kept
+            interpolate(
+                kept_expiries[:n_rows],
+                kept[: n_rows + 1],
+                k_kept[:n_kept],
+                mid[:n_kept],
+                np.ones(n_kept),
+                rows,
+                columns,
+                True,
+                iv[p],
+            )
