@@ -146,7 +146,7 @@ class CnnTransformer(nn.Module):
         log_moneyness, expiry = domain.grid()
         low, high = domain.output_box()
         logs = domain.logs()
-        low, high = np.where(logs, np.log(np.where(logs, low, 1.0)), low), np.where(logs, np.log(high), high)
+        low[logs], high[logs] = np.log(low[logs]), np.log(high[logs])
         visible_from = np.abs(log_moneyness) / (VISIBLE_DEVIATIONS * np.sqrt(expiry)[:, None])
         # Standardised strikes are a few deviations out by construction.
         self._keep("visible_from", np.zeros(domain.shape) if domain.standardised else visible_from)
