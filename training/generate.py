@@ -1,16 +1,21 @@
-"""Exact synthetic panels, sharded on disk.
+"""Synthetic panels, sharded on disk.
 
     python -m training.generate --out data/train --seed 1 --count 1000000
+    python -m training.generate --out data/simulated --seed 1 --count 1000000 --generator simulated-cuda --workers 1
+    python -m training.generate --out data/train --seed 1 --count 1000000 --ray 10.0.0.1:6379
 
 A shard is complete once its checksum file exists, and that is written last: after a kill the same command goes on, and
-only the shards in progress are made again. Panels depend on (domain, seed, index) alone, so one worker or many, one run
-or several, give the same bytes.
+only the shards in progress are made again. Panels depend on (generator, domain, seed, index) alone, so one worker or
+many, one machine or several, one run or a killed and repeated one, give the same bytes.
+
+`--ray ADDRESS` spreads the shards over a running Ray cluster, `--ray local` over one started for the run. Every machine
+needs the repository at the same path and commit (the commit is checked, by the code itself) and the packages it needs;
+the folder need not be shared, since shards are written where the command was given.
 """
 
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -21,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .domain import DOMAINS
-from .panels import make_panels, panel_dtype
+from .panels import panel_dtype
+from .workers import GENERATORS, Job, by_processes, by_ray
 
 _DESCRIPTION = "panels.json"
 
@@ -42,6 +48,8 @@ class PanelSet:
     """Panels in all."""
     shard_size: int = 10_000
     """Panels a shard; the last may be shorter."""
+    generator: str = "exact"
+    """Key in `GENERATORS`."""
 
     @property
     def n_shards(self) -> int:
@@ -52,10 +60,19 @@ class PanelSet:
         return shard * self.shard_size, min(self.count, (shard + 1) * self.shard_size)
 
 
-def generate(folder: Path, panels: PanelSet, *, workers: int = 1, say: Callable[[str], None] = print) -> None:
+def generate(
+    folder: Path,
+    panels: PanelSet,
+    *,
+    workers: int = 1,
+    ray_address: str | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
     """Make every shard that is missing.
 
-    raises  ValueError if the folder already holds another set
+    workers      processes; with Ray, those of a local cluster
+    ray_address  of a Ray cluster, or "local" to start one; None for none
+    raises       ValueError if the folder already holds another set
     """
     folder.mkdir(parents=True, exist_ok=True)
     description = folder / _DESCRIPTION
@@ -66,14 +83,20 @@ def generate(folder: Path, panels: PanelSet, *, workers: int = 1, say: Callable[
     if not missing:
         say(f"{folder}: all {panels.n_shards} shards are there")
         return
-    jobs = [(folder, panels, shard) for shard in missing]
+    jobs = [Job(shard, panels.generator, panels.domain, panels.seed, *panels.span(shard)) for shard in missing]
+    made = by_processes(jobs, workers) if ray_address is None else by_ray(jobs, ray_address, workers)
     started = time.monotonic()
-    if workers == 1:
-        _report(map(_make_shard, jobs), panels, len(missing), started, say)
-    else:
-        # spawn, because numba and torch thread pools do not survive a fork.
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            _report(pool.imap_unordered(_make_shard, jobs), panels, len(missing), started, say)
+    n_panels = 0
+    for n_shards, (job, content) in enumerate(made, start=1):
+        _write_atomically(_shard_path(folder, job.shard), content)
+        _write_atomically(_checksum_path(folder, job.shard), (hashlib.sha256(content).hexdigest() + "\n").encode())
+        n_panels += job.stop - job.start
+        elapsed = time.monotonic() - started
+        left = elapsed / n_shards * (len(jobs) - n_shards)
+        say(
+            f"shard {n_shards}/{len(jobs)} of {panels.generator} {panels.domain} seed {panels.seed}: "
+            f"{n_panels} panels, {n_panels / elapsed:.1f} a second, {left:.0f} s left"
+        )
 
 
 def read_description(folder: Path) -> PanelSet:
@@ -108,37 +131,6 @@ def load_shard(folder: Path, shard: int) -> NDArray[np.void]:
     return records
 
 
-def _make_shard(job: tuple[Path, PanelSet, int]) -> int:
-    folder, panels, shard = job
-    start, stop = panels.span(shard)
-    records = make_panels(DOMAINS[panels.domain], panels.seed, start, stop)
-    path = _shard_path(folder, shard)
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        np.save(file, records)
-    os.replace(unfinished, path)
-    _write_atomically(_checksum_path(folder, shard), (_sha256(path) + "\n").encode())
-    return stop - start
-
-
-def _report(
-    done: "map[int] | multiprocessing.pool.IMapIterator[int]",
-    panels: PanelSet,
-    n_missing: int,
-    started: float,
-    say: Callable[[str], None],
-) -> None:
-    made = 0
-    for n_shards, n_panels in enumerate(done, start=1):
-        made += n_panels
-        elapsed = time.monotonic() - started
-        left = elapsed / n_shards * (n_missing - n_shards)
-        say(
-            f"shard {n_shards}/{n_missing} of {panels.domain} seed {panels.seed}: {made} panels, "
-            f"{made / elapsed:.0f} a second, {left:.0f} s left"
-        )
-
-
 def _is_complete(folder: Path, shard: int) -> bool:
     checksum, path = _checksum_path(folder, shard), _shard_path(folder, shard)
     return checksum.exists() and path.exists() and _sha256(path) == checksum.read_text().strip()
@@ -169,11 +161,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True, help="panels in all")
     parser.add_argument("--seed", type=int, required=True, help="training, validation and test sets differ in this")
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="paper")
+    parser.add_argument("--generator", choices=sorted(GENERATORS), default="exact")
     parser.add_argument("--shard-size", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; not with --ray ADDRESS")
+    parser.add_argument("--ray", metavar="ADDRESS|local", help="make the shards on a Ray cluster")
     given = parser.parse_args()
-    panels = PanelSet(domain=given.domain, seed=given.seed, count=given.count, shard_size=given.shard_size)
-    generate(given.out, panels, workers=given.workers)
+    panels = PanelSet(
+        domain=given.domain,
+        seed=given.seed,
+        count=given.count,
+        shard_size=given.shard_size,
+        generator=given.generator,
+    )
+    generate(given.out, panels, workers=given.workers, ray_address=given.ray)
 
 
 if __name__ == "__main__":

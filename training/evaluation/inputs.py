@@ -1,0 +1,58 @@
+"""What the network is shown of a held-out panel: clean, noisy, masked, or as a market quotes it."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibrant.arrays import Matrix
+from calibrant.panel import OptionPanel
+from training.augment import AugmentOptions, Quotes, quote
+from training.domain import Domain
+from training.panels import make_panels
+
+from .surfaces import Nodes, Surfaces
+
+MARKET = "as quoted"
+"""The one input of a standardised domain: irregular quotes with the noise of their panel, projected onto the grid."""
+
+
+def quoted(iv: Surfaces, seed: int, options: AugmentOptions) -> Quotes:
+    """`augment.quote` of panels (n, n_expiries, n_strikes) from a seed: one seed, one draw of noise and of gaps."""
+    return quote(torch.from_numpy(iv), torch.Generator().manual_seed(seed), options)
+
+
+def inputs(domain: Domain, iv: Surfaces, seed: int) -> dict[str, NDArray[np.float64]]:
+    """The panels as the network sees them, (n, n_expiries, n_strikes) with NaN where missing, by kind of input.
+
+    iv    (n, n_expiries, n_strikes), the exact vols on the domain's grid
+    seed  of the panels, and of the paper's noise (0.5 bp) and masking (5 %) on them
+    """
+    if domain.standardised:
+        return {MARKET: make_panels(domain, seed, 0, len(iv))["iv"].astype(np.float64)}
+    paper = AugmentOptions()
+    kinds = {"noisy": replace(paper, masked=0.0), "masked": replace(paper, noise_bp=0.0), "noisy and masked": paper}
+    return {"clean": iv, **{kind: quoted(iv, seed, options).mid.numpy() for kind, options in kinds.items()}}
+
+
+def grid_panel(nodes: Nodes, i: int, mid: Matrix, bid: Matrix | None = None, ask: Matrix | None = None) -> OptionPanel:
+    """Panel i as a request brings it, every quote with the weight one.
+
+    mid, bid, ask  (n_expiries, n_strikes), NaN where missing
+    """
+    expiry = np.repeat(nodes.expiry, mid.shape[1])
+    return OptionPanel.from_quotes(
+        expiry=expiry,
+        log_moneyness=nodes.log_moneyness[i].ravel(),
+        iv=mid.ravel(),
+        bid_iv=None if bid is None else bid.ravel(),
+        ask_iv=None if ask is None else ask.ravel(),
+        weight=np.ones(expiry.size),
+    )
+
+
+def quoted_panels(nodes: Nodes, seed: int, options: AugmentOptions | None = None) -> list[OptionPanel]:
+    """Every panel with the paper's noise, spreads and gaps."""
+    mid, bid, ask = (part.numpy() for part in quoted(nodes.iv, seed, options or AugmentOptions()))
+    return [grid_panel(nodes, i, mid[i], bid[i], ask[i]) for i in range(len(mid))]
