@@ -28,12 +28,12 @@ format: $(DEV)/.installed
 # The stamp is written last: an interrupted installation is taken up again.
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow]"
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,train,bench,dev]"
+	$(DEV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,train,ray,bench,dev]"
 	touch $@
 
 clean:

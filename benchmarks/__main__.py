@@ -4,7 +4,7 @@
 
 Each runs as a process of its own, one after the other, so that none inherits another's threads, caches or failure. With
 `--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results.
-`network_strides` trains networks for hours and is run by hand.
+What trains or judges networks is run by hand: `network_strides`, `ablations`, `baselines`, `training.evaluate`.
 """
 
 import argparse
@@ -21,10 +21,11 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "market": ("--starts", "2", "--only", "dax"),
     "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
     "projection_error": None,
+    "simulation_bias": ("--panels", "20", "--subset", "10"),
 }
 """The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the
 released tables."""
-FILES = {"arbitrage_tables": "arbitrage"}
+FILES = {"arbitrage_tables": "arbitrage", "simulation_bias": "simulation"}
 """Names of the tables that are not their module's."""
 
 

@@ -22,14 +22,14 @@ from benchmarks.machine import RESULTS, ROOT, describe_machine, write_report
 from calibrant.arrays import Matrix, Vector
 from calibrant.network import Network
 from training.domain import PAPER
-from training.evaluation.accuracy import Accuracy, HeldOut, accuracy, rmse_bp
+from training.evaluation.accuracy import Accuracy, HeldOut, accuracy, rmse_bp, vol_errors
 from training.evaluation.answers import Candidate, of_artefact, of_run
-from training.evaluation.inputs import inputs, quoted_panels
+from training.evaluation.inputs import FILLED, MARKET, inputs, quoted_panels
 from training.evaluation.latency import Latency, latency, time_panels
 from training.evaluation.noisy import Criterion, criterion, study
 from training.evaluation.refinement import Refined, refine_clean
 from training.evaluation.report import markdown, plain
-from training.evaluation.surfaces import nodes_of, vols_at
+from training.evaluation.surfaces import nodes_of
 from training.panels import panel_parameters
 
 FIGURES = ROOT / "build" / "figures"
@@ -104,10 +104,14 @@ def evaluate(
     shown = inputs(domain, nodes.iv, options.seed)
     answers = {kind: network.parameters(iv) for kind, iv in shown.items()}
     by_input = {kind: accuracy(domain, found, held_out) for kind, found in answers.items()}
+    filled = None
+    if domain.standardised:
+        filled = np.isfinite(shown[MARKET])
+        by_input = {FILLED: accuracy(domain, answers[MARKET], held_out, filled), **by_input}
     say(f"{network.version}: network alone, {perf_counter() - began:.0f} s")
     first, last = next(iter(answers)), next(reversed(answers))
-    residual = 1e4 * np.nanmean(np.abs(vols_at(nodes, answers[last]) - nodes.iv), axis=0)
-    rmse = rmse_bp(vols_at(nodes, answers[first]) - nodes.iv)
+    residual = 1e4 * np.nanmean(np.abs(vol_errors(answers[last], nodes, filled)), axis=0)
+    rmse = rmse_bp(vol_errors(answers[first], nodes))
     middle = int(np.argsort(rmse)[len(rmse) // 2])
     clean = noisy = None
     if domain is PAPER:
@@ -120,7 +124,7 @@ def evaluate(
         domain=domain.name,
         inputs=by_input,
         residual_bp=[[float(x) if np.isfinite(x) else None for x in row] for row in residual],
-        residual_input=last,
+        residual_input=last if filled is None else FILLED,
         typical=Typical(truth[middle].tolist(), answers[first][middle].tolist(), float(rmse[middle])),
         refined=clean,
         noisy=noisy,

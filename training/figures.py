@@ -168,7 +168,7 @@ def residuals(networks: Sequence[Mapping[str, Any]]) -> Figure:
         columns, expiry = domain.grid()
         values = np.array(network["residual_bp"], np.float64)  # None is NaN
         image = axes.imshow(values, origin="lower", aspect="auto", cmap="YlOrRd", vmin=0.0)
-        dark = 0.65 * float(np.nanmax(values))
+        dark = 0.58 * float(np.nanmax(values))
         for (row, column), value in np.ndenumerate(values):
             colour = "white" if value > dark else BLACK
             text = "" if np.isnan(value) else f"{value:.1f}" if value < 99.5 else f"{value:.0f}"

@@ -147,6 +147,16 @@ class Network:
         """`heston-1@sha256:` and twelve hexadecimal digits."""
         return f"{self.manifest.name}-{self.manifest.version}@sha256:{self.manifest.sha256[:12]}"
 
+    @property
+    def misfit_domain(self) -> Matrix | None:
+        """(n_params, 2), its training domain if that held quotes which no model fits; None if it was all but exact."""
+        # Standardised grids are trained on noisy quotes, fixed ones on panels of the model itself.
+        return (
+            np.column_stack((self.manifest.domain_lower, self.manifest.domain_upper))
+            if self.grid.standardised
+            else None
+        )
+
     def parameters(self, iv: NDArray[np.floating[Any]]) -> Matrix:
         """Start parameters of panels on the network's grid.
 

@@ -74,7 +74,11 @@ def assess(
         _require_time(options)
         proposals = release.propose(panel)
         _require_time(options)
-        options = replace(options, trusted=any(proposal.in_domain(proposal.params) for proposal in proposals))
+        options = replace(
+            options,
+            trusted=any(proposal.in_domain(proposal.params) for proposal in proposals),
+            domain=proposals[-1].network.misfit_domain,
+        )
     starts = [Start("network", proposal.params) for proposal in proposals]
     if given is not None:
         starts.append(Start("given", given))

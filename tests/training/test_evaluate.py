@@ -12,10 +12,11 @@ pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from calibrant.network import Network  # noqa: E402
 from tests.shared import ROOT  # noqa: E402
-from training.domain import PAPER  # noqa: E402
+from training.domain import MARKET, PAPER  # noqa: E402
 from training.evaluate import EvaluationOptions, evaluate, json_of  # noqa: E402
 from training.evaluation.answers import of_artefact, of_run  # noqa: E402
 from training.evaluation.report import markdown  # noqa: E402
+from training.generate import PanelSet, generate  # noqa: E402
 from training.panels import make_panels  # noqa: E402
 from training.train import load_network, train  # noqa: E402
 
@@ -84,6 +85,22 @@ def test_a_run_is_evaluated_as_its_network_answers_and_has_no_latency(run: Path)
     found, _ = evaluate(candidate, SMALL, quiet)
     assert found.latency is None
     assert found.version == str(run)
+
+
+def test_a_market_network_is_judged_on_the_nodes_filled_and_on_all(tmp_path: Path) -> None:
+    for name, seed in (("data", 1), ("validation", 2)):
+        generate(tmp_path / name, PanelSet(domain="market", seed=seed, count=128), say=quiet)
+    options = replace(OPTIONS, epochs=1, cool_down=1)
+    train(tmp_path / "data", tmp_path / "validation", tmp_path / "run", options, say=quiet)
+    found, _ = evaluate(of_run(tmp_path / "run"), SMALL, quiet)
+    assert list(found.inputs) == ["as quoted, nodes filled", "as quoted"]
+    assert found.inputs["as quoted"].n_panels == 60
+    assert found.inputs["as quoted, nodes filled"].rmse_bp != found.inputs["as quoted"].rmse_bp
+    assert found.refined is None
+    assert found.noisy is None
+    assert np.array(found.residual_bp, np.float64).shape == MARKET.shape
+    lines = markdown(json.loads(json_of([found], "python -m training.evaluate", SMALL)))
+    assert any("Nodes filled: those that the projection" in line for line in lines)
 
 
 def test_a_run_s_network_knows_its_domain(run: Path) -> None:

@@ -1,6 +1,5 @@
 """Shards made on a Ray cluster of two machines, both of them this one."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +17,19 @@ SET = PanelSet(domain="paper", seed=7, count=50, shard_size=12)
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of two Ray nodes with one processor each."""
-    for name, value in {**PRIVATE_CLUSTER, "RAY_AUTH_MODE": "disabled"}.items():
-        monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
-
     # pytest's own folders make the paths of Ray's sockets too long.
-    scratch = tempfile.mkdtemp(prefix="ray")
-    nodes = Cluster()
-    try:
-        nodes.add_node(include_dashboard=False, temp_dir=scratch)
-        nodes.add_node()
-        yield nodes.address
-    finally:
-        nodes.shutdown()  # type: ignore[no-untyped-call]
-        shutil.rmtree(scratch)
+    with tempfile.TemporaryDirectory(prefix="ray") as scratch:
+        for name, value in {**PRIVATE_CLUSTER, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": scratch}.items():
+            monkeypatch.setenv(name, value)
+        from ray.cluster_utils import Cluster
+
+        nodes = Cluster()
+        try:
+            nodes.add_node(include_dashboard=False)
+            nodes.add_node()
+            yield nodes.address
+        finally:
+            nodes.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_a_ray_cluster_gives_the_bytes_of_one_process(cluster: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix, Vector
 from training.domain import Domain
@@ -32,9 +33,9 @@ class Accuracy(NamedTuple):
 
     n_panels: int
     rmse_bp: Spread
-    """Root mean square vol error of each panel over the full grid: every node with a quote."""
+    """Root mean square vol error of each panel over the full grid, every node with a quote, or over the nodes asked."""
     mape_pct: Spread
-    """Mean absolute vol error over vol, percent, full grid."""
+    """Mean absolute vol error over vol, percent, over the same nodes."""
     chi_squared: Spread
     """Distance of the densities, see `density`, the mean over the expiries of each panel."""
     pearson: dict[str, float]
@@ -55,18 +56,29 @@ class HeldOut(NamedTuple):
         return cls(params, nodes_of(domain, params), bin_masses(params, domain.grid()[1]))
 
 
-def accuracy(domain: Domain, answers: Matrix, held_out: HeldOut) -> Accuracy:
-    """Accuracy of the answers (n, n_params)."""
+def accuracy(domain: Domain, answers: Matrix, held_out: HeldOut, where: NDArray[np.bool_] | None = None) -> Accuracy:
+    """Accuracy of the answers (n, n_params).
+
+    where  (n, n_expiries, n_strikes), the nodes that vol errors are taken over, instead of all; panels without any of
+           them are left out of everything
+    """
     nodes, truth = held_out.nodes, held_out.params
-    error = vols_at(nodes, answers) - nodes.iv
-    distance = chi_squared(bin_masses(answers, nodes.expiry), held_out.masses).mean(axis=1)
+    error = vol_errors(answers, nodes, where)
+    judged = np.isfinite(error).any(axis=(1, 2))
+    distance = chi_squared(bin_masses(answers[judged], nodes.expiry), held_out.masses[judged]).mean(axis=1)
     return Accuracy(
-        n_panels=len(truth),
-        rmse_bp=Spread.of(rmse_bp(error)),
-        mape_pct=Spread.of(100.0 * np.nanmean(np.abs(error) / nodes.iv, axis=(1, 2))),
+        n_panels=int(judged.sum()),
+        rmse_bp=Spread.of(rmse_bp(error[judged])),
+        mape_pct=Spread.of(100.0 * np.nanmean(np.abs(error[judged]) / nodes.iv[judged], axis=(1, 2))),
         chi_squared=Spread.of(distance),
-        pearson=pearson(domain.parameters, answers, truth),
+        pearson=pearson(domain.parameters, answers[judged], truth[judged]),
     )
+
+
+def vol_errors(answers: Matrix, nodes: Nodes, where: NDArray[np.bool_] | None = None) -> Surfaces:
+    """Vols of the answers less the exact ones, NaN where there is no quote or `where` says no."""
+    error = vols_at(nodes, answers) - nodes.iv
+    return error if where is None else np.where(where, error, np.nan)
 
 
 def rmse_bp(error: Surfaces) -> Vector:

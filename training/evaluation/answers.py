@@ -60,11 +60,11 @@ def of_run(run: Path) -> Candidate:
 
 
 def of_artefact(folder: Path) -> list[Candidate]:
-    """Every network released in a folder or below it: a version may hold one for each domain."""
+    """Every network released in a folder or below it, the paper's domain first: a version may hold one for each."""
     found = []
     for manifest in sorted(folder.rglob(MANIFEST)):
         network = Network.load(manifest.parent)
         found.append(Candidate(network, DOMAINS[network.manifest.domain]))
     if not found:
         raise FileNotFoundError(f"{folder} holds no {MANIFEST}")
-    return found
+    return sorted(found, key=lambda candidate: candidate.domain.standardised)

@@ -16,6 +16,8 @@ from .surfaces import Nodes, Surfaces
 
 MARKET = "as quoted"
 """The one input of a standardised domain: irregular quotes with the noise of their panel, projected onto the grid."""
+FILLED = "as quoted, nodes filled"
+"""The same input, judged on the nodes that the projection fills: of the others such a panel says nothing."""
 
 
 def quoted(iv: Surfaces, seed: int, options: AugmentOptions) -> Quotes:

@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks.machine import table
 from training.domain import PAPER
 
+from .inputs import FILLED
 from .noisy import LARGEST_BOUND
 from .refinement import TARGET_BP
 
@@ -48,17 +49,18 @@ def markdown(result: Mapping[str, Any]) -> list[str]:
 
 def _of_network(network: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     inputs = network["inputs"]
-    n_panels = next(iter(inputs.values()))["n_panels"]
     lines = [
         f"## {network['version']}, domain `{network['domain']}`",
         "",
-        f"### The network alone, {n_panels:,} panels",
+        "### The network alone",
         "",
-        "Errors: median / mean / 90 % / 99 % of the panels.",
+        "Errors: median / mean / 90 % / 99 % of the panels."
+        + (" Nodes filled: those that the projection of a panel's quotes fills." if FILLED in inputs else ""),
         "",
         *table(
             ["", *inputs],
             [
+                ["panels", *(f"{found['n_panels']:,}" for found in inputs.values())],
                 _spread_row("vol RMSE, bp", [found["rmse_bp"] for found in inputs.values()], ".2f"),
                 _spread_row("vol MAPE, %", [found["mape_pct"] for found in inputs.values()], ".3f"),
                 _spread_row("chi-squared", [found["chi_squared"] for found in inputs.values()], ".1e"),

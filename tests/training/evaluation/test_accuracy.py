@@ -39,6 +39,21 @@ def test_an_answer_s_error_is_that_of_its_accurate_surface() -> None:
     assert found.rmse_bp == pytest.approx(Spread.of(np.array(expected)), rel=1e-6)
 
 
+def test_only_the_nodes_asked_for_count_and_panels_without_any_are_left_out() -> None:
+    truth = panel_parameters(PAPER, 84, 0, 3)
+    held_out = HeldOut.of(PAPER, truth)
+    iv = held_out.nodes.iv.copy()
+    iv[:, 0, 0] += 0.01
+    spoiled = held_out._replace(nodes=held_out.nodes._replace(iv=iv))
+    where = np.ones(iv.shape, np.bool_)
+    where[:, 0, 0] = False
+    where[2] = False
+    found = accuracy(PAPER, truth, spoiled, where)
+    assert found.n_panels == 2
+    assert found.rmse_bp.p99 < 1e-9
+    assert accuracy(PAPER, truth, spoiled).rmse_bp.median == pytest.approx(100.0 / np.sqrt(80.0))
+
+
 def test_a_node_without_a_quote_counts_for_nothing() -> None:
     error = np.array([[[0.001, np.nan], [0.001, 0.001]]])
     np.testing.assert_allclose(rmse_bp(error), 10.0)
