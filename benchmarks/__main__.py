@@ -21,6 +21,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "market": ("--starts", "2", "--only", "dax"),
     "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
     "projection_error": None,
+    "batch": ("--panels", "200", "--repeats", "1"),
     "simulation_bias": ("--panels", "20", "--subset", "10"),
 }
 """The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the

@@ -15,12 +15,13 @@ CACHE = ROOT / "build" / "benchmarks"
 _PACKAGES = ("numpy", "scipy", "numba")
 
 
-def describe_machine(*packages: str) -> str:
-    """One line: processor, cores, load, versions of the numerical packages and of those named, date."""
+def describe_machine(*packages: str, use: str = "one thread used") -> str:
+    """One line: processor, cores and what was used of them, load, versions of the numerical packages and of those
+    named, date."""
     versions = ", ".join(f"{name} {installed_version(name)}" for name in (*_PACKAGES, *packages))
     load = f", load average {os.getloadavg()[0]:.1f} at the end of the run" if hasattr(os, "getloadavg") else ""
     return (
-        f"Machine: {_processor()}, {os.cpu_count()} cores, one thread used{load}. Python {platform.python_version()}, "
+        f"Machine: {_processor()}, {os.cpu_count()} cores, {use}{load}. Python {platform.python_version()}, "
         f"{versions}. {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     )
 

@@ -20,18 +20,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, Refine, Start, calibrate
-from calibrant.grid import project
 from calibrant.models import HESTON
-from calibrant.network import ArtefactError, Network, released
-from calibrant.optimisers.levenberg_marquardt import FINE, Problem, evaluate
+from calibrant.network import ArtefactError
 from calibrant.panel import LEAST_VEGA
+from calibrant.release import Release, released
 from calibrant.starts import surface_starts
-from tests import paper_box
 
 from .exact_panels import model_vols
 from .machine import RESULTS, ROOT, describe_machine, installed_version, table, write_report
+from .objective import POPULATION, Objective, cma_es
 from .paper_panels import MASKED, NOISE_BP, Sample, clean_panels, noisy_panels
 
 CLEAN_SEED, NOISY_SEED, CMA_SEED = 201, 202, 203
@@ -41,7 +40,6 @@ SAME_OPTIMUM = 1.001
 EXACT_BP = 0.01
 TARGET_MS, TARGET_P99_MS, RATIO_TARGET = 0.4, 1.0, 300
 QUANTLIB = "QuantLib LM, vol errors"
-POPULATION = 14
 DAYS_A_YEAR = 350
 """(7 + 19 i) / 70 years, the paper's expiries, are whole days of such a year: QuantLib knows no others."""
 
@@ -75,21 +73,21 @@ class Method(NamedTuple):
     """Run on every panel, `REPEATS` times each; the others once, on the first panels of each kind."""
 
 
-def prepare(samples: list[Sample], network: Network | None) -> list[Prepared]:
+def prepare(samples: list[Sample], release: Release | None) -> list[Prepared]:
     """Add the starts, and how long each took: the projection onto the network's grid and the network itself."""
     prepared = []
     for sample in samples:
         times = []
-        trusted = network is not None
+        trusted = release is not None
         start = sample.truth
         for _ in range(REPEATS):
             began = perf_counter()
-            if network is None:
+            if release is None:
                 start = surface_starts(sample.problem)[0]
             else:
-                projection = project(sample.panel, network.grid)
-                start = network.parameters(projection.iv[np.newaxis])[0]
-                trusted = network.in_domain(start, projection.mask)
+                proposal = release.propose(sample.panel)[0]
+                start = proposal.params
+                trusted = proposal.in_domain(start)
             times.append(perf_counter() - began)
         start = np.clip(start, sample.problem.lower, sample.problem.upper)
         prepared.append(Prepared(sample, start, float(np.median(times)), trusted))
@@ -109,37 +107,6 @@ def ours(refine: Refine) -> Callable[[Prepared], Fit]:
     return fit
 
 
-class _Objective:
-    """Sum of squared vol errors in bp^2 with its analytic gradient, as a user of the kernel would write it."""
-
-    def __init__(self, problem: Problem, unit: float) -> None:
-        n = problem.vol.size
-        self._problem, self._unit = problem, unit
-        self._vol, self._residual = problem.vol.copy(), np.empty(n)
-        self._jacobian, self._empty = np.empty((5, n)), np.empty((0, n))
-        self.count = 0
-
-    def value(self, params: Vector) -> float:
-        self.count += 1
-        return float(evaluate(params, self._problem, FINE, self._vol, self._residual, self._empty)) / self._unit**2
-
-    def value_and_gradient(self, params: Vector) -> tuple[float, Vector]:
-        self.count += 1
-        value = float(evaluate(params, self._problem, FINE, self._vol, self._residual, self._jacobian))
-        return value / self._unit**2, 2.0 * (self._jacobian @ self._residual) / self._unit**2
-
-    def residual(self, params: Vector) -> Vector:
-        self.count += 1
-        evaluate(params, self._problem, FINE, self._vol, self._residual, self._jacobian)
-        return self._residual / self._unit
-
-    def jacobian(self, params: Vector) -> Matrix:
-        # Called by least_squares at points where `residual` has just been.
-        evaluate(params, self._problem, FINE, self._vol, self._residual, self._jacobian)
-        jacobian: Matrix = self._jacobian.T / self._unit
-        return jacobian
-
-
 def scipy_lbfgs(unit: float, options: Any) -> Callable[[Prepared], Fit]:
     """L-BFGS-B from scipy on the bare parameters."""
     from scipy.optimize import minimize
@@ -147,7 +114,7 @@ def scipy_lbfgs(unit: float, options: Any) -> Callable[[Prepared], Fit]:
     def fit(prepared: Prepared) -> Fit:
         problem = prepared.sample.problem
         began = perf_counter()
-        objective = _Objective(problem, unit)
+        objective = Objective(problem, unit)
         found = minimize(
             objective.value_and_gradient,
             prepared.start,
@@ -169,7 +136,7 @@ def scipy_least_squares(prepared: Prepared) -> Fit:
     # It wants its start strictly inside.
     inside = 1e-9 * (problem.upper - problem.lower)
     began = perf_counter()
-    objective = _Objective(problem, 1e-4)
+    objective = Objective(problem, 1e-4)
     found = least_squares(
         objective.residual,
         np.clip(prepared.start, problem.lower + inside, problem.upper - inside),
@@ -180,33 +147,11 @@ def scipy_least_squares(prepared: Prepared) -> Fit:
     return Fit(np.asarray(found.x, np.float64), perf_counter() - began, objective.count)
 
 
-def cma_es(prepared: Prepared) -> Fit:
-    """CMA-ES (Hansen & Ostermeier 2001), population 14, in units of the paper's box."""
-    import cma
-
-    problem = prepared.sample.problem
-    unit = paper_box.UPPER - paper_box.LOWER
+def cma_from_start(prepared: Prepared) -> Fit:
+    """CMA-ES around the start."""
     began = perf_counter()
-    objective = _Objective(problem, 1e-4)
-    strategy = cma.CMAEvolutionStrategy(
-        (prepared.start - paper_box.LOWER) / unit,
-        0.05,
-        {
-            "popsize": POPULATION,
-            "bounds": [
-                ((problem.lower - paper_box.LOWER) / unit).tolist(),
-                ((problem.upper - paper_box.LOWER) / unit).tolist(),
-            ],
-            "seed": CMA_SEED,
-            "maxfevals": 20_000,
-            "tolfun": 1e-6,
-            "tolx": 1e-9,
-            "verbose": -9,
-        },
-    )
-    strategy.optimize(lambda x: objective.value(np.clip(paper_box.LOWER + unit * x, problem.lower, problem.upper)))
-    params = np.clip(paper_box.LOWER + unit * np.asarray(strategy.result.xbest), problem.lower, problem.upper)
-    return Fit(params, perf_counter() - began, objective.count)
+    found = cma_es(prepared.sample.problem, prepared.start, 0.05, CMA_SEED)
+    return Fit(found.params, perf_counter() - began, found.evaluations)
 
 
 def quantlib(error: str, nodes: int | None) -> Callable[[Prepared], Fit]:
@@ -332,7 +277,7 @@ def _peers() -> Iterator[tuple[str, list[tuple[str, Callable[[], Callable[[Prepa
             ("scipy least_squares (TRF), defaults", lambda: scipy_least_squares),
         ],
     )
-    yield "cma", [(f"CMA-ES, population {POPULATION}", lambda: cma_es)]
+    yield "cma", [(f"CMA-ES, population {POPULATION}", lambda: cma_from_start)]
     yield "stochvolmodels", [("StochVolModels SLSQP, Feller enforced", stochvolmodels)]
 
 
@@ -456,17 +401,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--networks", type=Path, default=ROOT / "networks")
     parser.add_argument("--out", type=Path, default=RESULTS / "peers.md")
     given = parser.parse_args(arguments)
-    network: Network | None = None
+    release: Release | None = None
     with contextlib.suppress(ArtefactError):
-        network = released(given.networks, HESTON.name)
-    start = f"the released network {network.version}" if network else "read off the surface (no released network found)"
+        release = released(given.networks, HESTON.name)
+    start = f"the released network {release.version}" if release else "read off the surface (no released network found)"
     chosen, absent = methods()
     sections = []
     for kind, samples in (
         ("Clean panels", clean_panels(given.panels, CLEAN_SEED)),
         ("Noisy panels", noisy_panels(given.panels, NOISY_SEED)),
     ):
-        sections += compare(kind, prepare(samples, network), given.subset, chosen)
+        sections += compare(kind, prepare(samples, release), given.subset, chosen)
     lines = [
         "# Calibration against other programs",
         "",

@@ -14,24 +14,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.exact_panels import grid_quotes, model_vols, vols_and_gradient
+from benchmarks.exact_panels import grid_quotes, model_vols
 from benchmarks.machine import RESULTS, describe_machine, write_report
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import Vector
 from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate
 from calibrant.models import HESTON
-from calibrant.network import Network, released
+from calibrant.network import Network
 from calibrant.panel import OptionPanel
+from calibrant.release import released
 from training.domain import DOMAINS
+from training.evaluation.noisy import LARGEST_BOUND, Noisy, study
+from training.evaluation.surfaces import nodes_of
 from training.panels import panel_parameters
 
 CLEAN_SEED, NOISY_SEED, NOISE_SEED = 11, 12, 13
 """The training, validation and held-out panels have seeds 1, 2 and 3, the strides' latency 5."""
-NOISE_BP = 0.5
-MASKED = 0.05
 VOL_TARGET_BP = 0.01
 PARAMETER_TARGET = 1e-4
-LARGEST_BOUND = 0.3
-"""Of the parameter: where the Cramer-Rao bound is wider, least squares is no longer linear over it."""
 
 
 class Recovered(NamedTuple):
@@ -59,20 +58,6 @@ class Recovered(NamedTuple):
         if not self.parameter_error <= PARAMETER_TARGET:
             reasons.append(f"parameters {self.parameter_error:.1e} off")
         return ", ".join(reasons) or None
-
-
-class Noisy(NamedTuple):
-    """Errors of noisy panels, (n_panels, n_params)."""
-
-    z: Matrix
-    """Error over the standard error reported, NaN where there is none."""
-    ratio: Matrix
-    """Error over the Cramer-Rao bound."""
-    loose: Matrix
-    """Cramer-Rao bound over the parameter."""
-    at_bounds: Vector
-    """(n_panels,) parameters that ended on a bound."""
-    unconverged: int
 
 
 def propose(network: Network, panel_vols: Vector) -> tuple[list[Start], CalibrationOptions]:
@@ -104,31 +89,6 @@ def recover(network: Network, number: int, truth: Vector, repeats: int) -> Recov
         first_ms=times[0],
         best_ms=min(times),
     )
-
-
-def estimate(network: Network, truths: Matrix) -> Noisy:
-    """Calibrate noisy, masked panels of these parameters."""
-    generator = np.random.default_rng(NOISE_SEED)
-    expiry, log_moneyness = grid_quotes(DOMAINS["paper"])
-    shape = truths.shape
-    z, ratio, loose = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
-    at_bounds, unconverged = np.zeros(len(truths)), 0
-    for i, truth in enumerate(truths):
-        exact = vols_and_gradient(HESTON, log_moneyness, expiry, truth)
-        noisy = exact.vol + 1e-4 * NOISE_BP * generator.standard_normal(expiry.size)
-        noisy[generator.random(expiry.size) < MASKED] = np.nan
-        panel = OptionPanel.from_quotes(expiry=expiry, log_moneyness=log_moneyness, iv=noisy)
-        starts, options = propose(network, noisy)
-        calibration = calibrate(panel, HESTON, starts, options)
-        by_params = exact.by_params[:, calibration.panel.index]
-        bound = 1e-4 * NOISE_BP * np.sqrt(np.diag(np.linalg.inv(by_params @ by_params.T)))
-        error = calibration.parameters - truth
-        z[i], ratio[i], loose[i] = error / calibration.standard_errors, error / bound, bound / np.abs(truth)
-        at_bounds[i] = len(calibration.at_bounds)
-        unconverged += calibration.status != "converged"
-        if (i + 1) % 500 == 0:
-            print(f"noisy {i + 1}/{len(truths)}", flush=True)
-    return Noisy(z, ratio, loose, at_bounds, unconverged)
 
 
 def clean_section(panels: list[Recovered]) -> list[str]:
@@ -187,22 +147,20 @@ def quantiles(values: Vector) -> str:
 
 def noisy_section(noisy: Noisy) -> list[str]:
     """Coverage and efficiency per parameter, over the panels where both are defined and over the others apart."""
-    on_bound = noisy.at_bounds > 0
-    loose = ~on_bound & (noisy.loose.max(axis=1) > LARGEST_BOUND)
-    without = ~on_bound & ~loose & ~np.isfinite(noisy.z).all(axis=1)
-    judged = ~(on_bound | loose | without)
+    without = noisy.judged & ~np.isfinite(noisy.z).all(axis=1)
+    judged, loose = noisy.judged & ~without, noisy.loose
     lines = [
         "## Noisy panels",
         "",
-        f"{on_bound.size} panels, seed {NOISY_SEED}, noise seed {NOISE_SEED}: Gaussian noise of {NOISE_BP} bp on every "
-        f"mid, {100 * MASKED:g} % of the quotes missing at random, equal weights. Coverage: share of panels whose "
-        "truth lies within two standard errors reported (Student's t with some 70 degrees of freedom: 95.1 %). "
-        "Efficiency: root mean square of error over the Cramer-Rao bound of that panel's quotes, derivatives from the "
-        "accurate pricer at the truth.",
+        f"{judged.size} panels, seed {NOISY_SEED}, noise seed {NOISE_SEED}, quoted as in `training.evaluation.noisy`: "
+        "Gaussian noise of 0.5 bp on every mid, 5 % of the quotes missing at random, equal weights. Coverage: share of "
+        "panels whose truth lies within two standard errors reported (Student's t with some 70 degrees of freedom: "
+        "95.1 %). Efficiency: root mean square of error over the Cramer-Rao bound of that panel's quotes, derivatives "
+        "from the accurate pricer at the truth.",
         "",
-        f"Judged: {judged.sum()}. Counted apart: {on_bound.sum()} ended on a bound, {loose.sum()} have a Cramer-Rao "
-        f"bound above {100 * LARGEST_BOUND:g} % of a parameter, {without.sum()} have no standard error for another "
-        f"reason. Not converged: {noisy.unconverged}.",
+        f"Judged: {judged.sum()}. Counted apart: {noisy.on_bound.sum()} ended on a bound, {loose.sum()} have a "
+        f"Cramer-Rao bound above {100 * LARGEST_BOUND:g} % of a parameter, {without.sum()} have no standard error for "
+        f"another reason. Not converged: {(~noisy.converged).sum()}.",
         "",
         "| parameter | coverage, % (93 to 97) | efficiency (0.95 to 1.05) | mean of error / bound "
         "| coverage of those with a wide bound, % |",
@@ -210,9 +168,9 @@ def noisy_section(noisy: Noisy) -> list[str]:
     ]
     for i, name in enumerate(HESTON.parameters):
         covered = 100.0 * np.mean(np.abs(noisy.z[judged, i]) <= 2.0)
-        efficiency = np.sqrt(np.mean(noisy.ratio[judged, i] ** 2))
+        efficiency = np.sqrt(np.mean(noisy.after[judged, i] ** 2))
         wide = f"{100.0 * np.mean(np.abs(noisy.z[loose, i]) <= 2.0):.1f}" if loose.any() else "none"
-        lines.append(f"| {name} | {covered:.2f} | {efficiency:.3f} | {noisy.ratio[judged, i].mean():+.3f} | {wide} |")
+        lines.append(f"| {name} | {covered:.2f} | {efficiency:.3f} | {noisy.after[judged, i].mean():+.3f} | {wide} |")
     return [*lines, ""]
 
 
@@ -224,8 +182,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each noiseless panel")
     parser.add_argument("--out", type=Path, default=RESULTS / "recovery.md")
     given = parser.parse_args()
-    network = released(given.networks, "heston")
-    domain = DOMAINS["paper"]
+    # The narrowest network is that of the paper's box.
+    network = released(given.networks, "heston").networks[0]
+    domain = DOMAINS[network.manifest.domain]
     recover(network, 0, panel_parameters(domain, CLEAN_SEED, 0, 1)[0], 1)  # compiles
     began = perf_counter()
     panels = []
@@ -233,7 +192,8 @@ def main() -> None:
         panels.append(recover(network, i, truth, given.repeats))
         if (i + 1) % 500 == 0:
             print(f"noiseless {i + 1}/{given.clean}, {sum(p.failure is not None for p in panels)} failed", flush=True)
-    noisy = estimate(network, panel_parameters(domain, NOISY_SEED, 0, given.noisy))
+    truths = panel_parameters(domain, NOISY_SEED, 0, given.noisy)
+    noisy = study(network, nodes_of(domain, truths), truths, NOISE_SEED, lambda line: print(line, flush=True))
     lines = [
         "# Recovery of known parameters",
         "",

@@ -519,25 +519,34 @@ def test_a_stream_that_breaks_delivers_each_panel_once(service: Service, quotes:
         assert item.outcome.id == str(item.index)
 
 
-def test_a_connection_is_kept_from_one_request_to_the_next(service: Service) -> None:
-    async def ports() -> int:
-        connected = 0
+class Traced(httpx.AsyncHTTPTransport):
+    """Counts the connections made."""
 
+    connected = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         async def count(event: str, _: dict[str, Any]) -> None:
-            nonlocal connected
-            connected += event == "connection.connect_tcp.complete"
+            self.connected += event == "connection.connect_tcp.complete"
 
-        async with AsyncClient(service.url) as client:
+        request.extensions["trace"] = count
+        return await super().handle_async_request(request)
 
-            async def trace(request: httpx.Request) -> None:
-                request.extensions["trace"] = count
 
-            client._http.event_hooks = {"request": [trace]}
+def test_a_connection_is_kept_from_one_request_to_the_next(service: Service) -> None:
+    async def connected() -> int:
+        transport = Traced()
+        async with AsyncClient(service.url, transport=transport) as client:
             for _ in range(5):
                 assert await client.ready()
-        return connected
+        return transport.connected
 
-    assert service.application.run(ports()) == 1
+    assert service.application.run(connected()) == 1
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "ftp://localhost", "http://", "http://x:port"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="`base_url` must"):
+        Client(address)
 
 
 def test_an_asynchronous_call_can_be_cancelled(quotes: dict[str, Vector]) -> None:

@@ -89,8 +89,9 @@ def test_another_provider_is_refused_not_replaced_by_the_cpu(artefact: Path) -> 
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the provider that the test needs to be absent")
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ArtefactError, match="CUDA"):
-        Network.load(artefact, provider="CUDAExecutionProvider")
+    for provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
+        with pytest.raises(ArtefactError, match=rf"on {provider}: this installation offers .*calibrant\[gpu\]"):
+            Network.load(artefact, provider=provider)
 
 
 def test_missing_quotes_and_any_batch_give_finite_parameters_inside_the_output_bounds() -> None:

@@ -61,7 +61,7 @@ def test_the_newest_release_holds_a_network_for_each_domain(release: Release) ->
 def test_a_panel_on_the_nodes_of_a_network_is_that_network_s(release: Release) -> None:
     proposals = release.propose(on_paper_grid())
     assert proposals[0].network is paper(release)
-    assert proposals[0].mask.all()
+    assert proposals[0].covered
 
 
 def test_any_other_panel_is_the_widest_network_s(release: Release) -> None:

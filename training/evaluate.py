@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.machine import RESULTS, ROOT, describe_machine, write_report
 from calibrant.arrays import Matrix, Vector
 from calibrant.network import Network
+from calibrant.release import Release
 from training.domain import PAPER
 from training.evaluation.accuracy import Accuracy, HeldOut, accuracy, rmse_bp, vol_errors
 from training.evaluation.answers import Candidate, of_artefact, of_run
@@ -97,7 +98,7 @@ def evaluate(
 ) -> tuple[Evaluation, Scatter]:
     """Everything about one network."""
     began = perf_counter()
-    network, domain = candidate
+    network, domain, release = candidate
     truth = panel_parameters(domain, options.seed, 0, options.count)
     held_out = HeldOut.of(domain, truth)
     nodes = held_out.nodes
@@ -128,17 +129,17 @@ def evaluate(
         typical=Typical(truth[middle].tolist(), answers[first][middle].tolist(), float(rmse[middle])),
         refined=clean,
         noisy=noisy,
-        latency=_latency(network, options) if isinstance(network, Network) else None,
+        latency=_latency(network, release, options) if isinstance(network, Network) and release is not None else None,
         seconds=perf_counter() - began,
     )
     say(f"{network.version}: done, {evaluation.seconds:.0f} s")
     return evaluation, Scatter(truth, answers[first], np.nanmean(nodes.iv, axis=(1, 2)))
 
 
-def _latency(network: Network, options: EvaluationOptions) -> Latency:
+def _latency(network: Network, release: Release, options: EvaluationOptions) -> Latency:
     """On noisy panels of the paper's grid, whatever the network's domain: they are what the paper times."""
     truth = panel_parameters(PAPER, options.noisy_seed, 0, options.passes)
-    return latency(time_panels(network, quoted_panels(nodes_of(PAPER, truth), options.noise_seed)))
+    return latency(time_panels(network, release, quoted_panels(nodes_of(PAPER, truth), options.noise_seed)))
 
 
 def json_of(evaluations: Sequence[Evaluation], command: str, options: EvaluationOptions) -> str:

@@ -200,7 +200,8 @@ def convergence(ablations: Mapping[str, Any]) -> Figure:
         _corridor(axes, variants[name]["history"]["mean_bp"], colour, dash, 2.2)
     active, idle = "price, lambda 1000", "price, lambda 0"
     for name, colour, dash in ((active, GREEN, "-"), (idle, GREY, "--")):
-        _corridor(right, variants[name]["history"]["penalty"], colour, dash, 1.4)
+        penalty = np.mean(variants[name]["history"]["penalty"], axis=0)
+        right.plot(np.arange(1, penalty.size + 1), penalty, color=colour, ls=dash, lw=1.4)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -226,7 +227,7 @@ def convergence(ablations: Mapping[str, Any]) -> Figure:
         ncols=3,
     )
     axes.set_title(
-        f"{ablations['panels']:,} training panels, {len(ablations['seeds'])} seeds: mean and one standard deviation"
+        f"{ablations['panels']:,} training panels, {len(ablations['seeds'])} seeds: means, and one standard deviation"
     )
     return figure
 

@@ -3,6 +3,7 @@
 What the service does for a request and the command line for a file.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
@@ -54,13 +55,15 @@ def assess(
     release: Release | None,
     options: CalibrationOptions | None = None,
     given: Vector | None = None,
+    proposals: list[Proposal] | None = None,
 ) -> Assessment:
     """Calibrate a panel and check it for arbitrage.
 
-    release  its networks propose the start; None leaves that to the starts read off the surface
-    given    parameters to start from as well
-    raises   InvalidInput if the panel or an option allows no calibration; NetworkTooLate; ArithmeticError if the
-             result holds a number that is not finite
+    release    its networks propose the start; None leaves that to the starts read off the surface
+    given      parameters to start from as well
+    proposals  what the release says to the panel, if it was asked before
+    raises     InvalidInput if the panel or an option allows no calibration; NetworkTooLate; ArithmeticError if the
+               result holds a number that is not finite
     """
     options = options or CalibrationOptions()
     if panel.n_quotes < 2:
@@ -69,17 +72,12 @@ def assess(
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
     began = perf_counter()
-    proposals: list[Proposal] = []
-    if release is not None:
+    if release is not None and proposals is None:
         _require_time(options)
         proposals = release.propose(panel)
         _require_time(options)
-        options = replace(
-            options,
-            trusted=any(proposal.in_domain(proposal.params) for proposal in proposals),
-            domain=proposals[-1].network.misfit_domain,
-        )
-    starts = [Start("network", proposal.params) for proposal in proposals]
+    proposals = proposals or []
+    starts, options = starting_from(proposals, options)
     if given is not None:
         starts.append(Start("given", given))
     proposed = perf_counter()
@@ -101,6 +99,18 @@ def assess(
         model_version=None if release is None else release.version,
         seconds=StageSeconds(proposed - began, refined - proposed, checked - refined),
     )
+
+
+def starting_from(
+    proposals: Sequence[Proposal], options: CalibrationOptions | None = None
+) -> tuple[list[Start], CalibrationOptions]:
+    """The starts that the networks propose, and the options with what is known of how far to trust them."""
+    options = options or CalibrationOptions()
+    if not proposals:
+        return [], options
+    trusted = any(proposal.trusted for proposal in proposals)
+    starts = [Start("network", proposal.params) for proposal in proposals]
+    return starts, replace(options, trusted=trusted, domain=proposals[-1].network.misfit_domain)
 
 
 def _require_time(options: CalibrationOptions) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import BoolVector, Vector
+from .arrays import Vector
 from .grid import project
 from .models.model import Model
 from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
@@ -28,12 +28,16 @@ class Proposal(NamedTuple):
 
     network: Network
     params: Vector
-    mask: BoolVector
-    """(n_expiries, n_strikes), the nodes that the panel's quotes could fill."""
+    covered: bool
+    """The panel's quotes fill as much of the network's grid as its training panels do."""
 
     def in_domain(self, params: Vector) -> bool:
         """Whether parameters, the proposal's or the final ones, and the panel are of the network's domain."""
-        return self.network.in_domain(params, self.mask)
+        return self.covered and self.network.in_domain(params)
+
+    @property
+    def trusted(self) -> bool:
+        return self.in_domain(self.params)
 
 
 class Release:
@@ -51,22 +55,23 @@ class Release:
         self.provider = self.networks[0].provider
 
     @classmethod
-    def load(cls, folder: Path | str, provider: str = CPU_PROVIDER) -> "Release":
+    def load(cls, folder: Path | str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Release":
         """Load and verify `networks/<model>/<version>`: a network for each domain, or, as the first release was, one.
 
+        provider, precision  as `Network.load`
         raises  as `Network.load`; ArtefactError if a network named in release.json is missing or another one
         """
         folder = Path(folder)
         contents = folder / CONTENTS
         if not contents.exists():
-            return cls([Network.load(folder, provider)])
+            return cls([Network.load(folder, provider, precision)])
         try:
             digests: dict[str, str] = dict(json.loads(contents.read_text())["networks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"{contents} cannot be read: {type(error).__name__} {error}") from error
         networks = []
         for domain, sha256 in digests.items():
-            network = Network.load(folder / domain, provider)
+            network = Network.load(folder / domain, provider, precision)
             if network.manifest.sha256 != sha256:
                 raise ArtefactError(f"{folder / domain} is not the network that {contents} names.")
             networks.append(network)
@@ -81,20 +86,27 @@ class Release:
 
     def propose(self, panel: OptionPanel) -> list[Proposal]:
         """Starts for a panel, that of the narrowest fitting domain first."""
-        proposals: list[Proposal] = []
+        return self.propose_all([panel])[0]
+
+    def propose_all(self, panels: Sequence[OptionPanel]) -> list[list[Proposal]]:
+        """`propose` for each panel with each network asked once: one panel costs it six times what one of 16 does."""
+        proposals: list[list[Proposal]] = [[] for _ in panels]
+        waiting = list(range(len(panels)))
         for network in self.networks:
-            projection = project(panel, network.grid)
             last = network is self.networks[-1]
-            if not (projection.on_grid or last):
+            projections = [(i, project(panels[i], network.grid)) for i in waiting]
+            asked = [(i, projection) for i, projection in projections if last or projection.on_grid]
+            if not asked:
                 continue
-            params = network.parameters(projection.iv[np.newaxis])[0]
-            proposals.append(Proposal(network, params, projection.mask))
-            if proposals[-1].in_domain(params):
-                break
+            answers = network.parameters(np.stack([projection.iv for _, projection in asked]))
+            for (i, projection), params in zip(asked, answers, strict=True):
+                filled = np.count_nonzero(projection.mask) / projection.mask.size
+                proposals[i].append(Proposal(network, params, filled >= network.manifest.least_coverage))
+            waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 
 
-def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER) -> Release:
+def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> Release:
     """The highest released version of a model under `folder/<name>/<version>`.
 
     raises  ArtefactError if there is none; as `Release.load`
@@ -107,7 +119,7 @@ def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER) -> Rel
     ]
     if not versions:
         raise ArtefactError(f"{root} holds no released network: `python -m model_export.release` writes one.")
-    return Release.load(root / str(max(versions)), provider)
+    return Release.load(root / str(max(versions)), provider, precision)
 
 
 def require_release_of(model: Model, release: Release) -> Release:

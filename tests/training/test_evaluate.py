@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
-from calibrant.network import Network  # noqa: E402
+from calibrant.network import ArtefactError, Network  # noqa: E402
 from tests.shared import ROOT  # noqa: E402
 from training.domain import MARKET, PAPER  # noqa: E402
 from training.evaluate import EvaluationOptions, evaluate, json_of  # noqa: E402
@@ -113,5 +113,5 @@ def test_a_run_s_network_knows_its_domain(run: Path) -> None:
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="manifest"):
+    with pytest.raises(ArtefactError, match="manifest"):
         of_artefact(tmp_path)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibrant.arrays import BoolVector, Matrix, Vector
-from calibrant.network import MANIFEST, Network
+from calibrant.release import Release
 from training.domain import DOMAINS, Domain
 from training.train import load_network
 
@@ -29,6 +29,8 @@ class Candidate(NamedTuple):
 
     network: Answerer
     domain: Domain
+    release: Release | None = None
+    """What it is served with, if it is released."""
 
 
 class RunNetwork:
@@ -60,11 +62,6 @@ def of_run(run: Path) -> Candidate:
 
 
 def of_artefact(folder: Path) -> list[Candidate]:
-    """Every network released in a folder or below it, the paper's domain first: a version may hold one for each."""
-    found = []
-    for manifest in sorted(folder.rglob(MANIFEST)):
-        network = Network.load(manifest.parent)
-        found.append(Candidate(network, DOMAINS[network.manifest.domain]))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no {MANIFEST}")
-    return sorted(found, key=lambda candidate: candidate.domain.standardised)
+    """The networks of `networks/<model>/<version>`, the paper's domain first."""
+    release = Release.load(folder)
+    return [Candidate(network, DOMAINS[network.manifest.domain], release) for network in release.networks]

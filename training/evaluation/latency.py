@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
+from calibrant.calibrate import calibrate
 from calibrant.grid import project
+from calibrant.models import HESTON
 from calibrant.network import Network
 from calibrant.panel import OptionPanel
-
-from .refinement import refined
+from calibrant.pipeline import starting_from
+from calibrant.release import Release
 
 _WARM_UP = 20
 
@@ -23,7 +25,7 @@ class Latency(NamedTuple):
     """ONNX Runtime, one thread, a panel already on the grid: what the paper times."""
     network_p95_us: float
     refined_median_us: float
-    """Projection onto the grid, network and refinement, standard errors included."""
+    """The whole release: projection, the network that answers, refinement, standard errors included."""
     refined_p95_us: float
 
 
@@ -34,23 +36,30 @@ class Times(NamedTuple):
     refined: Vector
 
 
-def time_panels(network: Network, panels: list[OptionPanel]) -> Times:
-    """Each panel once, after a warm-up on the first ones."""
+def time_panels(network: Network, release: Release, panels: list[OptionPanel]) -> Times:
+    """Each panel once, after a warm-up on the first ones.
+
+    network  asked alone
+    release  asked and refined as the service does
+    """
     for panel in panels[:_WARM_UP]:
-        _time_one(network, panel)
-    times = np.array([_time_one(network, panel) for panel in panels])
+        _time_one(network, release, panel)
+    times = np.array([_time_one(network, release, panel) for panel in panels])
     return Times(times[:, 0], times[:, 1])
 
 
-def _time_one(network: Network, panel: OptionPanel) -> tuple[float, float]:
+def refined_params(release: Release, panel: OptionPanel) -> Vector:
+    """The parameters that the service would answer with."""
+    return calibrate(panel, HESTON, *starting_from(release.propose(panel))).parameters
+
+
+def _time_one(network: Network, release: Release, panel: OptionPanel) -> tuple[float, float]:
     iv = project(panel, network.grid).iv
     began = perf_counter()
     network.parameters(iv[np.newaxis])
     alone = perf_counter() - began
     began = perf_counter()
-    iv = project(panel, network.grid).iv
-    start = network.parameters(iv[np.newaxis])[0]
-    refined(panel, iv, start, network)
+    refined_params(release, panel)
     return alone, perf_counter() - began
 
 

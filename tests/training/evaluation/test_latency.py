@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from calibrant.release import Release
 from training.domain import PAPER
 from training.evaluation.inputs import quoted_panels
 from training.evaluation.latency import Times, latency, time_panels
@@ -26,6 +27,7 @@ def test_medians_and_percentiles_are_in_microseconds() -> None:
 
 def test_every_panel_is_timed_once() -> None:
     panels = quoted_panels(nodes_of(PAPER, panel_parameters(PAPER, 121, 0, 7)), 122)
-    found = time_panels(first_release(), panels)
+    network = first_release()
+    found = time_panels(network, Release([network]), panels)
     assert found.network.shape == found.refined.shape == (7,)
     assert (found.network > 0.0).all()

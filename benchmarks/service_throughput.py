@@ -1,0 +1,152 @@
+"""Panels a second: in process, and through the batch endpoint."""
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from calibrant.calibrate import calibrate
+from calibrant.models import HESTON
+from calibrant.pipeline import starting_from
+from calibrant.release import released
+from service.batch import GROUP_PANELS
+from service.crew import Crew
+
+from . import serving
+from .machine import table
+from .quoted_panels import quoted_panels
+from .sections import Measured
+from .sessions import N_PANELS, apart
+
+
+class Speed(NamedTuple):
+    per_s: float
+    per_cpu_s: float
+    """By the processor time of the process: what it would be if nothing else ran."""
+
+
+def _refined(cores: tuple[int, ...], seconds: float, networks: Path, noise_bp: float) -> Speed:
+    """Network + refinement in a process of its own: panels in groups, as a batch makes them."""
+    os.sched_setaffinity(0, cores)
+    release = released(networks, HESTON.name)
+    panels = quoted_panels(N_PANELS * 4, noise_bp).panels()
+    groups = [panels[i : i + GROUP_PANELS] for i in range(0, len(panels), GROUP_PANELS)]
+    crew = Crew(len(cores))
+
+    def refine(group: Sequence[Any]) -> int:
+        proposals = release.propose_all(group)
+
+        def one(i: int) -> bool:
+            return calibrate(group[i], HESTON, *starting_from(proposals[i])).status == "converged"
+
+        return sum(crew.share(one, len(group)))
+
+    for group in groups[:2]:
+        refine(group)
+    began, began_cpu, done, converged, i = perf_counter(), process_time(), 0, 0, 0
+    while perf_counter() < began + seconds:
+        group = groups[i % len(groups)]
+        converged += refine(group)
+        done += len(group)
+        i += 1
+    speed = Speed(done / (perf_counter() - began), done / (process_time() - began_cpu))
+    crew.stop()
+    if converged < 0.9 * done:
+        raise RuntimeError(f"Only {converged} of {done} panels converged.")
+    return speed
+
+
+def throughput(given: argparse.Namespace) -> Measured:
+    """The best of three runs each, one and two cores in turn, so that both see the same machine."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))[:2]
+    quoted_panels(N_PANELS * 4, given.noise_bp)
+    rates: dict[int, list[Speed]] = {n: [] for n in range(1, len(cores) + 1)}
+    context = multiprocessing.get_context("spawn")
+    for _ in range(3):
+        for n, found in rates.items():
+            with context.Pool(1) as pool:
+                asked = cores[:n], given.seconds / 3.0, given.networks, given.noise_bp
+                found.append(pool.apply(_refined, asked))
+            print(f"{n} core(s): {found[-1]}", flush=True)
+    runs = {str(n): [speed._asdict() for speed in speeds] for n, speeds in rates.items()}
+    data = {"seconds": given.seconds, "noise_bp": given.noise_bp, "runs": runs}
+    return Measured(data, f"cores {', '.join(map(str, cores))} used")
+
+
+def throughput_lines(data: dict[str, Any]) -> list[str]:
+    best = {n: max(speed["per_s"] for speed in speeds) for n, speeds in data["runs"].items()}
+    rows = [
+        [
+            n,
+            f"{best[n]:.0f}",
+            ", ".join(f"{speed['per_s']:.0f}" for speed in speeds),
+            f"{best[n] / best['1']:.2f}",
+            f"{max(speed['per_cpu_s'] for speed in speeds):.0f}",
+        ]
+        for n, speeds in data["runs"].items()
+    ]
+    return [
+        "## Throughput in process",
+        f"Network + refinement of panels of 80 quotes, {data['noise_bp']:g} bp of noise, in groups of {GROUP_PANELS} "
+        "for the network and one thread a core for the refinement. Panels a second, three runs. Wanted: 2,000 on one "
+        "core, 1.8 times that on two.",
+        "",
+        *table(["cores", "best", "runs", "times one core", "a second of processor time"], rows),
+    ]
+
+
+def batch(given: argparse.Namespace) -> Measured:
+    cores = apart()
+    quoted = quoted_panels(N_PANELS, given.noise_bp)
+    document = {"panels": [quoted.request(i) for i in range(given.panels)]}
+    bodies = {
+        "application/json": json.dumps(document).encode(),
+        "application/msgpack": msgspec.msgpack.encode(document),
+    }
+    runs: dict[str, list[float]] = {media_type: [] for media_type in bodies}
+    with serving.service(cores.server, networks=given.networks) as server, serving.pinned(cores.client):
+        server.wait_until_answering()
+        for media_type, body in bodies.items():
+            end = perf_counter() + given.seconds
+            while perf_counter() < end or len(runs[media_type]) < 2:
+                began = perf_counter()
+                headers = {"content_type": media_type, "accept": media_type}
+                status, answer = server.ask("POST", "/v1/calibrate/batch", body, **headers)
+                seconds = perf_counter() - began
+                require_converged(status, answer, media_type, given.panels)
+                runs[media_type].append(given.panels / seconds)
+                print(f"{media_type}: {runs[media_type][-1]:.0f} panels/s", flush=True)
+    data = {"panels": given.panels, "noise_bp": given.noise_bp, "per_s": runs}
+    return Measured(data, cores.use)
+
+
+def require_converged(status: int, answer: bytes, media_type: str, n: int) -> None:
+    decode = json.loads if media_type == "application/json" else msgspec.msgpack.decode
+    document = decode(answer)
+    if status != 200:
+        raise RuntimeError(f"HTTP {status}: {document}")
+    statuses = [result.get("status") for result in document["results"]]
+    if len(statuses) != n or statuses.count("converged") < 0.9 * n:
+        raise RuntimeError(f"Of {n} panels {statuses.count('converged')} converged.")
+
+
+def batch_lines(data: dict[str, Any]) -> list[str]:
+    rows = [
+        [media_type, f"{max(rates):.0f}", f"{np.median(rates):.0f}", f"{min(rates):.0f}", str(len(rates))]
+        for media_type, rates in data["per_s"].items()
+    ]
+    return [
+        "## Batch endpoint",
+        f"`/v1/calibrate/batch` with {data['panels']} panels of 80 quotes, {data['noise_bp']:g} bp of noise, refined, "
+        "both diagnostics, one request after the other. Panels a second, first byte sent to last received. "
+        "Wanted: 1,000 on one core.",
+        "",
+        *table(["format", "best", "median", "worst", "batches"], rows),
+    ]

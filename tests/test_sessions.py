@@ -1,0 +1,117 @@
+"""Sessions of fixed shapes, on the processor: what a GPU's batches are made of."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
+
+from calibrant.sessions import (
+    BATCH_SIZES,
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ArtefactError,
+    FixedShapes,
+    HostStep,
+    Panels,
+    open_session,
+    require_all_on,
+)
+
+MODEL = (Path(__file__).parents[1] / "networks" / "heston" / "2" / "market" / "model.onnx").read_bytes()
+PANEL = (12, 12)
+
+
+def fixed_shapes(session: Any, sizes: tuple[int, ...] = BATCH_SIZES) -> FixedShapes:
+    return FixedShapes({size: HostStep(session, size, PANEL, 5) for size in sizes}, CPU_PROVIDER, 0.0)
+
+
+@pytest.fixture(scope="module")
+def session() -> Any:
+    return open_session(MODEL)
+
+
+@pytest.fixture(scope="module")
+def fixed(session: Any) -> FixedShapes:
+    return fixed_shapes(session)
+
+
+@pytest.fixture(scope="module")
+def panels() -> Panels:
+    generator = np.random.default_rng(7)
+    iv = generator.uniform(0.05, 0.9, (200, *PANEL)).astype(np.float32)
+    iv[generator.random(iv.shape) < 0.3] = np.nan
+    return iv
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 9, 31, 33, 63, 64, 65, 129, 200])
+def test_a_batch_filled_up_answers_bit_for_bit_as_one_of_its_own_size(
+    session: Any, fixed: FixedShapes, panels: Panels, n: int
+) -> None:
+    (expected,) = session.run(None, {"iv": panels[:n]})
+    np.testing.assert_array_equal(fixed.run(panels[:n]), expected)
+
+
+def test_what_a_larger_batch_left_behind_does_not_show_in_the_next(fixed: FixedShapes, panels: Panels) -> None:
+    first = fixed.run(panels[:3]).copy()
+    fixed.run(panels[100:104])
+    np.testing.assert_array_equal(fixed.run(panels[:3]), first)
+
+
+def test_answers_are_the_caller_s_own(fixed: FixedShapes, panels: Panels) -> None:
+    kept = fixed.run(panels[:2])
+    copy = kept.copy()
+    fixed.run(panels[50:52])
+    np.testing.assert_array_equal(kept, copy)
+
+
+def test_no_panels_are_no_answers(fixed: FixedShapes, panels: Panels) -> None:
+    assert fixed.run(panels[:0]).shape == (0, 5)
+
+
+def test_larger_batches_go_in_steps_of_the_largest_size(session: Any, panels: Panels) -> None:
+    small = fixed_shapes(session, (1, 4))
+    np.testing.assert_array_equal(small.run(panels[:11]), fixed_shapes(session).run(panels[:11]))
+
+
+def test_every_size_has_run_before_the_first_request(session: Any) -> None:
+    steps = {size: HostStep(session, size, PANEL, 5) for size in (1, 8)}
+    for step in steps.values():
+        step.outputs[:] = np.nan
+    FixedShapes(steps, CPU_PROVIDER, 0.0)
+    assert all(np.isfinite(step.outputs).all() for step in steps.values())
+
+
+def test_another_thread_than_the_owner_is_refused(fixed: FixedShapes, panels: Panels) -> None:
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            fixed.run(panels[:1])
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1
+    assert "the thread that made it" in str(raised[0])
+
+
+def test_a_session_without_sizes_is_none() -> None:
+    with pytest.raises(ValueError, match="at least one batch size"):
+        FixedShapes({}, CPU_PROVIDER, 0.0)
+
+
+def test_where_the_nodes_went_is_checked_not_which_providers_were_registered() -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    recorded = onnxruntime.InferenceSession(MODEL, options, providers=[CPU_PROVIDER])
+    require_all_on(CPU_PROVIDER, recorded)
+    with pytest.raises(ArtefactError, match=f"on {CPU_PROVIDER}, not {CUDA_PROVIDER}"):
+        require_all_on(CUDA_PROVIDER, recorded)
