@@ -1,35 +1,46 @@
-"""`python -m service`: serve on the address of the settings until told to stop."""
+"""`python -m service`: serve on the address of the settings until told to stop; `--help` lists the settings.
 
-import logging
-import signal
+SIGTERM ends it without losing a request, SIGHUP has it load the released networks anew.
+"""
 
-import uvicorn
+import sys
+import textwrap
 
-from .app import create_app
+from pydantic import ValidationError
+
+from .auth import Keys
 from .settings import Settings
+from .supervisor import supervise
 
 
-def main() -> None:
-    settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    # uvicorn drains, then raises the signal again for whoever was there before it: being told to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,
-    )
+def main(arguments: list[str]) -> int:
+    if arguments:
+        print(described(), file=sys.stdout if arguments == ["--help"] else sys.stderr)
+        return 0 if arguments == ["--help"] else 2
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"CALIBRANT_{name}: {problem['msg']}, but is {problem['input']!r}.", file=sys.stderr)
+        return 2
+    try:
+        Keys.read(settings.api_keys)
+    except ValueError as error:
+        print(f"CALIBRANT_API_KEYS: {error}", file=sys.stderr)
+        return 2
+    return supervise(settings)
+
+
+def described() -> str:
+    """What the service is told by the environment."""
+    lines = [(__doc__ or "").strip(), "", "Environment variables, their defaults and what they say:", ""]
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else field.default
+        lines.append(f"CALIBRANT_{name.upper()} = {default}")
+        lines.extend(textwrap.wrap(field.description or "", 100, initial_indent="    ", subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

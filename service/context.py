@@ -1,19 +1,33 @@
 """What the service knows about one request while it is served."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from starlette.types import Scope
 
+from calibrant.errors import InvalidInput, Problem
+
+DEADLINE_HEADER = b"x-request-deadline-ms"
+RECEIVED = "calibrant.received"
+"""Key of a scope: when the server saw the first byte of the request, on the clock of `time.perf_counter`."""
+HUNG_UP = "calibrant.hung_up"
+"""Key of a scope, there once the client has gone."""
 _KEY = "calibrant.context"
 
 
 @dataclass(slots=True)
 class RequestContext:
     request_id: str
+    headers: dict[bytes, bytes]
+    """Of several of one name the last."""
     received: float = field(default_factory=perf_counter)
     """Clock of `time.perf_counter`: deadlines count from here."""
+    client: str = ""
+    """Name of the key it came with, else the address it came from."""
+    deadline_ms: float | None = None
+    """Of the header `X-Request-Deadline-Ms`."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds spent in each stage, in order."""
     after: list[Callable[[], None]] = field(default_factory=list)
@@ -21,9 +35,9 @@ class RequestContext:
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
 
-    def deadline(self, budget_ms: float | None, header_ms: float | None) -> float | None:
-        """When the answer is due, on the clock of `received`: the smaller budget holds."""
-        budgets = [ms for ms in (budget_ms, header_ms) if ms is not None]
+    def deadline(self, budget_ms: float | None) -> float | None:
+        """When the answer is due, on the clock of `received`: the smaller of the budget and the header's holds."""
+        budgets = [ms for ms in (budget_ms, self.deadline_ms) if ms is not None]
         return self.received + 1e-3 * min(budgets) if budgets else None
 
 
@@ -35,3 +49,16 @@ def context_of(scope: Scope) -> RequestContext:
     context = scope[_KEY]
     assert isinstance(context, RequestContext)
     return context
+
+
+def milliseconds(value: bytes) -> float:
+    """Of the header `X-Request-Deadline-Ms`."""
+    try:
+        ms = float(value)
+    except ValueError:
+        ms = math.nan
+    if not (math.isfinite(ms) and ms > 0.0):
+        # A header has no place in the body for a pointer to name.
+        given = value.decode("latin-1")
+        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {given!r}."))
+    return ms

@@ -1,6 +1,6 @@
 """The core of the service: the released networks and what is done with them. Knows no HTTP and no wire format.
 
-Its methods are called on one thread, `owner.OwnerThread`.
+Its methods are called on the threads of `scheduler`, one call at a time on each.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,11 @@ from calibrant.black import implied_volatility
 from calibrant.calibrate import CalibrationOptions, Refine
 from calibrant.models import MODELS
 from calibrant.models.model import Model
-from calibrant.network import Network, released
+from calibrant.network import CPU_PROVIDER
 from calibrant.panel import OptionPanel
-from calibrant.pipeline import Assessment, NetworkTooLate, assess, require_network_of
+from calibrant.pipeline import Assessment, NetworkTooLate, assess
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
+from calibrant.release import Proposal, Release, released, require_release_of
 
 from .errors import DeadlineExpired, EngineFailed
 
@@ -67,12 +68,13 @@ WARM_UP_SECONDS = 600.0
 """A deadline nobody waits for: with one, refinement goes in slices, and that path too must be warm."""
 
 
-def warm_up_panels(network: Network) -> list[OptionPanel]:
-    """Panels that between them reach everything: the one an artefact carries for its own verification, on the network's
+def warm_up_panels(release: Release) -> list[OptionPanel]:
+    """Panels that between them reach everything: the one an artefact carries for its own verification, on a network's
     grid and trusted; and the same moved off the grid, with spreads, gaps and duplicates, as log-moneyness and as
     strikes, and too noisy to be fitted or free of arbitrage.
     """
-    grid, iv = network.grid, network.manifest.golden_iv[0]
+    # The first network is the one with fixed strikes, if any is.
+    grid, iv = release.networks[0].grid, release.networks[0].manifest.golden_iv[0]
     on_grid = OptionPanel.from_grid(expiry=grid.expiry, log_moneyness=grid.log_moneyness, iv=iv)
     noise = 0.02 * np.where(np.arange(on_grid.n_quotes) % 2 == 0, 1.0, -1.0) * on_grid.mid
     expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3]))
@@ -89,24 +91,27 @@ def warm_up_panels(network: Network) -> list[OptionPanel]:
 class Engine:
     """The networks of the models served, verified and warm."""
 
-    def __init__(self, networks: Mapping[str, Network]) -> None:
-        self.networks = networks
+    def __init__(self, releases: Mapping[str, Release], provider: str = CPU_PROVIDER) -> None:
+        self.releases = releases
+        self.provider = provider
+        """Of ONNX Runtime, as asked for; each release says what it runs on."""
 
     @classmethod
-    def load(cls, folder: Path) -> "Engine":
+    def load(cls, folder: Path, provider: str = CPU_PROVIDER) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
         raises  RuntimeError if a network is missing or not what its manifest says, or the installation is not sound
         """
         _refuse_two_runtimes()
-        engine = cls({name: require_network_of(model, released(folder, name)) for name, model in MODELS.items()})
-        for name in engine.networks:
+        releases = {name: require_release_of(model, released(folder, name, provider)) for name, model in MODELS.items()}
+        engine = cls(releases, provider)
+        for name in engine.releases:
             engine.warm(MODELS[name])
         return engine
 
     def warm(self, model: Model) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
-        panels = warm_up_panels(self.networks[model.name])
+        panels = warm_up_panels(self.releases[model.name])
         for panel in panels:
             for refine in REFINEMENTS:
                 options = CalibrationOptions(refine=refine, deadline=perf_counter() + WARM_UP_SECONDS)
@@ -119,14 +124,15 @@ class Engine:
             )
         )
 
-    def calibrate(self, job: CalibrationJob) -> Assessment:
+    def calibrate(self, job: CalibrationJob, proposals: list[Proposal] | None = None) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.
 
-        raises  DeadlineExpired if the deadline passes before the network has answered,
-                EngineFailed if the result holds a number that is not finite
+        proposals  of the networks, if they were asked before, as in a batch
+        raises     DeadlineExpired if the deadline passes before the network has answered,
+                   EngineFailed if the result holds a number that is not finite
         """
         try:
-            return assess(job.panel, job.model, self.networks[job.model.name], job.options, job.given)
+            return assess(job.panel, job.model, self.releases[job.model.name], job.options, job.given, proposals)
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from calibrant.errors import Problem
-
-from .schema import LIST_TAG, NUMBER_TAG
 
 MAX_PROBLEMS = 20
 """Problems listed in one refusal: a sentence for each of ten thousand bad quotes helps nobody."""
@@ -39,6 +36,10 @@ class InvalidRequest(ServiceError):
         super().__init__(problems[0].detail, problems=problems[:MAX_PROBLEMS])
 
 
+class Malformed(ServiceError):
+    status, code = 400, "invalid_input"
+
+
 class TooLarge(ServiceError):
     status, code = 413, "too_large"
 
@@ -49,6 +50,26 @@ class UnsupportedMediaType(ServiceError):
 
 class DeadlineExpired(ServiceError):
     status, code = 504, "deadline_expired"
+
+
+class DeadlineUnreachable(ServiceError):
+    status, code = 503, "deadline_unreachable"
+
+
+class Overloaded(ServiceError):
+    status, code = 503, "overloaded"
+
+
+class RateLimited(ServiceError):
+    status, code = 429, "rate_limited"
+
+
+class Unauthenticated(ServiceError):
+    status, code = 401, "unauthenticated"
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
 
 
 class NotReady(ServiceError):
@@ -83,56 +104,9 @@ def problem_document(error: ServiceError, request_id: str | None = None) -> dict
     return document
 
 
-def problem_response(error: ServiceError, request_id: str | None = None) -> Response:
-    body = to_json(problem_document(error, request_id))
-    return Response(body, error.status, error.headers, media_type="application/problem+json")
-
-
-def from_validation(error: ValidationError) -> InvalidRequest:
-    """What pydantic found, in the words and with the pointers of the rest of the product."""
-    return InvalidRequest([_problem(details) for details in error.errors(include_url=False)[:MAX_PROBLEMS]])
-
-
-_NEEDED = {
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "list_type": "must be a list",
-    "tuple_type": "must be a pair of numbers",
-    "too_short": "must be a pair of numbers",
-    "too_long": "must be a pair of numbers",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "string_type": "must be a string",
-    "bool_type": "must be true or false",
-}
-
-
-def _problem(error: ErrorDetails) -> Problem:
-    path = tuple(part for part in error["loc"] if part not in (NUMBER_TAG, LIST_TAG))
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "json_invalid":
-        return Problem(path, f"The body is not JSON: {context['error']}.")
-    if not path:
-        return Problem(path, f"The body must be a JSON object, but is {_shown(error['input'])}.")
-    if kind == "missing":
-        return Problem.at(path, "is required, but is absent.")
-    if kind == "extra_forbidden":
-        return Problem.at(path, "is not a field of this request.")
-    if kind == "literal_error":
-        needed = f"must be one of {context['expected']}"
-    elif kind == "greater_than":
-        needed = f"must be > {context['gt']:g}"
-    else:
-        needed = _NEEDED.get(kind) or f"is not valid ({error['msg']})"
-    return Problem.at(path, f"{needed}, but is {_shown(error['input'])}.")
-
-
-def _shown(value: Any) -> str:
-    """A value in a sentence, in JSON's words: whole when short, else its kind."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    text = to_json(value).decode()
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def problem_response(error: ServiceError, request_id: str | None = None, path: str = "") -> Response:
+    document = problem_document(error, request_id)
+    if path == "/v2" or path.startswith("/v2/"):
+        # The clients of the Open Inference Protocol read this field and no other.
+        document["error"] = error.detail
+    return Response(to_json(document), error.status, error.headers, media_type="application/problem+json")

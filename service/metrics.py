@@ -1,98 +1,144 @@
-"""Prometheus metrics, all named `calibrant_*`, in base units.
+"""The metrics, all named `calibrant_*`, in base units.
 
-Few series: a scrape formats every bucket while it holds the interpreter lock. Observed after the response has left.
+Few series, and none whose labels a client can choose. Observed after the response has left.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from .tally import Counter, Family, Gauge, Histogram, Snapshot, exposition, snapshot
 
-from calibrant.pipeline import Assessment
+if TYPE_CHECKING:
+    # The supervisor, which adds up the metrics of its workers, has no use for the library.
+    from calibrant.pipeline import Assessment
 
 # Fine below 5 ms, with an edge exactly at the 2 ms objective: the share within it is read off, not interpolated.
 SECONDS = (
     *(0.00005, 0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0),
 )
+PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
 class Metrics:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
         self.request_seconds = Histogram(
             "calibrant_request_duration_seconds",
-            "From the request's headers to the last byte of its response.",
+            "From the first byte of a request to the last of its response.",
             ["route"],
-            buckets=SECONDS,
-            registry=registry,
+            edges=SECONDS,
         )
         self.stage_seconds = Histogram(
-            "calibrant_stage_duration_seconds",
-            "One stage of a calibration.",
-            ["stage"],
-            buckets=SECONDS,
-            registry=registry,
+            "calibrant_stage_duration_seconds", "One stage of a calibration.", ["stage"], edges=SECONDS
         )
-        self.requests = Counter(
-            "calibrant_requests", "Requests answered, by HTTP status.", ["route", "code"], registry=registry
+        self.requests = Counter("calibrant_requests", "Requests answered, by HTTP status.", ["route", "code"])
+        self.problems = Counter("calibrant_problems", "Requests refused, by problem code.", ["code"])
+        self.shed = Counter(
+            "calibrant_shed", "Requests refused or dropped for want of time or room, by the reason.", ["reason"]
         )
-        self.problems = Counter("calibrant_problems", "Requests refused, by problem code.", ["code"], registry=registry)
-        self.in_flight = Gauge("calibrant_in_flight", "Requests being served.", registry=registry)
+        self.hung_up = Counter("calibrant_client_disconnects", "Requests whose client went before the answer.")
+        self.in_flight = Gauge("calibrant_in_flight", "Requests being served.")
+        self.connections = Gauge("calibrant_connections", "Connections open.")
+        self.connections_closed = Counter(
+            "calibrant_connections_closed", "Connections that the server closed, by the reason.", ["reason"]
+        )
+        self.queue_depth = Gauge("calibrant_queue_depth", "Jobs waiting for a lane, by priority.", ["priority"])
+        self.queue_wait = Gauge(
+            "calibrant_queue_wait_seconds",
+            "Estimated wait of a job handed in now, by priority; of several workers the longest.",
+            ["priority"],
+            across="max",
+        )
+        self.batch_size = Histogram("calibrant_batch_size", "Panels in one batch request.", edges=PANELS)
         self.calibrations = Counter(
             "calibrant_calibrations",
             "Calibrations answered, by status and by the start that led to the answer.",
             ["model", "status", "start"],
-            registry=registry,
         )
         self.iterations = Histogram(
-            "calibrant_refinement_iterations",
-            "Iterations of one refinement.",
-            ["model"],
-            buckets=ITERATIONS,
-            registry=registry,
+            "calibrant_refinement_iterations", "Iterations of one refinement.", ["model"], edges=ITERATIONS
         )
         self.rmse_bp = Histogram(
             "calibrant_fit_rmse_basis_points",
             "Root mean square error of one fit, basis points of volatility.",
             ["model"],
-            buckets=BASIS_POINTS,
-            registry=registry,
+            edges=BASIS_POINTS,
+        )
+        self.fallbacks = Counter(
+            "calibrant_fallback_starts",
+            "Calibrations in which starts read off the surface were refined as well.",
+            ["model"],
         )
         self.arbitrage = Counter(
             "calibrant_arbitrage_violations",
             "Panels with a violation of this kind, in the quotes or on the fitted surface.",
             ["subject", "kind"],
-            registry=registry,
         )
         self.out_of_domain = Counter(
             "calibrant_out_of_domain",
             "Panels whose answer lies outside the network's training domain.",
             ["model"],
-            registry=registry,
         )
-        self.model = Info("calibrant_model", "The network that serves a model.", ["model"], registry=registry)
-        self.ready = Gauge("calibrant_ready", "1 when calibrations are answered.", registry=registry)
+        self.engine_failures = Counter(
+            "calibrant_engine_failures", "Calls of the engine that raised or gave a number that is not finite."
+        )
+        self.audits = Counter(
+            "calibrant_audits", "Answers recalibrated from many starts, by what came of it.", ["model", "outcome"]
+        )
+        self.audit_excess = Histogram(
+            "calibrant_audit_excess_ratio",
+            "Share by which the objective of an audited answer exceeded the best found.",
+            ["model"],
+            edges=SHARES,
+        )
+        self.model = Gauge("calibrant_model_info", "The network that serves a model.", ["model", "version"], "max")
+        self.provider = Gauge(
+            "calibrant_provider_info",
+            "The provider that a network runs on and the one asked for.",
+            ["model", "requested", "actual"],
+            "max",
+        )
+        self.reloads = Counter("calibrant_reloads", "Reloads of the networks, by outcome.", ["outcome"])
+        self.loop_lag = Histogram(
+            "calibrant_event_loop_lag_seconds", "How late the event loop ran a timer.", edges=PAUSES
+        )
+        self.pauses = Histogram(
+            "calibrant_gc_pause_seconds", "One run of the collector, by generation.", ["generation"], edges=PAUSES
+        )
+        self.log_drops = Counter("calibrant_log_lines_lost", "Lines that could not be written to the log.")
+        self.ready = Gauge("calibrant_ready", "1 when calibrations are answered; the number of workers that are.")
+        self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
+        self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
+        for gauge in (self.in_flight, self.connections, self.ready):
+            gauge.set(0.0)
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         for stage, duration in seconds.items():
-            self.stage_seconds.labels(stage).observe(duration)
+            self.stage_seconds.observe(duration, stage)
 
-    def observe_calibration(self, assessment: Assessment) -> None:
+    def observe_calibration(self, assessment: "Assessment") -> None:
         calibration = assessment.calibration
         model = calibration.model.name
-        self.calibrations.labels(model, calibration.status, calibration.start).inc()
-        self.iterations.labels(model).observe(calibration.iterations)
-        self.rmse_bp.labels(model).observe(calibration.rmse_bp)
+        self.calibrations.inc(model, calibration.status, calibration.start)
+        self.iterations.observe(calibration.iterations, model)
+        self.rmse_bp.observe(calibration.rmse_bp, model)
+        if calibration.n_refinements > 1:
+            self.fallbacks.inc(model)
         if assessment.out_of_domain:
-            self.out_of_domain.labels(model).inc()
+            self.out_of_domain.inc(model)
         for subject, verdict in (("quotes", assessment.quotes), ("surface", assessment.surface)):
             for kind in {violation.kind for violation in verdict.violations}:
-                self.arbitrage.labels(subject, kind).inc()
+                self.arbitrage.inc(subject, kind)
 
-    def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+    def snapshot(self) -> Snapshot:
+        return snapshot(self.families)
+
+    def exposition(self, values: Snapshot | None = None) -> bytes:
+        """In Prometheus's text format: these values, else the process's own."""
+        return exposition(self.families, self.snapshot() if values is None else values)

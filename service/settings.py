@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FilePath
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +17,61 @@ class Settings(BaseSettings):
         description="Folder of the released networks, `<model>/<version>`; the highest version of each is served.",
     )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest request body; a larger one gets 413.")
+    max_batch_body_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="Largest body of a batch request; a larger one gets 413."
+    )
+    max_batch_panels: int = Field(20_000, ge=1, description="Most panels of one batch; one with more gets 413.")
+    batch_threads: int | None = Field(
+        None, ge=1, description="Threads that share the work of a batch; by default as many as there are cores."
+    )
+    default_deadline_ms: float = Field(
+        50.0,
+        gt=0.0,
+        description="A short job whose client gave no deadline waits no longer than this for its turn. Once begun it "
+        "gets its whole answer: only a deadline that the client gave ends a refinement.",
+    )
+    long_job_ms: float = Field(
+        5.0,
+        gt=0.0,
+        description="Longest that one calibration may hold up the interactive ones; longer ones go to the background.",
+    )
+    long_queue_s: float = Field(
+        10.0, gt=0.0, description="A long job whose client gave no deadline waits no longer than this for its turn."
+    )
+    rate_limit: float | None = Field(
+        None, gt=0.0, description="Requests a second that one client may make: one key, else one address; unlimited."
+    )
+    rate_burst: int = Field(20, ge=1, description="Requests that a client may make at once under the rate limit.")
+    api_keys: FilePath | None = Field(
+        None,
+        description="File of API keys, made with `python -m service.auth NAME SCOPE...`; without one all are let in.",
+    )
+    tls_certificate: FilePath | None = Field(
+        None, description="PEM file of the certificate chain; with it HTTPS is spoken."
+    )
+    tls_key: FilePath | None = Field(None, description="PEM file of the certificate's private key.")
+    header_timeout_s: float = Field(5.0, gt=0.0, description="A request's headers must have arrived by then.")
+    body_timeout_s: float = Field(10.0, gt=0.0, description="A request's body must have arrived by then.")
+    write_timeout_s: float = Field(10.0, gt=0.0, description="A client that reads no answer for so long is cut off.")
+    keep_alive_s: int = Field(75, ge=1, description="A connection without requests is closed after this.")
+    max_connections: int = Field(4096, ge=1, description="Connections that one worker keeps; the next get 503.")
+    workers: int = Field(1, ge=1, description="Worker processes; each has its own engine and serves the same port.")
+    drain_s: float = Field(
+        5.0,
+        ge=0.0,
+        description="After SIGTERM the service says that it is not ready, and goes on accepting for so long.",
+    )
+    stop_s: float = Field(30.0, gt=0.0, description="Requests in flight are given so long after that.")
+    audit_share: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the answers that is calibrated again in the background, to be checked.",
+    )
+    audit_starts: int = Field(12, ge=1, description="Random starts of one audit, beside those read off the surface.")
+    audit_seed: int = Field(0, description="Of the choice of answers and of the random starts.")
+    log_requests: bool = Field(False, description="A line in the log for every request.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or a JSON object a line.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least level logged."
     )

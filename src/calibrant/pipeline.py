@@ -72,10 +72,11 @@ def assess(
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
     began = perf_counter()
-    if release is not None and proposals is None:
+    if release is not None:
         _require_time(options)
-        proposals = release.propose(panel)
-        _require_time(options)
+        if proposals is None:
+            proposals = release.propose(panel)
+            _require_time(options)
     proposals = proposals or []
     starts, options = starting_from(proposals, options)
     if given is not None:

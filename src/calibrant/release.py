@@ -101,7 +101,7 @@ class Release:
             answers = network.parameters(np.stack([projection.iv for _, projection in asked]))
             for (i, projection), params in zip(asked, answers, strict=True):
                 filled = np.count_nonzero(projection.mask) / projection.mask.size
-                proposals[i].append(Proposal(network, params, filled >= network.manifest.least_coverage))
+                proposals[i].append(Proposal(network, params, bool(filled >= network.manifest.least_coverage)))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.schema import CalibrateResponse
+from service.wire.schema import CalibrateResponse
 from tests.service.client import Client
 from tests.test_readme import shown
 

@@ -10,10 +10,19 @@ WATCH = """
 import gc, json
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
-from service import schema
-from service.decode import calibration_job, decode, price_job
-from service.documents import calibration_document, price_document
+from service.wire import schema
+from service.wire.jobs import calibration_job, price_job
+from service.wire.json import decode
+from service.wire.documents import calibration_document, price_document
 from service.engine import Engine
+from service.batch import _calibrate, _groups
+from service.crew import Crew
+from service.wire.batch import DocumentBatch, Limits
+from service.wire.formats import JSON
+from service.wire.oip import decode_request
+from calibrant.models import MODELS
+from tests.service.bodies import inference
+import numpy as np
 
 def compiled():
     kernels = [x for x in gc.get_objects() if isinstance(x, Dispatcher) and x.__module__.startswith("calibrant")]
@@ -51,6 +60,18 @@ for gradient in (False, True):
     body = {"parameters": parameters, **grid, "gradient": gradient}
     job = price_job(decode(json.dumps(body).encode(), schema.PriceRequest))
     price_document(job, engine.price(job))
+batch = DocumentBatch(json.dumps({"panels": requests}).encode(), JSON, Limits(100, 1000000))
+tensors = {"expiry": quotes["expiry"], "log_moneyness": [0.0] * 104, "iv": quotes["iv"]}
+# Bytes that begin at any place, rows of a matrix, and padding.
+tensors = {name: np.array([values, [*values[1:], np.nan]]) for name, values in tensors.items()}
+body, headers = inference(tensors)
+rows = decode_request(body, int(headers["inference-header-content-length"]), MODELS["heston"])
+crew = Crew(2)
+for panels in (batch, rows):
+    for group in _groups(panels):
+        for done in _calibrate(engine, crew, panels, group, lambda _: 1e12, 0.0, lambda answer: None):
+            assert done.job is not None, done.outcome
+crew.stop()
 print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
 print(len(before))
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.schema import CalibrateResponse
+from service.wire.schema import CalibrateResponse
 from tests.service.client import Client
 from tests.shared import market_files, needs_shared
 

@@ -1,77 +1,24 @@
-"""The service as it is run: `python -m service` in a process of its own, spoken to over a socket."""
+"""The service over the wire: what whole requests, and bytes that are none, get."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.shared import ROOT
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Server:
-    def __init__(self) -> None:
-        self.port = free_port()
-        environment = {**os.environ, "CALIBRANT_PORT": str(self.port)}
-        self.process = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment)
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def wait_ready(self, seconds: float = 300.0) -> None:
-        """Until the port answers: it opens when the first request would be served."""
-        end = time.monotonic() + seconds
-        while True:
-            assert self.process.poll() is None, "the server has ended"
-            try:
-                assert httpx.get(f"{self.url}/health/ready").status_code == 200
-                return
-            except httpx.ConnectError:
-                assert time.monotonic() < end, "the server did not open its port"
-                time.sleep(0.1)
-
-    def resident_mib(self) -> float:
-        with open(f"/proc/{self.process.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    def exchange(self, sent: bytes) -> bytes:
-        """Raw bytes out, whatever comes back until the server falls silent."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
-            connection.sendall(sent)
-            received = b""
-            try:
-                while chunk := connection.recv(65536):
-                    received += chunk
-            except TimeoutError:
-                pass
-        return received
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+from tests.service.process import Server
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    server = Server()
+    server = Server(default_deadline_ms=5000)
     try:
         server.wait_ready()
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
 
 
 def test_the_dax_panel_is_answered_over_the_wire(server: Server, dax: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from .patience import Retries
 from .requests import Options, PanelRequest, Quotes
 from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
-from .steps import USER_AGENT, Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
-from .transport import limits, timeouts
+from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
+from .transport import Requests, limits
 
 T = TypeVar("T")
 
@@ -48,13 +48,8 @@ class AsyncClient:
                 wire=wire,
             )
         )
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-            limits=limits(connections),
-            verify=verify,
-            transport=transport,
-        )
+        self._requests = Requests(base_url)
+        self._transport = transport or httpx.AsyncHTTPTransport(verify=verify, limits=limits(connections))
 
     async def calibrate(
         self, quotes: Quotes, *, deadline_ms: float | None = None, **options: Unpack[Options]
@@ -72,7 +67,7 @@ class AsyncClient:
         self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None
     ) -> AsyncIterator[BatchItem]:
         """As `Client.stream_batch`. To leave it early use `contextlib.aclosing`."""
-        exchange = _Exchange(self._http)
+        exchange = _Exchange(self._requests, self._transport)
         steps = self._calls.stream_batch(panels, deadline_ms)
         event: Event = None
         try:
@@ -111,7 +106,7 @@ class AsyncClient:
         return await self._result(self._calls.ready())
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +117,7 @@ class AsyncClient:
         await self.aclose()
 
     async def _result(self, steps: Steps[T]) -> T:
-        exchange = _Exchange(self._http)
+        exchange = _Exchange(self._requests, self._transport)
         event: Event = None
         try:
             while True:
@@ -139,8 +134,9 @@ class AsyncClient:
 class _Exchange:
     """Does the steps of one call; at most one response is open."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
+    def __init__(self, requests: Requests, transport: httpx.AsyncBaseTransport) -> None:
+        self._requests = requests
+        self._transport = transport
         self._response: httpx.Response | None = None
         self._parts: AsyncIterator[bytes] | None = None
 
@@ -152,16 +148,7 @@ class _Exchange:
                     await asyncio.sleep(seconds)
                 case Send():
                     await self.close()
-                    response = await self._http.send(
-                        self._http.build_request(
-                            step.method,
-                            step.path,
-                            headers=step.headers,
-                            content=step.content,
-                            timeout=timeouts(step.timeout),
-                        ),
-                        stream=True,
-                    )
+                    response = await self._transport.handle_async_request(self._requests.made(step))
                     self._response, self._parts = response, response.aiter_bytes()
                     return Head(response.status_code, response.headers)
                 case Read():

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from .patience import Retries
 from .requests import Options, PanelRequest, Quotes
 from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
-from .steps import USER_AGENT, Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
-from .transport import limits, timeouts
+from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
+from .transport import Requests, limits
 
 T = TypeVar("T")
 
@@ -32,7 +32,8 @@ class Client:
     wire         `msgpack`, or `json` for what stands between and reads along
     connections  kept open at most; a call beyond waits for one
     verify       a TLS context, or whether to check certificates
-    transport    another way to the service, such as httpx.HTTPTransport(uds=...)
+    transport    another way to the service, such as httpx.HTTPTransport(uds=...) or (proxy=...): proxies are not taken
+                 from the environment
     """
 
     def __init__(
@@ -59,13 +60,8 @@ class Client:
                 wire=wire,
             )
         )
-        self._http = httpx.Client(
-            base_url=base_url,
-            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-            limits=limits(connections),
-            verify=verify,
-            transport=transport,
-        )
+        self._requests = Requests(base_url)
+        self._transport = transport or httpx.HTTPTransport(verify=verify, limits=limits(connections))
 
     def calibrate(self, quotes: Quotes, *, deadline_ms: float | None = None, **options: Unpack[Options]) -> Calibration:
         """Calibrate one panel; `quotes` are its columns by name."""
@@ -77,7 +73,7 @@ class Client:
 
     def stream_batch(self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None) -> Iterator[BatchItem]:
         """Calibrate many panels; the outcome of each as soon as it is there."""
-        exchange = _Exchange(self._http)
+        exchange = _Exchange(self._requests, self._transport)
         steps = self._calls.stream_batch(panels, deadline_ms)
         event: Event = None
         try:
@@ -116,7 +112,7 @@ class Client:
         return self._result(self._calls.ready())
 
     def close(self) -> None:
-        self._http.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +123,7 @@ class Client:
         self.close()
 
     def _result(self, steps: Steps[T]) -> T:
-        exchange = _Exchange(self._http)
+        exchange = _Exchange(self._requests, self._transport)
         event: Event = None
         try:
             while True:
@@ -142,8 +138,9 @@ class Client:
 class _Exchange:
     """Does the steps of one call; at most one response is open."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, requests: Requests, transport: httpx.BaseTransport) -> None:
+        self._requests = requests
+        self._transport = transport
         self._response: httpx.Response | None = None
         self._parts: Iterator[bytes] = iter(())
 
@@ -155,16 +152,7 @@ class _Exchange:
                     time.sleep(seconds)
                 case Send():
                     self.close()
-                    response = self._http.send(
-                        self._http.build_request(
-                            step.method,
-                            step.path,
-                            headers=step.headers,
-                            content=step.content,
-                            timeout=timeouts(step.timeout),
-                        ),
-                        stream=True,
-                    )
+                    response = self._transport.handle_request(self._requests.made(step))
                     self._response, self._parts = response, response.iter_bytes()
                     return Head(response.status_code, response.headers)
                 case Read():

@@ -7,7 +7,6 @@ each in its way, and know nothing else; so both clients behave the same, by cons
 import math
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any, Final, Literal, TypeVar
 
 import httpx
@@ -213,9 +212,6 @@ class Calls:
                 assert isinstance(head, Lost)
                 failure = _lost(head.error)
             yield Pause(patience.pause(failure))
-
-
-USER_AGENT: Final = f"calibrant/{version('calibrant')}"
 
 
 def _body(patience: Patience) -> Steps[bytes | Lost]:

@@ -1,12 +1,9 @@
-"""Bytes to the schema, and the schema to the library's types, with every complaint pointing at its field."""
+"""The schema to the library's types, with every complaint pointing at its field."""
 
 import math
 from collections.abc import Mapping
-from typing import TypeVar
 
 import numpy as np
-from pydantic import ValidationError
-from starlette.requests import Request
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import CalibrationOptions, Prior
@@ -15,29 +12,8 @@ from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
 
+from ..engine import CalibrationJob, PriceJob
 from . import schema
-from .engine import CalibrationJob, PriceJob
-from .errors import UnsupportedMediaType, from_validation
-
-AnyRequest = TypeVar("AnyRequest", bound=schema.Request)
-
-
-async def json_body(request: Request) -> bytes:
-    """The raw body of a request that says it is plain JSON."""
-    media_type = request.headers.get("content-type", "")
-    if media_type.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType(f"The Content-Type must be application/json, but is {media_type or 'absent'!r}.")
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"The Content-Encoding must be identity, but is {encoding!r}.")
-    return await request.body()
-
-
-def decode(body: bytes, into: type[AnyRequest]) -> AnyRequest:
-    try:
-        return into.model_validate_json(body)
-    except ValidationError as error:
-        raise from_validation(error) from None
 
 
 def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
@@ -98,20 +74,6 @@ def _misfits(request: schema.PriceRequest) -> list[Problem]:
         if abs(k) > LARGEST_LOG_MONEYNESS
     ]
     return problems
-
-
-def deadline_header(value: str | None) -> float | None:
-    """Milliseconds of `X-Request-Deadline-Ms`."""
-    if value is None:
-        return None
-    try:
-        ms = float(value)
-    except ValueError:
-        ms = math.nan
-    if not (math.isfinite(ms) and ms > 0.0):
-        # A header has no place in the body for a pointer to name.
-        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {value!r}."))
-    return ms
 
 
 def model_named(name: str) -> Model:

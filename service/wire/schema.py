@@ -10,7 +10,7 @@ The response models are documentation: responses are built by `calibrant.report`
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 
 NUMBER_TAG = "<number>"
 LIST_TAG = "<list>"
@@ -31,6 +31,8 @@ QuoteColumn = Annotated[list[float | None], Field(fail_fast=True)]
 NumberOrColumn = Annotated[
     Annotated[float | None, Tag(NUMBER_TAG)] | Annotated[Column, Tag(LIST_TAG)], Discriminator(_number_or_list)
 ]
+# Not strict about the pair itself, its numbers are: MessagePack has no tuples, and a list would be none.
+Pair = Annotated[tuple[float, float], Strict(False)]
 
 
 class Quotes(Request):
@@ -58,7 +60,7 @@ class CalibrateRequest(Request):
     quotes: Quotes
     refine: Literal["lm", "lbfgs", "none"] = Field("lm", description="`none` answers with the network's parameters.")
     start: dict[str, float] | None = Field(None, description="Parameters to start from as well as the network's.")
-    bounds: dict[str, tuple[float, float]] | None = Field(
+    bounds: dict[str, Pair] | None = Field(
         None, description="Lower and upper bound of any of the parameters, inside the admissible ones."
     )
     fixed: dict[str, float] | None = Field(None, description="Parameters held at a value.")
@@ -67,6 +69,12 @@ class CalibrateRequest(Request):
     budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the first byte received.")
     id: str | None = Field(None, description="Echoed.")
     as_of: str | None = Field(None, description="Echoed.")
+
+
+class BatchRequest(Request):
+    """Panels that have nothing to do with each other: each gets its own result or problem."""
+
+    panels: list[CalibrateRequest] = Field(min_length=1)
 
 
 class PriceRequest(Request):
@@ -158,3 +166,19 @@ class Problem(Response):
     detail: str
     errors: list[FieldProblem] | None = None
     request_id: str | None = None
+    error: str | None = Field(None, description="`detail` once more, under `/v2`: its clients read no other field.")
+
+
+class BatchResponse(Response):
+    """In the order of the request."""
+
+    results: list[CalibrateResponse | Problem]
+
+
+DOCUMENTS = (
+    BatchRequest,
+    BatchResponse,
+    PriceRequest,
+    PriceResponse,
+)
+"""What requests and answers are made of, with all that these hold."""

@@ -1,22 +1,42 @@
 """Results as the documents that answer requests: plain dicts, as `schema` describes them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from calibrant.arrays import Vector
 from calibrant.models import MODELS
+from calibrant.models.model import Model
+from calibrant.network import Manifest
 from calibrant.pipeline import Assessment
 from calibrant.report import calibration_report, numbers, stages_us
 
-from . import schema
-from .engine import Engine, PriceJob, Prices
+from ..engine import Engine, PriceJob, Prices
 
 
-def calibration_document(
-    asked: schema.CalibrateRequest, assessment: Assessment, stages: Mapping[str, float]
-) -> dict[str, Any]:
+class Echoed(Protocol):
+    """What of a request shapes its answer: `schema.CalibrateRequest`, or what stands for it in another format."""
+
+    @property
+    def id(self) -> str | None: ...
+
+    @property
+    def as_of(self) -> str | None: ...
+
+    @property
+    def detail(self) -> bool: ...
+
+
+class Echo(NamedTuple):
+    """What stands for a request in a format that has no place for these."""
+
+    id: str | None = None
+    as_of: str | None = None
+    detail: bool = False
+
+
+def calibration_document(asked: Echoed, assessment: Assessment, stages: Mapping[str, float]) -> dict[str, Any]:
     """`schema.CalibrateResponse`; `stages` in seconds."""
     return calibration_report(
         assessment,
@@ -43,22 +63,31 @@ def price_document(job: PriceJob, prices: Prices) -> dict[str, Any]:
 def models_document(engine: Engine) -> dict[str, Any]:
     """`schema.ModelsResponse`."""
     listed = []
-    for name, network in engine.networks.items():
-        model, manifest = MODELS[name], network.manifest
+    for name, release in engine.releases.items():
+        model, widest = MODELS[name], release.networks[-1].manifest
         listed.append(
             {
                 "model": name,
-                "model_version": network.version,
+                "model_version": release.version,
                 "parameters": list(model.parameters),
                 "admissible_bounds": _boxed(model.parameters, model.lower, model.upper),
-                "training_domain": _boxed(model.parameters, manifest.domain_lower, manifest.domain_upper),
-                "grid": {
-                    "expiry": manifest.grid.expiry.tolist(),
-                    "log_moneyness": manifest.grid.log_moneyness.tolist(),
-                },
+                "training_domain": _boxed(model.parameters, widest.domain_lower, widest.domain_upper),
+                "networks": [_network(model, network.manifest) for network in release.networks],
             }
         )
     return {"models": listed}
+
+
+def _network(model: Model, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "domain": manifest.domain,
+        "training_domain": _boxed(model.parameters, manifest.domain_lower, manifest.domain_upper),
+        "grid": {
+            "expiry": manifest.grid.expiry.tolist(),
+            "log_moneyness": manifest.grid.log_moneyness.tolist(),
+            "standardised": manifest.grid.standardised,
+        },
+    }
 
 
 def _boxed(names: tuple[str, ...], lower: Vector, upper: Vector) -> dict[str, list[float]]:

@@ -1,0 +1,149 @@
+"""Who is let in: decided by the headers alone, before the body is read, so that a refusal costs next to nothing.
+
+The wait of a request is that for its lane, by the costs of the jobs before it, and that for the event loop, which it
+needs twice: to be decoded and to be answered. The second shows what no queue does: that the loop itself, the
+interpreter lock or the machine is short. Who gave a deadline wants the answer by then, so its own time counts as well.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from time import perf_counter
+
+from starlette.types import Scope as AsgiScope
+
+from .auth import Keys, scope_of
+from .context import DEADLINE_HEADER, RequestContext, milliseconds
+from .dispatch import unreachable
+from .errors import DeadlineUnreachable, Overloaded, RateLimited
+from .pauses import Pauses
+from .scheduler import Priority, Scheduler, retry_after
+from .settings import Settings
+
+LARGE_BODY = 64 * 1024
+"""Bytes from which on a request is a long job: half a millisecond of decoding alone."""
+_OPEN = ("/health/", "/v2/health/")
+_CLIENTS = 10_000
+"""Whose rates are remembered: the others have not been here for longer."""
+_OWN = 2e-3
+_STEP = 0.02
+"""Share by which one request moves the median of the time that requests take beside their waiting."""
+_MARGIN = 1.2
+"""Waits turn out longer than estimated about as often as shorter: an answer that just misses its deadline is the worst
+of all, since it costs as much as one in time."""
+_LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8}
+"""Requests of a kind that may be in the service, wherever in it. A batch holds many panels."""
+
+
+def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
+    """How urgent a request is by its headers; None if it needs no engine."""
+    if scope["method"] != "POST":
+        return None
+    if scope["path"].endswith("/batch"):
+        return Priority.BULK
+    length = context.headers.get(b"content-length")
+    return Priority.LONG if length is not None and int(length) > LARGE_BODY else Priority.INTERACTIVE
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Tokens of one client."""
+
+    tokens: float
+    at: float
+
+
+class RateLimit:
+    """A bucket of tokens for each client: it fills at the rate and holds the burst."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def spend(self, client: str, now: float) -> None:
+        """raises  RateLimited if the client has no token left"""
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = self._buckets[client] = _Bucket(self._burst, now)
+            if len(self._buckets) > _CLIENTS:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(client)
+            bucket.tokens = min(bucket.tokens + self._rate * (now - bucket.at), self._burst)
+            bucket.at = now
+        if bucket.tokens < 1.0:
+            wait = (1.0 - bucket.tokens) / self._rate
+            raise RateLimited(
+                f"More than {self._rate:g} requests a second came from this client.",
+                headers={"retry-after": retry_after(wait)},
+            )
+        bucket.tokens -= 1.0
+
+
+class Admission:
+    """Lets requests in and counts them out. Used on the event loop only."""
+
+    def __init__(self, settings: Settings, scheduler: Scheduler, pauses: Pauses) -> None:
+        self._keys = Keys.read(settings.api_keys)
+        self._scheduler = scheduler
+        self._pauses = pauses
+        self._default = 1e-3 * settings.default_deadline_ms
+        self._rate = None if settings.rate_limit is None else RateLimit(settings.rate_limit, settings.rate_burst)
+        self._inside = dict.fromkeys(_LIMITS, 0)
+        self._own = _OWN
+        """Seconds, the median."""
+
+    def admit(self, scope: AsgiScope, context: RequestContext) -> Priority | None:
+        """Let a request in; what is returned goes to `leave`.
+
+        raises  Unauthenticated, Forbidden, RateLimited, Overloaded, DeadlineUnreachable, InvalidInput
+        """
+        path: str = scope["path"]
+        if path.startswith(_OPEN):
+            return None
+        context.client = (scope.get("client") or ("unknown", 0))[0]
+        if self._keys.required:
+            needed = scope_of(scope["method"], path)
+            context.client = self._keys.authorise(context.headers.get(b"authorization"), needed)
+        kind = kind_of(scope, context)
+        if kind is None:
+            return None
+        if self._rate is not None:
+            self._rate.spend(context.client, context.received)
+        given = context.headers.get(DEADLINE_HEADER)
+        if given is not None:
+            context.deadline_ms = milliseconds(given)
+        self._require_room(kind, context)
+        self._inside[kind] += 1
+        return kind
+
+    def leave(self, kind: Priority, context: RequestContext) -> None:
+        self._inside[kind] -= 1
+        waited = context.stages.get("queue")
+        if waited is not None and kind is Priority.INTERACTIVE:
+            own = perf_counter() - context.received - waited
+            self._own *= 1.0 + _STEP if own > self._own else 1.0 - _STEP
+
+    def wait(self, kind: Priority) -> float:
+        """Seconds that a request which comes now would wait."""
+        return self._scheduler.wait(kind) + 2.0 * self._pauses.lag
+
+    def _require_room(self, kind: Priority, context: RequestContext) -> None:
+        wait = self.wait(kind)
+        given = context.deadline(None)
+        if given is not None:
+            late = perf_counter() + _MARGIN * wait + self._own > given
+        else:
+            late = kind is Priority.INTERACTIVE and wait > self._default
+        # With nobody inside it is let in whatever was measured, or one bad measurement would shut the door for good.
+        if late and self._inside[kind] > 0:
+            raise unreachable(wait)
+        if self._inside[kind] >= _LIMITS[kind]:
+            raise Overloaded(
+                f"{_LIMITS[kind]} requests of this kind are being served already.",
+                headers={"retry-after": retry_after(wait)},
+            )
+
+
+SHED = (DeadlineUnreachable.code, Overloaded.code, RateLimited.code)
+"""Codes of refusals for want of time or room, beside `deadline_expired`."""

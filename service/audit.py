@@ -1,0 +1,132 @@
+"""The service checks itself: a share of its answers is calibrated again from many starts, when nothing else is to do.
+
+An answer is the best that its starts led to, and whether there is a better one no fit tells of itself. The starts here
+are those read off the surface and random ones from all over the admissible parameters, so that what is found says
+something about the rule by which the service chooses its starts, and not about the rule's own idea of where to look.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from calibrant.arrays import Matrix, Vector
+from calibrant.calibrate import fit_problem
+from calibrant.optimisers.levenberg_marquardt import Problem, levenberg_marquardt
+from calibrant.pipeline import Assessment
+from calibrant.starts import surface_starts
+
+from .costs import Costs, panel_size
+from .engine import CalibrationJob
+from .errors import Overloaded
+from .metrics import Metrics
+from .scheduler import Priority, Scheduler
+from .settings import Settings
+
+log = logging.getLogger("calibrant.audit")
+
+BETTER = 1e-6
+"""Share of the objective below which two optima are one."""
+_EVALUATIONS = 200
+_AT_ONCE = 2
+"""Audits under way; further answers are passed over. Nobody waits for them, so they must not pile up."""
+
+
+class Best(NamedTuple):
+    """What an audit found."""
+
+    objective: float
+    params: Vector
+
+
+class Audit:
+    """Used on the event loop; the work is the background lane's, one start at a time."""
+
+    def __init__(self, settings: Settings, scheduler: Scheduler, costs: Costs, metrics: Metrics) -> None:
+        self._share = settings.audit_share
+        self._n_random = settings.audit_starts
+        self._scheduler = scheduler
+        self._costs = costs
+        self._metrics = metrics
+        self._rng = np.random.default_rng(settings.audit_seed)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def consider(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
+        """Audit an answer that has left, if its turn has come."""
+        if self._share == 0.0 or self._rng.random() >= self._share:
+            return
+        calibration = assessment.calibration
+        if calibration.status not in ("converged", "not_converged"):
+            return
+        if len(self._tasks) >= _AT_ONCE:
+            self._metrics.audits.inc(calibration.model.name, "passed_over")
+            return
+        task = asyncio.get_running_loop().create_task(self._audit(job, assessment, request_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Give up the audits under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _audit(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
+        calibration = assessment.calibration
+        model = calibration.model.name
+        try:
+            best = await self.best(job, assessment)
+        except Overloaded:
+            self._metrics.audits.inc(model, "passed_over")
+            return
+        except Exception:
+            log.exception("request %s could not be audited", request_id)
+            self._metrics.audits.inc(model, "failed")
+            return
+        # An exact fit leaves nothing but rounding to compare.
+        floor = calibration.n_quotes * 1e-20
+        excess = calibration.objective / max(best.objective, floor) - 1.0
+        better = calibration.objective > floor and excess > BETTER
+        self._metrics.audits.inc(model, "better_found" if better else "confirmed")
+        self._metrics.audit_excess.observe(max(excess, 0.0) if better else 0.0, model)
+        if better:
+            fields = {
+                "request_id": request_id,
+                "model_version": assessment.model_version,
+                "start": calibration.start,
+                "excess": excess,
+                "given": calibration.parameters.tolist(),
+                "best": best.params.tolist(),
+                "rmse_bp": calibration.rmse_bp,
+            }
+            log.warning("a better answer was found", extra={"fields": fields})
+
+    async def best(self, job: CalibrationJob, assessment: Assessment) -> Best:
+        """The lowest objective that any of the starts leads to."""
+        panel = assessment.calibration.panel
+        problem = fit_problem(panel, job.model, job.options)
+        cost = self._costs.mean("lm", panel_size(panel))
+        run = partial(self._scheduler.run, priority=Priority.AUDIT, cost=cost)
+        starts = np.concatenate((await run(partial(surface_starts, problem)), self._random(problem)))
+        found = [await run(partial(_refined, problem, start)) for start in starts]
+        return min(found, key=lambda best: best.objective)
+
+    def _random(self, problem: Problem) -> Matrix:
+        """Starts from all over the bounds: (n, n_params), of positive parameters the logarithms uniform."""
+        lower, upper = problem.lower, problem.upper
+        share = self._rng.random((self._n_random, lower.size))
+        positive = lower > 0.0
+        low, high = np.where(positive, lower, 1.0), np.where(positive, upper, 1.0)
+        starts: Matrix = np.where(positive, low * (high / low) ** share, lower + share * (upper - lower))
+        return starts
+
+
+def _refined(problem: Problem, start: Vector) -> Best:
+    params = start.copy()
+    n = problem.vol.size
+    objective, _, _ = levenberg_marquardt(
+        params, problem, _EVALUATIONS, problem.vol.copy(), np.empty(n), np.empty((params.size, n))
+    )
+    return Best(float(objective) if np.isfinite(objective) else np.inf, params)

@@ -1,0 +1,199 @@
+"""Batches: many panels for one client. Knows no HTTP.
+
+The panels go to the background lane in groups, each a job of its own, so that audits and long jobs come between and a
+batch that nobody waits for any more ends. Within a group the networks are asked once, and the refinements are shared by
+a crew of threads. A panel that fails is that panel's problem.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Generic, NamedTuple, TypeVar
+
+from calibrant.errors import InvalidInput
+from calibrant.pipeline import Assessment
+from calibrant.release import Proposal
+
+from .crew import Crew
+from .dispatch import UNLIMITED
+from .engine import CalibrationJob, Engine
+from .errors import DeadlineExpired, EngineFailed, ServiceError
+from .scheduler import Priority, Scheduler
+from .wire.batch import Answer, Batch, Deadline, PanelRequest
+
+log = logging.getLogger("calibrant.service")
+
+Part = TypeVar("Part")
+
+GROUP_PANELS = 16
+"""A network answers them in a sixth of the time that they take one by one (32: in a seventh)."""
+GROUP_QUOTES = 4000
+"""Roughly; so a group takes the lane for some ten milliseconds, or one large panel does."""
+_AT_A_TIME = 2
+"""Groups of one batch on the lane."""
+_SECONDS_PER_QUOTE = 2e-5
+"""Of the lane, roughly; for the estimate of how long others wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Part]):
+    """One panel of a batch, calibrated or refused."""
+
+    job: CalibrationJob | None
+    """None where the panel was refused."""
+    outcome: Assessment | ServiceError
+    part: Part
+    """What was made of its answer."""
+
+
+class Batches:
+    """Runs batches on the background lane."""
+
+    def __init__(self, scheduler: Scheduler, crew: Crew) -> None:
+        self._scheduler = scheduler
+        self._crew = crew
+
+    async def run(
+        self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[Answer], Part]
+    ) -> AsyncIterator[list[Done[Part]]]:
+        """The panels in groups, in order, each as it is done.
+
+        deadline  of a panel by its budget; of one without a budget it is the batch's
+        finish    makes the part of an answer that is kept, on the thread that made the answer
+        raises    Overloaded if there is no room for the first group
+        """
+        handed_in = perf_counter()
+
+        async def done_of(group: range) -> list[Done[Part]]:
+            work = partial(_calibrate, engine, self._crew, batch, group, _in_slices(deadline), handed_in, finish)
+            cost = _SECONDS_PER_QUOTE * sum(batch.n_quotes(i) for i in group)
+            try:
+                return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+            except ServiceError as error:
+                if group.start == 0 and not isinstance(error, DeadlineExpired):
+                    raise
+                return [Done(None, error, finish(Answer(i, None, error, {}))) for i in group]
+
+        # One waits while another is done, so that the lane need not wait for the event loop in between.
+        under_way: deque[asyncio.Task[list[Done[Part]]]] = deque()
+        try:
+            for group in _groups(batch):
+                under_way.append(asyncio.create_task(done_of(group)))
+                if len(under_way) == _AT_A_TIME:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+
+
+def _groups(batch: Batch) -> Iterator[range]:
+    """The panels cut into groups, none larger than it should be unless it is a single panel."""
+    first = n_quotes = 0
+    for i in range(batch.n_panels):
+        more = batch.n_quotes(i)
+        if i > first and (i - first == GROUP_PANELS or n_quotes + more > GROUP_QUOTES):
+            yield range(first, i)
+            first, n_quotes = i, 0
+        n_quotes += more
+    yield range(first, batch.n_panels)
+
+
+def _calibrate(
+    engine: Engine,
+    crew: Crew,
+    batch: Batch,
+    group: range,
+    deadline: Deadline,
+    handed_in: float,
+    finish: Callable[[Answer], Part],
+) -> list[Done[Part]]:
+    began = perf_counter()
+    # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
+    read = _read(engine, batch, group, deadline)
+
+    def refusal_of(i: int, error: ServiceError) -> Done[Part]:
+        return Done(None, error, finish(Answer(i, None, error, {})))
+
+    def one(place: int) -> Done[Part]:
+        i = group[place]
+        panel = read[i]
+        if isinstance(panel, ServiceError):
+            return refusal_of(i, panel)
+        job = panel.request.job
+        try:
+            outcome = engine.calibrate(job, panel.proposals)
+            seconds = outcome.seconds._replace(network=outcome.seconds.network + panel.network)
+            outcome = outcome._replace(seconds=seconds)
+            stages = {"decode": panel.decode, "queue": began - handed_in, **seconds._asdict()}
+            return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
+        except Exception as error:
+            return refusal_of(i, _refusal(error, batch, i))
+
+    return crew.share(one, len(group))
+
+
+def _in_slices(deadline: Deadline) -> Deadline:
+    """With an end in any case, so that a panel takes the steps that it would take by itself."""
+
+    def due(budget_ms: float | None) -> float:
+        given = deadline(budget_ms)
+        return perf_counter() + UNLIMITED if given is None else given
+
+    return due
+
+
+class _Read(NamedTuple):
+    """A panel that is ready to be refined."""
+
+    request: PanelRequest
+    decode: float
+    """Seconds."""
+    network: float
+    """Seconds, its part of the group's."""
+    proposals: list[Proposal] | None
+    """None where the networks failed on it or its neighbours: it finds out for itself."""
+
+
+def _read(engine: Engine, batch: Batch, group: range, deadline: Deadline) -> dict[int, _Read | ServiceError]:
+    """The panels of a group by their number, with what the networks make of them, or why there is none."""
+    read: dict[int, _Read | ServiceError] = {}
+    of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
+    for i in group:
+        before = perf_counter()
+        try:
+            request = batch.panel(i, deadline)
+        except Exception as error:
+            read[i] = error if isinstance(error, ServiceError) else _failure(error, i)
+        else:
+            of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
+    for name, panels in of_models.items():
+        before = perf_counter()
+        proposals: list[list[Proposal] | None] = [None] * len(panels)
+        try:
+            proposals[:] = engine.releases[name].propose_all([request.job.panel for _, request, _ in panels])
+        except Exception:
+            log.exception("the networks of %s failed on a group of panels", name)
+        seconds = (perf_counter() - before) / len(panels)
+        for (i, request, decode), proposed in zip(panels, proposals, strict=True):
+            read[i] = _Read(request, decode, seconds, proposed)
+    return read
+
+
+def _refusal(error: Exception, batch: Batch, i: int) -> ServiceError:
+    """What a panel's answer says where the engine gave none."""
+    if isinstance(error, InvalidInput):
+        return batch.refusal(i, error.problems)
+    if isinstance(error, ServiceError) and not isinstance(error, EngineFailed):
+        return error
+    return _failure(error, i)
+
+
+def _failure(error: Exception, i: int) -> EngineFailed:
+    log.error("panel %d of a batch failed", i, exc_info=error)
+    return EngineFailed(f"The service failed on panel {i} of the batch; the cause is logged.")

@@ -1,0 +1,151 @@
+"""Which lane a job takes, and what its deadline means there.
+
+A deadline that the client gave (`X-Request-Deadline-Ms`, `budget_ms`) is one for the answer: refinement ends with the
+best so far. The default deadline is one for the beginning: a request that nobody limited waits no longer than that for
+its turn, since its client has probably gone by then, but once begun it gets its whole answer, the same on a busy server
+as on an idle one. The client's counts from the first byte received, the default from when the request is whole: a slow
+connection is no reason to refuse who is in no hurry.
+
+No panel tells beforehand whether its first answer will be beyond doubt, and a second opinion costs up to a hundred
+times as much. So what is short by its size gets a slice of the interactive lane, and if that does not end it, it is
+begun anew on the background lane. Anew, so that the answer does not depend on when the slice ended; that it costs the
+slice again is the price.
+"""
+
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
+
+from calibrant.pipeline import Assessment, StageSeconds
+
+from .costs import Costs, panel_size
+from .engine import CalibrationJob, Engine, PriceJob, Prices
+from .errors import DeadlineExpired, DeadlineUnreachable, Overloaded
+from .scheduler import Priority, Scheduler, retry_after
+from .settings import Settings
+
+UNLIMITED = 3600.0
+"""Seconds given to a refinement without a deadline. With a deadline it goes in slices, whose steps are not those of one
+without: all take the same steps, so that a deadline that suffices changes no digit."""
+_EXPIRY = 40
+"""Options that cost the accurate pricer as much as what an expiry costs by itself."""
+
+
+class Answer(NamedTuple):
+    """A calibrated panel and how long it waited."""
+
+    assessment: Assessment
+    queue: float
+    """Seconds."""
+
+
+class Dispatch:
+    def __init__(self, scheduler: Scheduler, costs: Costs, settings: Settings) -> None:
+        self._scheduler = scheduler
+        self._costs = costs
+        self._slice = 1e-3 * settings.long_job_ms
+        self._default = 1e-3 * settings.default_deadline_ms
+        self._patience = settings.long_queue_s
+
+    async def calibrate(self, engine: Engine, job: CalibrationJob) -> Answer:
+        """Calibrate one panel for a client that waits.
+
+        job     `options.deadline` is the one that the client gave, on the clock of `time.perf_counter`
+        raises  DeadlineUnreachable, DeadlineExpired, Overloaded, EngineFailed, InvalidInput
+        """
+        kind, size = job.options.refine, panel_size(job.panel)
+        given = job.options.deadline
+        mean = self._costs.mean(kind, size)
+        if self._costs.least(kind, size) > self._slice:
+            return await self._calibrate_long(engine, job, given, mean)
+        begin_by = given if given is not None else perf_counter() + self._default
+        self.require_reachable(Priority.INTERACTIVE, begin_by)
+        submitted = perf_counter()
+        work = partial(_tried, engine, job, given, self._slice)
+        started, first, ended = await self._scheduler.run(work, deadline=begin_by, cost=min(mean, self._slice))
+        queue = started - submitted
+        if first is not None and (first.calibration.status != "budget_exhausted" or _passed(given)):
+            self._costs.observe(kind, size, ended - started)
+            return Answer(first, queue)
+        try:
+            second, again = await self._calibrate_long(engine, job, given, mean)
+        except (DeadlineExpired, DeadlineUnreachable, Overloaded):
+            if given is None or first is None:
+                raise
+            # Its client asked for the best by then, and this is it.
+            return Answer(first, queue)
+        if first is not None:
+            spent = StageSeconds(*(a + b for a, b in zip(first.seconds, second.seconds, strict=True)))
+            second = second._replace(seconds=spent)
+        return Answer(second, queue + again)
+
+    async def price(self, engine: Engine, job: PriceJob, given: float | None = None) -> Prices:
+        """Price options for a client that waits; `given` is the deadline that it gave. Raises as `calibrate`."""
+        kind = "price_gradient" if job.gradient else "price"
+        size = job.expiry.size + _EXPIRY * len(set(job.expiry.tolist()))
+        cost = self._costs.mean(kind, size)
+        long = self._costs.least(kind, size) > self._slice
+        priority = Priority.LONG if long else Priority.INTERACTIVE
+        begin_by = given if given is not None else perf_counter() + (self._patience if long else self._default)
+        self.require_reachable(priority, begin_by)
+        work = partial(_priced, engine, job)
+        started, prices, ended = await self._scheduler.run(work, priority=priority, deadline=begin_by, cost=cost)
+        self._costs.observe(kind, size, ended - started)
+        return prices
+
+    def require_reachable(self, priority: Priority, begin_by: float) -> None:
+        """raises  DeadlineUnreachable if what is before a job of this priority will take longer than that"""
+        wait = self._scheduler.wait(priority)
+        if wait > 0.0 and perf_counter() + wait > begin_by:
+            raise unreachable(wait)
+
+    async def _calibrate_long(self, engine: Engine, job: CalibrationJob, given: float | None, cost: float) -> Answer:
+        submitted = perf_counter()
+        begin_by = given if given is not None else submitted + self._patience
+        self.require_reachable(Priority.LONG, begin_by)
+        started, assessment, ended = await self._scheduler.run(
+            partial(_timed, engine, job, perf_counter() + UNLIMITED if given is None else given),
+            priority=Priority.LONG,
+            deadline=begin_by,
+            cost=cost,
+        )
+        self._costs.observe(job.options.refine, panel_size(job.panel), ended - started)
+        return Answer(assessment, started - submitted)
+
+
+def unreachable(wait: float) -> DeadlineUnreachable:
+    """The refusal of what would wait this many seconds."""
+    return DeadlineUnreachable(
+        f"Requests before this one will take {1e3 * wait:.0f} ms, which is beyond its deadline.",
+        headers={"retry-after": retry_after(wait)},
+    )
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and perf_counter() >= deadline
+
+
+def _timed(engine: Engine, job: CalibrationJob, deadline: float) -> tuple[float, Assessment, float]:
+    started = perf_counter()
+    assessment = engine.calibrate(replace(job, options=replace(job.options, deadline=deadline)))
+    return started, assessment, perf_counter()
+
+
+def _tried(
+    engine: Engine, job: CalibrationJob, given: float | None, slice_: float
+) -> tuple[float, Assessment | None, float]:
+    """As far as it comes in a slice; None if that is not as far as the network's answer."""
+    started = perf_counter()
+    end = started + slice_
+    try:
+        return _timed(engine, job, end if given is None else min(given, end))
+    except DeadlineExpired:
+        if _passed(given):
+            raise
+        return started, None, perf_counter()
+
+
+def _priced(engine: Engine, job: PriceJob) -> tuple[float, Prices, float]:
+    started = perf_counter()
+    return started, engine.price(job), perf_counter()

@@ -1,0 +1,60 @@
+"""What an operator asks: the models served, health, metrics."""
+
+import asyncio
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..errors import NotReady
+from ..openapi import FORMATS, JSON, answering
+from ..service import service_of
+from ..wire.documents import models_document
+from ..wire.formats import answer_format
+
+
+def add_routes(app: FastAPI) -> None:
+    for path, endpoint, gives in (
+        ("/v1/models", models, FORMATS),
+        ("/health/live", live, (JSON,)),
+        ("/health/ready", ready, (JSON,)),
+        ("/metrics", metrics, ("text/plain",)),
+    ):
+        app.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **answering(None, gives))
+
+
+async def models(request: Request) -> Response:
+    """The models served: their parameters, admissible bounds, training domain and network."""
+    answer = answer_format(request.headers)
+    return Response(answer.encode(models_document(service_of(request).engine)), media_type=answer.media_type)
+
+
+async def live(request: Request) -> Response:
+    """200 as long as the process answers."""
+    return Response(to_json({"status": "live"}), media_type=JSON)
+
+
+async def ready(request: Request) -> Response:
+    """200 when calibrations are answered, else 503 with the reason."""
+    releases = service_of(request).require_ready().releases
+    serving = {
+        name: {"model_version": release.version, "provider": release.provider} for name, release in releases.items()
+    }
+    return Response(to_json({"status": "ready", "models": serving}), media_type=JSON)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics: of all workers, whichever is asked."""
+    service = service_of(request)
+    if service.scrape is None:
+        # Formatting holds the interpreter lock, but off the event loop it gives it up twice a millisecond.
+        exposition = await asyncio.to_thread(service.metrics.exposition, service.observed())
+    else:
+        try:
+            exposition = await service.scrape()
+        except TimeoutError:
+            # Not this worker's alone: a counter that falls is taken for one that began anew.
+            raise NotReady("The supervisor does not answer.", headers={"retry-after": "1"}) from None
+    return Response(exposition, media_type=CONTENT_TYPE_LATEST)

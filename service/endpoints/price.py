@@ -1,0 +1,48 @@
+"""`POST /v1/price`."""
+
+from functools import partial
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..admission import LARGE_BODY
+from ..context import context_of
+from ..engine import PriceJob
+from ..openapi import documented
+from ..scheduler import Priority
+from ..service import service_of
+from ..wire import schema
+from ..wire.documents import price_document
+from ..wire.formats import Format, answer_format, request_format
+from ..wire.jobs import price_job
+
+
+def add_routes(app: FastAPI) -> None:
+    app.add_api_route(
+        "/v1/price",
+        price,
+        methods=["POST"],
+        response_class=Response,
+        **documented(schema.PriceRequest, schema.PriceResponse),
+    )
+
+
+async def price(request: Request) -> Response:
+    """Prices, implied volatilities and, if asked, gradients of a model with the parameters given."""
+    service, context = service_of(request), context_of(request.scope)
+    engine = service.engine
+    body_format = request_format(request.headers)
+    body = await request.body()
+    decoding = partial(_decoded, body, body_format)
+    if len(body) <= LARGE_BODY:
+        job = decoding()
+    else:
+        job = await service.scheduler.run(decoding, priority=Priority.LONG, deadline=context.deadline(None))
+    outcome = await service.dispatch.price(engine, job, context.deadline(None))
+    answer = answer_format(request.headers, body_format)
+    return Response(answer.encode(price_document(job, outcome)), media_type=answer.media_type)
+
+
+def _decoded(body: bytes, body_format: Format) -> PriceJob:
+    return price_job(body_format.decode(body, schema.PriceRequest))

@@ -1,0 +1,282 @@
+"""Who computes when: two lanes, each a thread that runs one job at a time, the most urgent first.
+
+The interactive lane takes what a client waits for and what is short. The background lane takes the rest, at a lower
+priority of the operating system too: jobs too long to go before others, batches, audits. So no interactive calibration
+ever waits for more than the interactive ones before it. The kernels release the interpreter lock, which is what makes
+two lanes and an event loop in one process worthwhile.
+
+Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A deque per priority and a
+queue of tokens cost half of what `concurrent.futures` or `queue.PriorityQueue` do for the same hand-over.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from queue import SimpleQueue
+from time import perf_counter
+from typing import Any, TypeVar
+
+from .errors import DeadlineExpired, Overloaded
+
+log = logging.getLogger("calibrant.service")
+
+T = TypeVar("T")
+
+
+class Priority(IntEnum):
+    """Of two waiting jobs of one lane the smaller number goes first."""
+
+    INTERACTIVE = 0
+    """Short, and a client waits: the only one on the interactive lane."""
+    LONG = 1
+    """A client waits, but it would hold up the others."""
+    BULK = 2
+    """Part of a batch."""
+    AUDIT = 3
+    """Nobody waits."""
+
+
+QUEUE_LIMITS: Mapping[Priority, int] = {
+    Priority.INTERACTIVE: 256,
+    Priority.LONG: 32,
+    Priority.BULK: 256,
+    Priority.AUDIT: 32,
+}
+DEFAULT_COST = 1e-3
+"""Seconds that a job is taken for whose cost nobody estimated."""
+BACKGROUND_NICENESS = 10
+"""Added to the process's own. Not more: the lane holds the interpreter lock now and then, and a thread that the
+operating system never runs never gives it back."""
+SWITCH_INTERVAL = 5e-4
+"""Seconds after which a thread must give the interpreter lock to one that waits. Python's 5 ms is more than a whole
+calibration. Two threads that fight for the lock take 0.5 % more of the processor for it (at 0.1 ms, 11 %)."""
+GRACE = 0.5
+"""Seconds past its deadline after which a job that has begun is not waited for; refinement looks at the clock itself,
+so only a job that hangs comes to this."""
+HANGING = 3.0
+"""Seconds after which a job hangs, unless it was expected to take long: twenty times its cost are allowed."""
+HANGING_IN_BACKGROUND = 10.0
+"""The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
+
+_EXPIRED = "The deadline passed while the request waited for the engine."
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    work: Callable[[], Any]
+    priority: Priority
+    cost: float
+    deadline: float | None
+    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    begun: float = math.nan
+    """Written by the lane."""
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def allowance(self) -> float:
+        """Seconds after which it is said to hang."""
+        least = HANGING if self.priority is Priority.INTERACTIVE else HANGING_IN_BACKGROUND
+        return max(least, 20.0 * self.cost)
+
+
+@dataclass(slots=True)
+class _Queue:
+    limit: int
+    jobs: deque[_Job] = field(default_factory=deque)
+    """Waiting ones, and those whose caller has gone until the lane comes past them: they count against the limit, or a
+    lane that hangs would collect them."""
+    backlog: float = 0.0
+    """Seconds of work handed in and not done."""
+
+
+class Lane:
+    """One thread and the jobs before it."""
+
+    def __init__(self, name: str, limits: Mapping[Priority, int], niceness: int = 0) -> None:
+        self.name = name
+        self._queues = {priority: _Queue(limits[priority]) for priority in sorted(limits)}
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._running: _Job | None = None
+        self._niceness = niceness
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def depth(self, priority: Priority) -> int:
+        """Jobs that wait."""
+        return len(self._queues[priority].jobs)
+
+    def wait(self, priority: Priority) -> float:
+        """Seconds until a job handed in now would begin, by the costs of those before it."""
+        backlog = sum(queue.backlog for before, queue in self._queues.items() if before <= priority)
+        running = self._running
+        if running is None:
+            return max(backlog, 0.0)
+        elapsed = perf_counter() - running.begun
+        # A job that has begun is waited for, though it be less urgent or its caller gone, and so not in the backlog.
+        rest = running.cost if running.priority > priority or running.done.done() else 0.0
+        return max(backlog + rest - min(elapsed, running.cost), 0.0)
+
+    def hanging(self) -> float | None:
+        """Seconds that the running job has taken, if that is more than it may."""
+        running = self._running
+        if running is None:
+            return None
+        elapsed = perf_counter() - running.begun
+        return elapsed if elapsed > running.allowance else None
+
+    async def run(self, job: _Job) -> Any:
+        queue = self._queues[job.priority]
+        if len(queue.jobs) >= queue.limit:
+            raise Overloaded(
+                f"{queue.limit} jobs of this kind are waiting already.",
+                headers={"retry-after": retry_after(self.wait(job.priority))},
+            )
+        if job.deadline is not None:
+            job.timer = job.loop.call_later(max(job.deadline - perf_counter(), 0.0), self._expire, job)
+        queue.backlog += job.cost
+        queue.jobs.append(job)
+        self._tokens.put(True)
+        try:
+            return await job.done
+        finally:
+            queue.backlog -= job.cost
+            if job.timer is not None:
+                job.timer.cancel()
+
+    def stop(self) -> None:
+        """Return once the jobs handed in before have run; a job that hangs is left behind."""
+        self._tokens.put(False)
+        self._thread.join(HANGING_IN_BACKGROUND)
+
+    def give_up(self) -> None:
+        """Have nobody wait any longer: the running job hangs."""
+        running = self._running
+        waiting = [job for queue in self._queues.values() for job in queue.jobs]
+        for job in waiting if running is None else (running, *waiting):
+            if not job.done.done():
+                job.done.set_exception(DeadlineExpired("The engine does not come back from a request."))
+
+    def _expire(self, job: _Job) -> None:
+        if job.done.done():
+            return
+        if math.isnan(job.begun):
+            job.done.set_exception(DeadlineExpired(_EXPIRED))
+            return
+        job.timer = job.loop.call_later(max(GRACE, 10.0 * job.cost), self._give_up, job)
+
+    def _give_up(self, job: _Job) -> None:
+        if not job.done.done():
+            job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
+
+    def _serve(self) -> None:
+        lower_priority(self._niceness)
+        while self._tokens.get():
+            job = next(queue.jobs for queue in self._queues.values() if queue.jobs).popleft()
+            if job.done.done():
+                continue
+            job.begun = perf_counter()
+            if job.deadline is not None and job.begun >= job.deadline:
+                # Its timer is late, which a busy event loop makes it.
+                _hand_over(job, None, DeadlineExpired(_EXPIRED))
+                continue
+            self._running = job
+            try:
+                result, error = job.work(), None
+            except BaseException as raised:  # the caller's to handle, whatever it is; the thread must go on
+                result, error = None, raised
+            self._running = None
+            _hand_over(job, result, error)
+            del job, result, error
+
+
+class Scheduler:
+    """The lanes of a process. `run` is called on its event loop."""
+
+    def __init__(self, limits: Mapping[Priority, int] = QUEUE_LIMITS) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        urgent = Priority.INTERACTIVE
+        self.interactive = Lane("interactive", {urgent: limits[urgent]})
+        background = {priority: limit for priority, limit in limits.items() if priority != urgent}
+        self.background = Lane("background", background, BACKGROUND_NICENESS)
+        self.lanes = (self.interactive, self.background)
+
+    def lane(self, priority: Priority) -> Lane:
+        return self.interactive if priority is Priority.INTERACTIVE else self.background
+
+    async def run(
+        self,
+        work: Callable[[], T],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+        cost: float = DEFAULT_COST,
+    ) -> T:
+        """`work()` on the lane of its priority; not at all if the caller has gone by the time it would begin.
+
+        deadline  on the clock of `time.perf_counter`: not begun by then, the job is dropped. One that has begun is
+                  waited for: what stops a refinement in time is the deadline in its own options
+        cost      seconds it is expected to take, for the estimate of how long others wait
+        raises    Overloaded if too many jobs of this priority wait, DeadlineExpired; what `work` raises
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, priority, cost, deadline, loop.create_future(), loop)
+        result: T = await self.lane(priority).run(job)
+        return result
+
+    def wait(self, priority: Priority) -> float:
+        """Seconds until a job of this priority handed in now would begin."""
+        return self.lane(priority).wait(priority)
+
+    def depth(self, priority: Priority) -> int:
+        """Jobs of this priority that wait."""
+        return self.lane(priority).depth(priority)
+
+    def hanging(self) -> str | None:
+        """Which lane hangs, in a sentence, and all who wait for it told; None while both come back from their jobs."""
+        for lane in self.lanes:
+            elapsed = lane.hanging()
+            if elapsed is not None:
+                lane.give_up()
+                return f"The {lane.name} lane has not come back from a job for {elapsed:.1f} s."
+        return None
+
+    def stop(self) -> None:
+        for lane in self.lanes:
+            lane.stop()
+
+
+def retry_after(wait: float) -> str:
+    """The header `Retry-After`, whole seconds, for a queue of this many seconds."""
+    return str(max(math.ceil(wait), 1))
+
+
+def lower_priority(niceness: int) -> None:
+    """Put the calling thread behind the others of the process, for the operating system."""
+    if niceness and sys.platform == "linux":
+        # There, and only there, a niceness belongs to a thread; a new thread has that of the one which made it.
+        own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + niceness, 19))
+
+
+def _hand_over(job: _Job, result: Any, error: BaseException | None) -> None:
+    def deliver_unless_gone() -> None:
+        if job.done.done():
+            return
+        if error is None:
+            job.done.set_result(result)
+        else:
+            job.done.set_exception(error)
+
+    try:
+        job.loop.call_soon_threadsafe(deliver_unless_gone)
+    except RuntimeError:
+        # The loop was closed while the job ran: nobody waits any more.
+        return

@@ -1,0 +1,84 @@
+"""uvicorn's server with an end that loses no request.
+
+SIGTERM: at once the service says that it is not ready, and for `drain_s` goes on as before, so that whoever balances
+the load can look elsewhere. Then nothing more is accepted, every answer is the last of its connection and says so, and
+connections between two requests are closed only after a moment in which their client could have sent the next:
+uvicorn's own end closes them at once, and a request on its way is lost.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from time import perf_counter
+from types import FrameType
+
+import uvicorn
+
+from .connections import Connection, Connections, Limits
+from .service import Service
+
+log = logging.getLogger("calibrant.service")
+
+LINGER = 1.0
+"""Seconds in which a client that is not idle sends its next request."""
+SETTLE = 0.3
+"""Seconds between the supervisor's having the kernel refuse connections and the close of the socket that holds some."""
+_SWEEP = 5
+"""Ticks of a tenth of a second between two looks at the connections."""
+
+
+class Server(uvicorn.Server):
+    server_state: Connections
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self.server_state = Connections(Limits.of(service.settings), service.metrics)
+        self._drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains; a second one, and SIGINT, stop after the requests in flight."""
+        if sig == signal.SIGTERM and self.started and self._drained_at is None:
+            self.drain()
+        else:
+            self.should_exit = True
+
+    def drain(self) -> None:
+        settings = self.service.settings
+        log.info("draining: not ready any more, accepting for another %g s", settings.drain_s)
+        self.service.draining = True
+        self._drained_at = perf_counter() + settings.drain_s + SETTLE
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _SWEEP == 0:
+            self.server_state.sweep()
+        if self._drained_at is not None and perf_counter() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        connections = self.server_state
+        self.service.draining = True
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        connections.closing = True
+        for connection in list(connections.connections):
+            if isinstance(connection, Connection) and not connection.idle and connection.cycle is not None:
+                connection.cycle.keep_alive = False
+        await self._until_none_is_open(LINGER)
+        connections.close_idle()
+        await self._until_none_is_open(self.service.settings.stop_s)
+        for task in connections.tasks:
+            task.cancel("The service is stopping.")
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    async def _until_none_is_open(self, seconds: float) -> None:
+        state = self.server_state
+        end = perf_counter() + seconds
+        while (state.connections or state.tasks) and not self.force_exit and perf_counter() < end:
+            state.sweep()
+            await asyncio.sleep(0.02)

@@ -1,0 +1,276 @@
+"""The parent process: it owns the socket, keeps the workers alive, and adds up their metrics. It serves no request.
+
+The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
+then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port
+that answers is a service that is ready.
+
+Workers are started as programs, not forked: the runtime of the network has threads, and threads do not survive a fork.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Coroutine
+from itertools import count
+from time import monotonic
+
+from . import logs
+from .channel import Channel, Message
+from .metrics import Metrics
+from .settings import Settings
+from .tally import Snapshot, merged
+
+log = logging.getLogger("calibrant.supervisor")
+
+SILENCE = 5.0
+"""Seconds without a heartbeat, which comes twice a second, after which a worker hangs."""
+START = 600.0
+"""Seconds for the first: compiling everything anew on a slow machine takes minutes."""
+LAST_WORDS = 0.5
+"""Seconds in which a worker that knows that its engine hangs can tell those that wait."""
+SNAPSHOTS = 0.5
+"""Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
+RELOAD = 120.0
+_WATCH = 0.25
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 6
+_SOON = 30.0
+"""A worker that ends sooner than so many seconds after its start is started again after a pause that doubles."""
+_LONGEST_PAUSE = 10.0
+
+
+class Worker:
+    """One worker process, as its parent sees it."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.number = number
+        self.process = process
+        self.channel = channel
+        self.born = monotonic()
+        self.heard: float | None = None
+        self.snapshot: Snapshot = {}
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, worker: str = "service.worker") -> None:
+        self._settings = settings
+        self._module = worker
+        """Run with the descriptors of the socket and of the channel."""
+        self._metrics = Metrics()
+        self._socket = bound(settings.host, settings.port)
+        self._workers: dict[int, Worker] = {}
+        self._gone: Snapshot = {}
+        """What workers that have gone had counted."""
+        self._numbers = count(1)
+        self._questions = count(1)
+        self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+
+    async def run(self) -> int:
+        """Until told to stop; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, signal.SIGTERM)
+        loop.add_signal_handler(signal.SIGINT, self._stop, signal.SIGINT)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
+        host, port, *_ = self._socket.getsockname()
+        log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
+        slots = [asyncio.create_task(self._keep_alive()) for _ in range(self._settings.workers)]
+        await asyncio.gather(*slots)
+        return 0
+
+    def _stop(self, how: signal.Signals) -> None:
+        again = self._stopping.is_set()
+        self._stopping.set()
+        drain = 0.0 if again or how != signal.SIGTERM else self._settings.drain_s
+        asyncio.get_running_loop().call_later(drain, self._accept_no_more)
+        for worker in self._workers.values():
+            # What is still starting serves nobody.
+            sent = signal.SIGKILL if worker.heard is None else signal.SIGINT if again else how
+            _signal(worker.process, sent)
+
+    def _accept_no_more(self) -> None:
+        """A moment before the workers close the socket, so that they have accepted all that it holds by then."""
+        if self._socket.fileno() >= 0:
+            refuse_connections(self._socket)
+            self._socket.close()
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_alive(self) -> None:
+        """One worker after the other, until the end."""
+        pause = 0.0
+        while not self._stopping.is_set():
+            try:
+                worker = await self._start()
+            except OSError as error:
+                # No memory or no descriptors just now.
+                log.error("a worker cannot be started: %s", error)
+                await self._pause(_LONGEST_PAUSE)
+                continue
+            watch = asyncio.create_task(self._watch(worker))
+            status = await worker.process.wait()
+            watch.cancel()
+            self._bury(worker)
+            if self._stopping.is_set():
+                return
+            log.error("worker %d (process %d) has ended with %d", worker.number, worker.process.pid, status)
+            soon = monotonic() - worker.born < _SOON
+            pause = min(max(2.0 * pause, 0.25), _LONGEST_PAUSE) if soon else 0.0
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """So long, or until the end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _start(self) -> Worker:
+        ours, theirs = socket.socketpair()
+        number = next(self._numbers)
+        descriptors = self._socket.fileno(), theirs.fileno()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", self._module, *map(str, descriptors)),
+            pass_fds=descriptors,
+            # A Ctrl-C at the terminal is the supervisor's to pass on. Not a session of its own: its niceness would mean
+            # nothing to other sessions where the kernel groups by them.
+            process_group=0,
+        )
+        theirs.close()
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_connection(
+            lambda: Channel(lambda message: self._heard(number, message), lambda: None), sock=ours
+        )
+        worker = self._workers[number] = Worker(number, process, channel)
+        log.info("worker %d is process %d", number, process.pid)
+        return worker
+
+    async def _watch(self, worker: Worker) -> None:
+        """Kill a worker that falls silent."""
+        while True:
+            await asyncio.sleep(_WATCH)
+            now = monotonic()
+            silence = now - (worker.heard or worker.born)
+            if silence > (START if worker.heard is None else SILENCE):
+                log.error("worker %d has not been heard for %.1f s and is replaced", worker.number, silence)
+                _signal(worker.process, signal.SIGKILL)
+                return
+
+    def _bury(self, worker: Worker) -> None:
+        del self._workers[worker.number]
+        worker.channel.close()
+        self._gone = merged(self._metrics.counters, [self._gone, worker.snapshot])
+
+    def _heard(self, number: int, message: Message) -> None:
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        worker.heard = monotonic()
+        match message:
+            case ("beat", None):
+                pass
+            case ("beat", snapshot):
+                worker.snapshot = snapshot
+            case ("hanging", reason):
+                log.error("worker %d is replaced: %s", number, reason)
+                asyncio.get_running_loop().call_later(LAST_WORDS, _signal, worker.process, signal.SIGKILL)
+            case ("scrape", question):
+                self._begin(self._scraped(worker, question))
+            case ("answer", question, *answer):
+                waiting = self._answers.get(question)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(tuple(answer))
+
+    async def _ask(self, worker: Worker, what: str, seconds: float) -> Message | None:
+        """The answer of a worker, if it comes in time."""
+        question = next(self._questions)
+        answer = self._answers[question] = asyncio.get_running_loop().create_future()
+        worker.channel.send(what, question)
+        try:
+            return await asyncio.wait_for(answer, seconds)
+        except TimeoutError:
+            return None
+        finally:
+            del self._answers[question]
+
+    async def _scraped(self, asking: Worker, question: int) -> None:
+        asking.channel.send("answer", question, await self.exposition())
+
+    async def exposition(self) -> bytes:
+        """The metrics of all workers, those that have gone included, in Prometheus's text format."""
+        workers = [worker for worker in self._workers.values() if worker.heard is not None]
+        # All of them anew, and those late as they were: no counter ever goes back between two scrapes.
+        answers = await asyncio.gather(*(self._ask(worker, "snapshot", SNAPSHOTS) for worker in workers))
+        for worker, answer in zip(workers, answers, strict=True):
+            if answer is not None:
+                (worker.snapshot,) = answer
+        living = [worker.snapshot for worker in workers]
+        total = merged(self._metrics.families, living, [self._gone])
+        return await asyncio.to_thread(self._metrics.exposition, total)
+
+    async def reload(self) -> None:
+        """Have the workers load the networks anew, one after the other: never more than one of them is busy with it."""
+        async with self._reloading:
+            for worker in list(self._workers.values()):
+                answer = await self._ask(worker, "reload", RELOAD)
+                done = answer[0] if answer is not None else "It did not answer."
+                log.info("worker %d: %s", worker.number, done)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with that address, not yet listening.
+
+    raises  OSError if it is taken
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def refuse_connections(listener: socket.socket) -> None:
+    """Have the kernel drop what asks for a connection; those made already can still be accepted.
+
+    Closing a socket resets the connections that wait in it, though their requests may have been sent. Dropped, a client
+    asks again after a second, when the socket is closed and refuses it: then nothing was sent. Only Linux can.
+    """
+    if sys.platform != "linux":
+        return
+    # A filter of one instruction that lets no byte of a packet pass.
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(sent)
+
+
+def supervise(settings: Settings, worker: str = "service.worker") -> int:
+    """Run the service; the exit status."""
+    writer = logs.set_up(settings.log_level, settings.log_format)
+
+    async def run() -> int:
+        return await Supervisor(settings, worker).run()
+
+    try:
+        return asyncio.run(run())
+    except OSError as error:
+        log.critical("cannot listen on %s port %d: %s", settings.host, settings.port, error)
+        return 1
+    finally:
+        writer.close()

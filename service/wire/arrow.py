@@ -1,0 +1,288 @@
+"""Arrow IPC streams: a table of quotes in, a row per quote, keyed by `panel`; a table of results out, a row per panel.
+
+Read as untrusted. Compressed buffers are refused before they are inflated, since each says itself how long it will be;
+every batch is validated in full (Arrow itself checks no offsets); a dictionary is never spread out, since a long string
+in it may be named by a million rows. Files (with a footer) are refused: their footer may name one batch many times.
+
+What all panels share goes with the schema, as its metadata `calibrant.model` and `calibrant.refine`; other metadata is
+the client's own. Columns that are integers or floats of any width are read as float64; null and NaN are missing.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from calibrant.arrays import IntVector, Vector
+from calibrant.calibrate import CalibrationOptions, Refine
+from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.models import MODELS
+from calibrant.models.model import Model
+from calibrant.panel import OptionPanel
+
+from ..engine import CalibrationJob
+from ..errors import InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
+from .batch import Answer, Deadline, Limits, PanelRequest
+from .documents import Echo
+from .jobs import model_named
+from .validation import bad_body
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+
+KEY = "panel"
+COLUMNS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
+_PREFIX = b"calibrant."
+_MOST_COLUMNS = 64
+"""Looked at one by one, to name those that are not known."""
+
+
+def library() -> Any:
+    """pyarrow, which is an extra: forty megabytes that only batches in this format need.
+
+    raises  UnsupportedMediaType if it is not installed
+    """
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError:
+        raise UnsupportedMediaType(
+            "Arrow needs pyarrow, which this installation has not: pip install 'calibrant[arrow]'."
+        ) from None
+    return pyarrow
+
+
+class ArrowBatch:
+    """The panels of a table of quotes, in the order in which their keys first come."""
+
+    def __init__(self, body: bytes | bytearray, limits: Limits) -> None:
+        """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
+        table = _read(body)
+        self._model, self._refine = _options(table.schema.metadata or {})
+        self._panel_bytes = limits.panel_bytes
+        codes, self.keys = _coded(table.column(KEY), limits.panels)
+        self._columns = _numbers(table)
+        order = np.argsort(codes, kind="stable")
+        self._rows: list[IntVector] = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+
+    @property
+    def n_panels(self) -> int:
+        return len(self._rows)
+
+    def n_quotes(self, i: int) -> int:
+        return int(self._rows[i].size)
+
+    def panel(self, i: int, deadline: Deadline) -> PanelRequest:
+        rows = self._rows[i]
+        size = 8 * rows.size * len(self._columns)
+        if size > self._panel_bytes:
+            raise TooLarge(f"A panel must have at most {self._panel_bytes} bytes of numbers, but has {size}.")
+        quotes: dict[str, Any] = {name: column[rows] for name, column in self._columns.items()}
+        try:
+            panel = OptionPanel.from_quotes(**quotes, path=())
+        except InvalidInput as error:
+            raise self.refusal(i, error.problems) from None
+        options = CalibrationOptions(refine=self._refine, deadline=deadline(None))
+        return PanelRequest(CalibrationJob(model=self._model, panel=panel, options=options), Echo(id=str(self.keys[i])))
+
+    def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
+        return InvalidRequest([_in_table(problem, self._rows[i]) for problem in problems])
+
+
+def _in_table(problem: Problem, rows: IntVector) -> Problem:
+    """A problem of a panel by the rows of the table."""
+    path = problem.path
+    if not path or not isinstance(path[-1], int):
+        return problem
+    place: Path = (*path[:-1], int(rows[path[-1]]))
+    return Problem.at(place, problem.detail.split("` ", 1)[1])
+
+
+def _read(body: bytes | bytearray) -> "pyarrow.Table":
+    """The table that a stream holds, with every offset checked."""
+    arrow = library()
+    buffer = arrow.py_buffer(body)
+    try:
+        source = arrow.BufferReader(buffer)
+        for message in arrow.ipc.MessageReader.open_stream(source):
+            if message.type in ("record batch", "dictionary") and _is_compressed(message.metadata.to_pybytes()):
+                raise bad_body("must hold no compressed buffers.")
+        if source.tell() != source.size():
+            raise bad_body("goes on after the end of its Arrow stream.")
+        with arrow.ipc.open_stream(buffer) as reader:
+            _require_columns(reader.schema)
+            batches = []
+            for batch in reader:
+                batch.validate(full=True)
+                batches.append(batch)
+            table = arrow.Table.from_batches(batches, reader.schema)
+    except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise bad_body(f"is not an Arrow IPC stream: {said[:200].rstrip('.')}.") from None
+    if table.num_rows == 0:
+        raise InvalidRequest([Problem.at((KEY,), "must hold at least one quote, but is empty.")])
+    return table
+
+
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether the buffers of a message are compressed: a field of its flatbuffer that no library shows.
+
+    Arrow's Message.fbs: a Message holds the kind (1) and the offset (2) of its header, a DictionaryBatch its
+    RecordBatch (1), and a RecordBatch its compression (3).
+    """
+    table = _offset(message, 0)
+    kind = _field(message, table, 1)
+    header = _table(message, table, 2)
+    if header and message[kind] == _DICTIONARY_BATCH:
+        header = _table(message, header, 1)
+    return bool(header) and _field(message, header, 3) != 0
+
+
+def _offset(data: bytes, place: int) -> int:
+    """Where the offset at a place leads."""
+    return place + int(struct.unpack_from("<I", data, place)[0])
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """The place of a table's field; 0 if it has none."""
+    vtable = table - struct.unpack_from("<i", data, table)[0]
+    (size,) = struct.unpack_from("<H", data, vtable)
+    if 4 + 2 * number >= size:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * number)
+    return table + offset if offset else 0
+
+
+def _table(data: bytes, table: int, number: int) -> int:
+    """The place of the table in a table's field; 0 if it has none."""
+    field = _field(data, table, number)
+    return _offset(data, field) if field else 0
+
+
+def _require_columns(schema: "pyarrow.Schema") -> None:
+    """Nothing but the columns known, of types that numbers and keys have."""
+    types = library().types
+    if len(schema) > _MOST_COLUMNS:
+        raise bad_body(f"must have at most {_MOST_COLUMNS} columns, but has {len(schema)}.")
+    problems = []
+    for field in schema:
+        name, kind = field.name, field.type
+        if name == KEY:
+            value = kind.value_type if types.is_dictionary(kind) else kind
+            if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
+                problems.append(Problem.at((name,), f"must hold integers or strings, but is of the type {kind}."))
+        elif name not in COLUMNS:
+            needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
+            problems.append(Problem.at((name,), needed))
+        elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
+            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {kind}."))
+        if schema.names.count(name) > 1:
+            problems.append(Problem.at((name,), "must not be there twice."))
+    absent = [name for name in (KEY, "expiry") if name not in schema.names]
+    problems += [Problem.at((name,), "is required, but is absent.") for name in absent]
+    if problems:
+        raise InvalidRequest(problems)
+
+
+def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, Refine]:
+    """The model and the refinement that a schema's metadata name."""
+    given = {
+        key[len(_PREFIX) :].decode(errors="replace"): value.decode(errors="replace")
+        for key, value in metadata.items()
+        if key.startswith(_PREFIX)
+    }
+    model = model_named(given.pop("model", "heston"))
+    refine = given.pop("refine", "lm")
+    if refine not in get_args(Refine):
+        needed = f"must be one of {', '.join(get_args(Refine))}, but is {refine[:40]!r}."
+        raise InvalidInput(Problem.at(("refine",), needed))
+    if given:
+        raise InvalidInput(*(Problem.at((name,), "is not a field of this request's metadata.") for name in given))
+    return model, refine  # type: ignore[return-value]
+
+
+def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarrow.Array"]:
+    """For each row the number of its panel, and the keys of the panels by that number."""
+    arrow = library()
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise InvalidRequest([Problem.at((KEY, row), "must be a key, but is null.")])
+    if arrow.types.is_dictionary(column.type):
+        encoded = column.unify_dictionaries().combine_chunks()
+        # Nothing keeps a dictionary from holding a value twice, or null.
+        values = encoded.dictionary.dictionary_encode()
+        codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)[encoded.indices.to_numpy()]
+        if codes.min() < 0:
+            raise InvalidRequest([Problem.at((KEY, int(codes.argmin())), "must be a key, but is null.")])
+        keys = values.dictionary
+    else:
+        encoded = column.combine_chunks().dictionary_encode()
+        codes, keys = encoded.indices.to_numpy(), encoded.dictionary
+    used, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
+    if used.size > most:
+        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {used.size}.")
+    by_first = np.argsort(first)
+    place = np.empty(used.size, np.int64)
+    place[by_first] = np.arange(used.size)
+    return place[numbers], keys.take(arrow.array(used[by_first]))
+
+
+def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:
+    """The columns as float64, with NaN for null; without those of no type, which hold nothing but null."""
+    arrow = library()
+    numbers: dict[str, Vector] = {}
+    for name in COLUMNS:
+        if name in table.column_names and not arrow.types.is_null(table.column(name).type):
+            numbers[name] = np.ascontiguousarray(table.column(name).cast(arrow.float64(), safe=False).to_numpy())
+    return numbers
+
+
+class ArrowWriter:
+    """A row per panel, in the order of the request: `panel`, `status`, the parameters, `rmse_bp` and `message`.
+
+    The status of a panel that was refused is its problem's code; its numbers are null.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, keys: "pyarrow.Array | None" = None) -> None:
+        """`keys` of the panels; None for their numbers."""
+        self._arrow = library()
+        self._keys = keys
+
+    def part(self, answer: Answer) -> dict[str, Any]:
+        return _row(answer)
+
+    def whole(self, parts: Sequence[dict[str, Any]]) -> bytes:
+        arrow = self._arrow
+        names = list(dict.fromkeys(name for model in MODELS.values() for name in model.parameters))
+        keys = arrow.array(range(len(parts))) if self._keys is None else self._keys
+        columns = {KEY: keys, "status": arrow.array([row["status"] for row in parts], arrow.string())}
+        for name in (*names, "rmse_bp"):
+            columns[name] = arrow.array([row.get(name) for row in parts], arrow.float64())
+        columns["message"] = arrow.array([row["message"] for row in parts], arrow.string())
+        batch = arrow.record_batch(columns)
+        sink = arrow.BufferOutputStream()
+        with arrow.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        written: bytes = sink.getvalue().to_pybytes()
+        return written
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    outcome = answer.outcome
+    if isinstance(outcome, ServiceError):
+        return {"status": outcome.code, "message": outcome.detail}
+    calibration = outcome.calibration
+    return {
+        "status": calibration.status,
+        **dict(zip(calibration.model.parameters, calibration.parameters.tolist(), strict=True)),
+        "rmse_bp": calibration.rmse_bp,
+        "message": calibration.message,
+    }

@@ -1,0 +1,52 @@
+"""The service with an engine that fails on demand: `python -m tests.service.faulty`, and its worker, by its arguments.
+
+Which fault a request meets is told by the number of its quotes; everything else is the service as it is.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from calibrant.pipeline import Assessment
+from service import worker
+from service.engine import CalibrationJob, Engine
+from service.settings import Settings
+from service.supervisor import supervise
+
+HANGS, RAISES, NOT_A_NUMBER = 7, 8, 9
+"""Numbers of quotes."""
+
+_sound = Engine.calibrate
+
+
+def _faulty(engine: Engine, job: CalibrationJob, *rest: Any) -> Assessment:
+    n = job.panel.n_quotes
+    if n == HANGS:
+        time.sleep(3600.0)
+    if n == RAISES:
+        raise ZeroDivisionError("secret")
+    if n == NOT_A_NUMBER:
+        # Without a refinement, which would notice by itself.
+        return _spoilt(engine, replace(job, options=replace(job.options, refine="none")))
+    return _sound(engine, job, *rest)
+
+
+def _spoilt(engine: Engine, job: CalibrationJob) -> Assessment:
+    networks = engine.releases[job.model.name].networks
+    for network in networks:
+        network.parameters = lambda iv: np.full((1, 5), np.nan)  # type: ignore[method-assign]
+    try:
+        return _sound(engine, job)
+    finally:
+        for network in networks:
+            del network.parameters
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        Engine.calibrate = _faulty  # type: ignore[method-assign, assignment]
+        sys.exit(worker.main(sys.argv[1:]))
+    sys.exit(supervise(Settings(), worker="tests.service.faulty"))

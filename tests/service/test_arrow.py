@@ -1,0 +1,231 @@
+"""Arrow streams: a table of quotes in, a table of results out, and nothing believed that a stream says of itself."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.ipc
+import pytest
+
+from service.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from service.wire.arrow import MEDIA_TYPE, ArrowBatch, library
+from service.wire.batch import Limits
+from tests.service.bodies import REAL, arrow_stream, as_moneyness, quote_table, real_panel
+from tests.service.client import Client
+from tests.service.test_bad_input import panel
+from tests.shared import needs_shared
+
+BATCH = "/v1/calibrate/batch"
+LIMITS = Limits(panels=100, panel_bytes=1 << 22)
+QUOTES = panel()["quotes"]
+COLUMNS = {**QUOTES, "forward": [100.0] * 6}
+ONE = quote_table({"a": COLUMNS})
+
+
+def table_of(client: Client, body: bytes) -> Any:
+    """The table that answers."""
+    response = client.post(BATCH, body, content_type=MEDIA_TYPE)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == MEDIA_TYPE
+    table = pyarrow.ipc.open_stream(response.content).read_all()
+    table.validate(full=True)
+    return table
+
+
+def pointer_of(client: Client, body: bytes) -> str:
+    response = client.post(BATCH, body, content_type=MEDIA_TYPE)
+    assert response.status_code == 422, response.text
+    pointer: str = response.json()["errors"][0]["pointer"]
+    return pointer
+
+
+@needs_shared
+def test_real_panels_get_the_answers_of_the_other_formats(client: Client) -> None:
+    bodies = {name: as_moneyness(real_panel(name)) for name in REAL}
+    answer = table_of(client, arrow_stream(quote_table({name: body["quotes"] for name, body in bodies.items()})))
+    assert answer.column_names == ["panel", "status", "kappa", "theta", "xi", "rho", "v0", "rmse_bp", "message"]
+    expected = client.post(BATCH, {"panels": list(bodies.values())}).json()["results"]
+    assert answer.column("panel").to_pylist() == list(bodies)
+    for row, result in zip(answer.to_pylist(), expected, strict=True):
+        assert {name: row[name] for name in result["parameters"]} == result["parameters"]
+        assert row["rmse_bp"] == result["fit"]["rmse_bp"]
+        assert (row["status"], row["message"]) == (result["status"], result.get("message"))
+
+
+def test_rows_of_a_panel_need_not_be_together_and_panels_come_as_their_keys_do(client: Client) -> None:
+    both = quote_table({"b": COLUMNS, "a": {**COLUMNS, "iv": [v + 0.01 for v in QUOTES["iv"]]}})
+    mixed = both.take([6, 0, 7, 1, 8, 2, 9, 3, 10, 4, 11, 5])
+    answer = {row["panel"]: row for row in table_of(client, arrow_stream(mixed)).to_pylist()}
+    assert list(answer) == ["a", "b"]
+    assert {row["panel"]: row for row in table_of(client, arrow_stream(both)).to_pylist()} == answer
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pyarrow.array([7] * 6 + [-3] * 6, pyarrow.int8()),
+        pyarrow.array([2**63] * 6 + [1] * 6, pyarrow.uint64()),
+        pyarrow.array(["x"] * 6 + [""] * 6, pyarrow.large_string()),
+        pyarrow.array(["x"] * 6 + ["y"] * 6).dictionary_encode(),
+        # A dictionary may hold a value twice, or one that nothing names, or null, or be in another order.
+        pyarrow.DictionaryArray.from_arrays([2, 0, 2, 0, 2, 0] + [1] * 6, ["x", "y", "x", "z", None]),
+    ],
+    ids=["int8", "uint64", "large_string", "dictionary", "dictionary with a value twice"],
+)
+def test_keys_are_whole_numbers_or_strings_and_come_back_as_they_went(client: Client, keys: Any) -> None:
+    two = quote_table({0: COLUMNS, 1: COLUMNS}).set_column(0, "panel", keys)
+    answer = table_of(client, arrow_stream(two))
+    assert answer.column("panel").to_pylist() == [keys[0].as_py(), keys[-1].as_py()]
+    assert answer.column("status").to_pylist() == ["converged"] * 2
+
+
+def test_several_record_batches_with_dictionaries_of_their_own_are_one_table(client: Client) -> None:
+    keys = [pyarrow.array(["a"] * 6).dictionary_encode(), pyarrow.array(["b"] * 3 + ["a"] * 3).dictionary_encode()]
+    parts = [ONE.set_column(0, "panel", key) for key in keys]
+    answer = table_of(client, arrow_stream(pyarrow.concat_tables(parts)))
+    assert answer.column("panel").to_pylist() == ["a", "b"]
+
+
+def test_null_and_nan_are_both_missing_and_columns_may_be_of_other_widths(client: Client) -> None:
+    iv = np.array(QUOTES["iv"])
+    holed = {**COLUMNS, "iv": [None if i == 2 else v for i, v in enumerate(QUOTES["iv"])]}
+    (expected,) = table_of(client, arrow_stream(quote_table({"a": holed}))).to_pylist()
+    iv[2] = np.nan
+    assert table_of(client, with_column("iv", pyarrow.array(iv))).to_pylist() == [expected]
+    narrow = quote_table({"a": holed})
+    for name, kind in (("strike", pyarrow.int32()), ("forward", pyarrow.uint8()), ("expiry", pyarrow.float32())):
+        narrow = narrow.set_column(narrow.column_names.index(name), name, narrow.column(name).cast(kind))
+    narrow = narrow.append_column("bid_iv", pyarrow.nulls(6))
+    assert table_of(client, arrow_stream(narrow)).to_pylist() == [expected]
+
+
+def test_the_metadata_of_the_schema_names_model_and_refinement(client: Client) -> None:
+    def asked(**metadata: str) -> bytes:
+        return arrow_stream(ONE.replace_schema_metadata({"pandas": "{}", **metadata}))
+
+    assert table_of(client, asked(**{"calibrant.refine": "none"})).column("status").to_pylist() == ["network_only"]
+    assert table_of(client, asked(**{"calibrant.model": "heston"})).column("status").to_pylist() == ["converged"]
+    assert pointer_of(client, asked(**{"calibrant.refine": "newton"})) == "/refine"
+    assert pointer_of(client, asked(**{"calibrant.model": "sabr"})) == "/model"
+    assert pointer_of(client, asked(**{"calibrant.detail": "yes"})) == "/detail"
+
+
+def test_a_bad_panel_fails_no_other_and_its_message_names_the_row(client: Client) -> None:
+    bad = {**COLUMNS, "expiry": [0.5, 0.5, -0.5, 1.0, 1.0, 1.0]}
+    first, second = table_of(client, arrow_stream(quote_table({"a": COLUMNS, "b": bad}))).to_pylist()
+    assert first["status"] == "converged"
+    assert second["status"] == "invalid_input"
+    assert second["message"] == "`expiry[8]` must be > 0 years, but is -0.5."
+    assert second["kappa"] is second["rmse_bp"] is None
+
+
+def test_the_answer_may_be_documents_or_lines(client: Client) -> None:
+    body = arrow_stream(quote_table({"a": COLUMNS, "b": {**COLUMNS, "iv": [-0.2] * 6}}))
+    for accept in ("application/json", "application/x-ndjson"):
+        response = client.post(BATCH, body, content_type=MEDIA_TYPE, accept=accept)
+        assert response.status_code == 200
+        text = response.text.replace("\n", ",").rstrip(",")
+        assert '"id":"a"' in text
+        assert '"pointer":"/iv/6"' in text
+
+
+def compressed(codec: str) -> bytes:
+    return arrow_stream(ONE, compression=codec)
+
+
+def renamed(**names: str) -> bytes:
+    return arrow_stream(ONE.rename_columns([names.get(name, name) for name in ONE.column_names]))
+
+
+def with_column(name: str, column: Any) -> bytes:
+    return arrow_stream(ONE.set_column(ONE.column_names.index(name), name, column))
+
+
+BAD = {
+    "nothing": (b"", ""),
+    "JSON": (b'{"panels": []}', ""),
+    "cut short": (arrow_stream(ONE)[:-40], ""),
+    "cut in its schema": (arrow_stream(ONE)[:60], ""),
+    "two streams": (arrow_stream(ONE) * 2, ""),
+    "compressed with lz4": (compressed("lz4"), ""),
+    "compressed with zstd": (compressed("zstd"), ""),
+    "a dictionary compressed": (
+        arrow_stream(ONE.set_column(0, "panel", ONE.column("panel").dictionary_encode()), compression="zstd"),
+        "",
+    ),
+    "no rows": (arrow_stream(ONE.slice(0, 0)), "/panel"),
+    "no key": (renamed(panel="iv2"), "/iv2"),
+    "an unknown column": (renamed(iv="vol"), "/vol"),
+    "a column twice": (renamed(strike="iv"), "/iv"),
+    "no expiry": (arrow_stream(ONE.drop_columns(["expiry"])), "/expiry"),
+    "a thousand columns": (arrow_stream(pyarrow.table({f"c{i}": [1] for i in range(1000)})), ""),
+    "strings for numbers": (with_column("iv", pyarrow.array(["0.2"] * 6)), "/iv"),
+    "halves for numbers": (with_column("iv", pyarrow.array(np.full(6, 0.2, np.float16))), "/iv"),
+    "lists for numbers": (with_column("iv", pyarrow.array([[0.2]] * 6)), "/iv"),
+    "floats for keys": (with_column("panel", pyarrow.array([1.0] * 6)), "/panel"),
+    "no type for keys": (with_column("panel", pyarrow.nulls(6)), "/panel"),
+    "null among keys": (with_column("panel", pyarrow.array(["a", "a", None, "a", "a", "a"])), "/panel/2"),
+    "null among the keys of a dictionary": (
+        with_column("panel", pyarrow.DictionaryArray.from_arrays([0, 0, 0, 1, 0, 0], ["a", None])),
+        "/panel/3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_body_that_is_no_such_table_is_refused_as_a_whole(client: Client, name: str) -> None:
+    body, pointer = BAD[name]
+    assert pointer_of(client, body) == pointer
+
+
+def test_a_file_is_no_stream(client: Client) -> None:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_file(sink, ONE.schema) as writer:
+        writer.write(ONE)
+    assert pointer_of(client, sink.getvalue().to_pybytes()) == ""
+    refused = client.post(BATCH, b"", content_type="application/vnd.apache.arrow.file")
+    assert refused.status_code == 415
+
+
+def test_offsets_that_lead_outside_are_found() -> None:
+    stream = bytearray(arrow_stream(ONE))
+    # The offsets of the keys' letters: 0, 1, 2 ... 6 in four bytes each.
+    offsets = np.arange(7, dtype="<i4").tobytes()
+    place = stream.index(offsets)
+    for last in (10_000, -5):
+        stream[place : place + len(offsets)] = np.array([0, 1, 2, 3, 4, 5, last], "<i4").tobytes()
+        with pytest.raises(InvalidRequest, match="not an Arrow IPC stream"):
+            ArrowBatch(bytes(stream), LIMITS)
+
+
+def test_a_long_string_named_often_stays_one_string() -> None:
+    # Written out it would be 100 GB.
+    keys = pyarrow.DictionaryArray.from_arrays(np.zeros(100_000, np.int8), ["x" * 1_000_000])
+    numbers = pyarrow.array(np.full(100_000, 0.5, np.float32))
+    body = arrow_stream(pyarrow.table({"panel": keys, "expiry": numbers, "iv": numbers, "log_moneyness": numbers}))
+    before = pyarrow.total_allocated_bytes()
+    batch = ArrowBatch(body, LIMITS)
+    assert batch.n_panels == 1
+    assert pyarrow.total_allocated_bytes() - before < 10_000_000
+
+
+def test_too_many_panels_are_too_large() -> None:
+    numbers = [0.5] * 101
+    body = arrow_stream(pyarrow.table({"panel": range(101), "expiry": numbers}))
+    with pytest.raises(TooLarge, match="at most 100 panels, but names 101"):
+        ArrowBatch(body, LIMITS)
+
+
+def test_a_panel_of_too_many_quotes_is_too_large() -> None:
+    batch = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS, "b": COLUMNS})), Limits(100, 8 * 6 * 4))
+    assert batch.panel(0, lambda _: None).job.panel.n_quotes == 6
+    small = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS})), Limits(100, 8 * 6 * 4 - 1))
+    with pytest.raises(TooLarge, match="at most 191 bytes of numbers, but has 192"):
+        small.panel(0, lambda _: None)
+
+
+def test_without_the_library_the_refusal_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UnsupportedMediaType, match=r"calibrant\[arrow\]"):
+        library()

@@ -1,0 +1,110 @@
+"""The service checks itself."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.audit import BETTER, Audit
+from service.costs import Costs
+from service.engine import CalibrationJob, Engine
+from service.metrics import Metrics
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.wire import schema
+from service.wire.jobs import calibration_job
+from tests.service.client import Client
+from tests.shared import ROOT
+
+
+@pytest.fixture
+def engine(client: Client) -> Engine:
+    engine = client.app.state.service.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
+
+
+@pytest.fixture
+def job(dax: dict[str, Any]) -> CalibrationJob:
+    return calibration_job(schema.CalibrateRequest.model_validate_json(json.dumps(dax)), None)
+
+
+def audited(scheduler: Scheduler, job: CalibrationJob, engine: Engine, spoil: float) -> Metrics:
+    """The metrics after an audit of an answer whose objective is that much worse than it could be."""
+    metrics = Metrics()
+    audit = Audit(Settings(audit_share=1.0, audit_starts=6), scheduler, Costs(), metrics)
+    assessment = engine.calibrate(job)
+    calibration = assessment.calibration
+    worse = replace(
+        calibration, objective=(1.0 + spoil) * calibration.objective, parameters=1.01 * calibration.parameters
+    )
+
+    async def run() -> None:
+        audit.consider(job, assessment._replace(calibration=worse if spoil else calibration), "desk-7")
+        await asyncio.gather(*audit._tasks)
+
+    asyncio.run(run())
+    return metrics
+
+
+def test_the_best_answer_is_confirmed(scheduler: Scheduler, job: CalibrationJob, engine: Engine) -> None:
+    metrics = audited(scheduler, job, engine, 0.0)
+    assert metrics.audits.values == {("heston", "confirmed"): [1.0]}
+    assert metrics.audit_excess.values[("heston",)][-1] == 0.0
+
+
+def test_an_answer_that_is_not_the_best_is_counted_and_logged_with_what_was_better(
+    scheduler: Scheduler, job: CalibrationJob, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "calibrant.audit"):
+        metrics = audited(scheduler, job, engine, 0.05)
+    assert metrics.audits.values == {("heston", "better_found"): [1.0]}
+    assert metrics.audit_excess.values[("heston",)][-1] == pytest.approx(0.05, rel=1e-3)
+    (record,) = caplog.records
+    fields: dict[str, Any] = record.__dict__["fields"]
+    assert fields["request_id"] == "desk-7"
+    assert fields["excess"] > BETTER
+    # The published optimum of this panel.
+    assert fields["best"][0] == pytest.approx(15.66, abs=0.5)
+
+
+def test_the_starts_are_spread_over_the_bounds_and_repeat_with_the_seed(
+    scheduler: Scheduler, job: CalibrationJob, engine: Engine
+) -> None:
+    from calibrant.calibrate import fit_problem
+
+    problem = fit_problem(engine.calibrate(job).calibration.panel, job.model, job.options)
+    first, second = (
+        Audit(Settings(audit_seed=3, audit_starts=500), scheduler, Costs(), Metrics())._random(problem)
+        for _ in range(2)
+    )
+    assert np.array_equal(first, second)
+    assert ((first >= problem.lower) & (first <= problem.upper)).all()
+    # Of kappa, from 0.001 to 60, a fifth or so in each decade.
+    decades = np.histogram(np.log10(first[:, 0]), bins=[-3, -2, -1, 0, 1, 2])[0]
+    assert decades.min() > 50
+    assert abs(first[:, 3].mean()) < 0.1
+
+
+def test_audits_do_not_pile_up_and_hold_nobody_up(dax: dict[str, Any]) -> None:
+    client = Client(Settings(networks=ROOT / "networks", audit_share=1.0, audit_starts=40, default_deadline_ms=5000.0))
+    try:
+        for _ in range(30):
+            client.calibrate(dax)
+        counted = client.app.state.service.metrics.audits.values
+        assert counted[("heston", "passed_over")][0] > 5
+        assert len(client.app.state.service.audit._tasks) <= 2
+    finally:
+        # Those under way are given up.
+        client.close()

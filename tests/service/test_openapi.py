@@ -1,0 +1,89 @@
+"""The OpenAPI document against the service: schemathesis makes requests of it and holds the answers against it."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+
+from tests.service.client import Client
+
+fuzzed = settings(
+    deadline=None, derandomize=True, max_examples=12, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
+# What a schema cannot say (that columns are of one length, that a panel needs two quotes) is refused all the same.
+load_all_checks()
+INEXPRESSIBLE = CHECKS.get_by_names(["positive_data_acceptance"])
+# A bad panel of a batch is refused inside of its answer.
+OF_A_BATCH = CHECKS.get_by_names(["positive_data_acceptance", "negative_data_rejection"])
+
+
+@schemathesis.serializer("application/msgpack")
+def to_msgpack(_: Any, value: Any) -> bytes:
+    # Whole numbers of more than 64 bits have no place there.
+    return msgspec.msgpack.encode(json.loads(json.dumps(value), parse_int=lambda x: max(min(int(x), 2**63), -(2**63))))
+
+
+@pytest.fixture(scope="module")
+def document(client: Client) -> Any:
+    return client.get("/openapi.json").json()
+
+
+def test_every_path_and_format_is_documented(client: Client, document: Any) -> None:
+    told = set(document["paths"]) | {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    assert {getattr(route, "path", None) for route in client.app.routes} <= told
+    batch = document["paths"]["/v1/calibrate/batch"]["post"]
+    arrow = "application/vnd.apache.arrow.stream"
+    assert set(batch["requestBody"]["content"]) == {"application/json", "application/msgpack", arrow}
+    assert set(batch["responses"]["200"]["content"]) == {
+        "application/json",
+        "application/msgpack",
+        "application/x-ndjson",
+        arrow,
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert set(operation["responses"]) == {"200", "4XX", "5XX"}, path
+            assert set(operation["responses"]["4XX"]["content"]) == {"application/problem+json"}
+
+
+def conforming(client: Client, operation: Any, mode: GenerationMode) -> Counter[int]:
+    """How often each status came; every answer is as the document says."""
+    statuses: Counter[int] = Counter()
+    excluded = OF_A_BATCH if operation.path.endswith("/batch") else INEXPRESSIBLE
+
+    @fuzzed
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def answered(case: Any) -> None:
+        sent = case.as_transport_kwargs(base_url="http://service")
+        sent.pop("cookies", None)
+        body = {"content": sent.pop("data")} if "data" in sent else {}
+        response = client.request(sent.pop("method"), sent.pop("url"), **body, **sent)
+        statuses[response.status_code] += 1
+        case.validate_response(response, excluded_checks=excluded)
+
+    answered()
+    return statuses
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_answers_to_what_the_document_allows_and_forbids_are_as_it_says(
+    client: Client, document: Any, mode: GenerationMode
+) -> None:
+    statuses: Counter[int] = Counter()
+    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        # What is forbidden needs a body to be in.
+        if mode is GenerationMode.POSITIVE or operation.method == "post":
+            statuses += conforming(client, operation, mode)
+    assert not [status for status in statuses if status >= 500]
+    assert statuses[422] > 20
+    if mode is GenerationMode.POSITIVE:
+        assert statuses[200] > 10

@@ -1,0 +1,246 @@
+"""Who computes when."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from time import perf_counter, sleep
+
+import pytest
+
+from service.errors import DeadlineExpired, Overloaded
+from service.scheduler import HANGING, QUEUE_LIMITS, Priority, Scheduler
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    interval = sys.getswitchinterval()
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
+    sys.setswitchinterval(interval)
+
+
+def test_work_runs_on_one_thread_in_the_order_handed_in(scheduler: Scheduler) -> None:
+    ran: list[tuple[int, str]] = []
+
+    def work(i: int) -> int:
+        sleep(0.001 * (5 - i))
+        ran.append((i, threading.current_thread().name))
+        return i * i
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*(scheduler.run(lambda i=i: work(i)) for i in range(5)))  # type: ignore[misc]
+
+    assert asyncio.run(all_of_them()) == [0, 1, 4, 9, 16]
+    assert ran == [(i, "interactive") for i in range(5)]
+
+
+def test_a_failure_reaches_the_caller_and_the_thread_goes_on(scheduler: Scheduler) -> None:
+    async def both() -> str:
+        with pytest.raises(ZeroDivisionError):
+            await scheduler.run(lambda: 1 // 0)
+        return await scheduler.run(lambda: "still here")
+
+    assert asyncio.run(both()) == "still here"
+
+
+def test_work_whose_caller_has_gone_is_not_begun(scheduler: Scheduler) -> None:
+    ran = []
+    hold = threading.Event()
+
+    async def hang_up() -> None:
+        first = asyncio.ensure_future(scheduler.run(lambda: hold.wait(10)))
+        second = asyncio.ensure_future(scheduler.run(lambda: ran.append("second")))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        await asyncio.sleep(0)
+        hold.set()
+        assert await first
+        await scheduler.run(lambda: ran.append("third"))
+
+    asyncio.run(hang_up())
+    assert ran == ["third"]
+
+
+def test_a_caller_may_hang_up_while_its_work_runs(scheduler: Scheduler) -> None:
+    begun, hold = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        hold.wait(10)
+
+    async def hang_up() -> None:
+        task = asyncio.ensure_future(scheduler.run(work))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(hang_up())
+    # Its event loop is closed by now: the answer has nowhere to go, and the thread survives that.
+    hold.set()
+
+    async def again() -> int:
+        return await scheduler.run(lambda: 7)
+
+    assert asyncio.run(again()) == 7
+
+
+async def held(scheduler: Scheduler, priority: Priority, hold: threading.Event) -> "asyncio.Future[bool]":
+    """A job that keeps the lane of this priority until `hold` is set, begun."""
+    begun = threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        return hold.wait(10)
+
+    job = asyncio.ensure_future(scheduler.run(work, priority=priority))
+    await asyncio.to_thread(begun.wait)
+    return job
+
+
+def test_the_more_urgent_goes_first(scheduler: Scheduler) -> None:
+    ran: list[Priority] = []
+
+    async def all_kinds() -> None:
+        hold = threading.Event()
+        first = await held(scheduler, Priority.AUDIT, hold)
+        order = (Priority.AUDIT, Priority.BULK, Priority.LONG, Priority.BULK, Priority.LONG)
+        others = [asyncio.ensure_future(scheduler.run(lambda p=p: ran.append(p), priority=p)) for p in order]  # type: ignore[misc]
+        await asyncio.sleep(0)
+        # What is interactive waits for none of them.
+        await scheduler.run(lambda: ran.append(Priority.INTERACTIVE))
+        hold.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(all_kinds())
+    assert ran == [0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a niceness of a thread is Linux's")
+def test_the_background_lane_yields_to_the_interactive_one(scheduler: Scheduler) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def both() -> tuple[int, int]:
+        return await scheduler.run(niceness), await scheduler.run(niceness, priority=Priority.BULK)
+
+    interactive, background = asyncio.run(both())
+    assert interactive == niceness() <= background
+    assert background == min(interactive + 10, 19)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(scheduler: Scheduler) -> None:
+    async def fill() -> None:
+        hold = threading.Event()
+        first = await held(scheduler, Priority.LONG, hold)
+        limit = QUEUE_LIMITS[Priority.LONG]
+        waiting = [
+            asyncio.ensure_future(scheduler.run(lambda: None, priority=Priority.LONG, cost=0.26)) for _ in range(limit)
+        ]
+        await asyncio.sleep(0)
+        assert scheduler.depth(Priority.LONG) == limit
+        with pytest.raises(Overloaded) as refused:
+            await scheduler.run(lambda: None, priority=Priority.LONG)
+        assert int(refused.value.headers["retry-after"]) == 9  # 32 times 0.26, and what is begun
+        # Callers that go leave their places to nobody until the lane has come past them: a hanging one grows no queue.
+        for job in waiting:
+            job.cancel()
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await scheduler.run(lambda: None, priority=Priority.LONG)
+        # The other kinds have queues of their own.
+        bulk = asyncio.ensure_future(scheduler.run(lambda: 7, priority=Priority.BULK))
+        hold.set()
+        assert await first
+        assert await bulk == 7
+
+    asyncio.run(fill())
+
+
+def test_what_expires_in_the_queue_is_dropped_while_the_lane_is_still_busy(scheduler: Scheduler) -> None:
+    ran: list[str] = []
+
+    async def expire() -> None:
+        hold = threading.Event()
+        first = await held(scheduler, Priority.INTERACTIVE, hold)
+        with pytest.raises(DeadlineExpired):
+            await scheduler.run(lambda: ran.append("late"), deadline=perf_counter() + 0.02)
+        assert not first.done()
+        hold.set()
+        assert await first
+
+    asyncio.run(expire())
+    assert ran == []
+
+
+def test_a_job_that_has_begun_is_waited_for_beyond_its_deadline(scheduler: Scheduler) -> None:
+    async def late() -> str:
+        def work() -> str:
+            sleep(0.05)
+            return "best so far"
+
+        return await scheduler.run(work, deadline=perf_counter() + 0.02)
+
+    assert asyncio.run(late()) == "best so far"
+
+
+def test_the_wait_is_the_cost_of_what_goes_before(scheduler: Scheduler) -> None:
+    async def waits() -> None:
+        assert scheduler.wait(Priority.BULK) == 0.0
+        hold = threading.Event()
+        first = await held(scheduler, Priority.BULK, hold)
+        costs = {Priority.LONG: 0.5, Priority.BULK: 0.25, Priority.AUDIT: 2.0}
+        others = [
+            asyncio.ensure_future(scheduler.run(lambda: None, priority=p, cost=cost)) for p, cost in costs.items()
+        ]
+        await asyncio.sleep(0)
+        # The running job is within a millisecond of its own, unknown, cost.
+        assert scheduler.wait(Priority.LONG) == pytest.approx(0.5, abs=2e-3)
+        assert scheduler.wait(Priority.BULK) == pytest.approx(0.75, abs=2e-3)
+        assert scheduler.wait(Priority.AUDIT) == pytest.approx(2.75, abs=2e-3)
+        assert scheduler.wait(Priority.INTERACTIVE) == 0.0
+        hold.set()
+        await asyncio.gather(first, *others)
+        assert scheduler.wait(Priority.AUDIT) == pytest.approx(0.0, abs=1e-12)
+
+    asyncio.run(waits())
+
+
+def test_a_job_that_has_begun_is_reckoned_with_though_its_caller_has_gone(scheduler: Scheduler) -> None:
+    async def leave() -> None:
+        hold, begun = threading.Event(), threading.Event()
+
+        def work() -> None:
+            begun.set()
+            hold.wait(10)
+
+        job = asyncio.ensure_future(scheduler.run(work, priority=Priority.LONG, cost=100.0))
+        await asyncio.to_thread(begun.wait)
+        job.cancel()
+        await asyncio.sleep(0)
+        assert scheduler.wait(Priority.LONG) == pytest.approx(100.0, abs=5.0)
+        hold.set()
+
+    asyncio.run(leave())
+
+
+def test_a_lane_that_does_not_come_back_is_named_and_its_caller_told(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang() -> None:
+        hold = threading.Event()
+        assert scheduler.hanging() is None
+        job = await held(scheduler, Priority.INTERACTIVE, hold)
+        assert scheduler.hanging() is None
+        monkeypatch.setattr("service.scheduler.HANGING", 0.02)
+        await asyncio.sleep(0.03)
+        assert "interactive" in (scheduler.hanging() or "")
+        with pytest.raises(DeadlineExpired):
+            await job
+        hold.set()
+
+    assert HANGING < 10.0
+    asyncio.run(hang())

@@ -1,0 +1,146 @@
+"""Cutting a body into parts: every part where it is, and no byte believed."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.wire import spans
+
+pack = msgspec.msgpack.encode
+thorough = settings(deadline=None, derandomize=True, max_examples=100)
+
+NESTED: list[Any] = [
+    [],
+    {},
+    [[]],
+    [{}],
+    {"": []},
+    {"a": {"b": [1, "}", None]}},
+    ['"', "\\", "]"],
+    [[1, 2], [3.5, [-1]]],
+]
+# Of sampled parts rather than recursive: Hypothesis takes a hundred milliseconds to think of one recursive value.
+VALUES: st.SearchStrategy[Any] = (
+    st.sampled_from(NESTED)
+    | st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=40)
+    | st.lists(st.sampled_from(NESTED) | st.integers(0, 300) | st.floats(0, 1), max_size=20)
+)
+INDENTS = st.sampled_from([None, 0, 3, "\t"])
+
+
+def json_parts(body: bytes, most: int = 100) -> dict[str, Any]:
+    parts = spans.json_object(spans.view(body), most)
+    keys = [json.loads(body[begin:end]) for begin, end in parts.keys]
+    return dict(zip(keys, [json.loads(body[begin:end]) for begin, end in parts.values], strict=True))
+
+
+def msgpack_parts(body: bytes, most: int = 100) -> dict[str, Any]:
+    parts = spans.msgpack_object(spans.view(body), most)
+    keys = [msgspec.msgpack.decode(body[begin:end]) for begin, end in parts.keys]
+    return dict(zip(keys, [msgspec.msgpack.decode(body[begin:end]) for begin, end in parts.values], strict=True))
+
+
+@thorough
+@given(st.dictionaries(st.text(max_size=20), VALUES, max_size=16), INDENTS, st.booleans())
+def test_the_parts_of_a_json_object_are_its_keys_and_values(value: Any, indent: Any, ascii_only: bool) -> None:
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert json_parts(b" \n" + body + b"\r\t ") == json.loads(body)
+
+
+@thorough
+@given(st.lists(VALUES, max_size=40), INDENTS)
+def test_the_parts_of_a_json_list_are_its_elements(value: Any, indent: Any) -> None:
+    body = json.dumps({"panels": value}, indent=indent).encode()
+    begin = spans.json_object(spans.view(body), 16).values[0][0]
+    found = spans.json_list(spans.view(body), begin, 100)
+    assert [json.loads(body[a:b]) for a, b in found] == value
+
+
+@thorough
+@given(st.dictionaries(st.text(max_size=20), VALUES, max_size=16))
+def test_the_parts_of_a_msgpack_object_are_its_keys_and_values(value: Any) -> None:
+    assert msgpack_parts(pack(value)) == value
+    spans.check_msgpack(spans.view(pack(value)), 1000)
+
+
+@thorough
+@given(st.lists(VALUES, max_size=40))
+def test_the_parts_of_a_msgpack_list_are_its_elements(value: Any) -> None:
+    body = pack({"panels": value})
+    begin = spans.msgpack_object(spans.view(body), 16).values[0][0]
+    found = spans.msgpack_list(spans.view(body), begin, 100)
+    assert [msgspec.msgpack.decode(body[a:b]) for a, b in found] == value
+
+
+@pytest.mark.parametrize("n", [15, 16, 70_000])
+@pytest.mark.parametrize("element", [0, 300, -70_000, 0.25, "s" * 40, [1], {"a": [None]}])
+def test_lists_of_every_length_and_width_are_cut(n: int, element: Any) -> None:
+    body = pack([element] * n)
+    found = spans.msgpack_list(spans.view(body), 0, n)
+    assert len(found) == n
+    assert found[-1] == (len(body) - len(pack(element)), len(body))
+    text = json.dumps([element] * n).encode()
+    assert len(spans.json_list(spans.view(text), 0, n)) == n
+
+
+def test_more_parts_than_asked_for_are_too_many() -> None:
+    for n in (3, 5000):
+        with pytest.raises(spans.TooManyParts):
+            spans.json_list(spans.view(json.dumps([0] * (n + 1)).encode()), 0, n)
+        with pytest.raises(spans.TooManyParts):
+            spans.msgpack_list(spans.view(pack([0] * (n + 1))), 0, n)
+
+
+BAD_JSON = {
+    "empty": b"",
+    "blank": b"  \n",
+    "open": b'{"a": 1',
+    "open string": b'{"a": "x',
+    "string ends in an escape": b'{"a": "x\\',
+    "open list": b'{"a": [1, [2]',
+    "no colon": b'{"a" 1}',
+    "no comma": b'{"a": 1 "b": 2}',
+    "comma at the end": b'{"a": 1,}',
+    "no value": b'{"a": }',
+    "number for a key": b"{1: 2}",
+    "something behind": b'{"a": 1} x',
+    "deep": b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_a_body_without_the_shape_of_an_object_is_refused(name: str) -> None:
+    with pytest.raises(spans.SpanError, match=r"at byte \d+"):
+        spans.json_object(spans.view(BAD_JSON[name]), 16)
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"null", b'"x"', b"17"])
+def test_another_kind_of_value_is_no_object(body: bytes) -> None:
+    with pytest.raises(spans.OtherKind):
+        spans.json_object(spans.view(body), 16)
+    with pytest.raises(spans.OtherKind):
+        spans.msgpack_object(spans.view(pack(json.loads(body))), 16)
+
+
+@thorough
+@given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), st.data())
+def test_no_byte_put_anywhere_leads_outside_the_body(value: Any, data: st.DataObject) -> None:
+    for body, cut in ((json.dumps(value).encode(), spans.json_object), (pack(value), spans.msgpack_object)):
+        place = data.draw(st.integers(0, len(body) - 1))
+        changed = body[:place] + bytes([data.draw(st.integers(0, 255))]) + body[place + 1 :]
+        changed = changed[: data.draw(st.integers(0, len(changed)))]
+        try:
+            parts = cut(spans.view(changed), 16)
+        except (spans.SpanError, spans.OtherKind, spans.TooManyParts):
+            continue
+        ends = [place for key, part in zip(parts.keys, parts.values, strict=True) for place in (*key, *part)]
+        assert ends == sorted(ends)
+        assert not ends or ends[-1] <= len(changed)

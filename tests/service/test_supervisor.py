@@ -1,0 +1,197 @@
+"""Faults in real processes: a worker killed, stopped, hanging; an artefact damaged; a reload and an end under load."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.supervisor import refuse_connections
+from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
+from tests.service.process import Server
+from tests.shared import ROOT
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("released") / "networks"
+    shutil.copytree(ROOT / "networks", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(networks: Path) -> Iterator[Server]:
+    # The default deadline would have more to say about the machine of the tests than about the service.
+    server = Server("tests.service.faulty", workers=2, networks=networks, default_deadline_ms=30_000, drain_s=0.5)
+    try:
+        server.wait_ready(workers=2)
+        yield server
+    finally:
+        server.kill()
+
+
+def panel(n_quotes: int) -> dict[str, Any]:
+    k = [0.02 * (i - n_quotes // 2) for i in range(n_quotes)]
+    return {"quotes": {"expiry": [0.5] * n_quotes, "log_moneyness": k, "iv": [0.2 - 0.1 * x for x in k]}}
+
+
+class Load:
+    """Clients that send requests one after the other, each over a connection of its own, until told to stop."""
+
+    def __init__(self, server: Server, body: dict[str, Any], n_clients: int = 4) -> None:
+        self.statuses: list[int] = []
+        self.failures: list[str] = []
+        self._server, self._body = server, body
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(n_clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        with httpx.Client(base_url=self._server.url, timeout=60.0) as http:
+            while not self._stop.is_set():
+                try:
+                    self.statuses.append(http.post("/v1/calibrate", json=self._body).status_code)
+                except httpx.ConnectError:
+                    # Nobody listens any more: nothing was sent.
+                    return
+                except httpx.TransportError as error:
+                    self.failures.append(repr(error))
+                    return
+                time.sleep(0.01)
+
+
+def answered(server: Server) -> float:
+    return server.metric('calibrant_requests_total{code="200",route="/v1/calibrate"}')
+
+
+def test_one_scrape_sums_the_workers(server: Server, dax: dict[str, Any]) -> None:
+    before = answered(server)
+    for i in range(12):
+        # A connection each: whichever worker takes it.
+        assert httpx.post(f"{server.url}/v1/calibrate", json={**dax, "id": str(i)}).status_code == 200
+        assert answered(server) == before + i + 1
+
+
+def test_a_killed_worker_is_replaced_and_its_counts_stay(server: Server, dax: dict[str, Any]) -> None:
+    # What it counted since its last snapshot, two seconds at most, goes with it; a scrape takes one.
+    before = answered(server)
+    victim, survivor = server.workers()
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(5):
+        assert httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code == 200
+    server.until(lambda: survivor in server.workers() and len(set(server.workers()) - {victim}) == 2)
+    assert answered(server) == before + 5
+    server.wait_ready(workers=2)
+
+
+def test_a_worker_that_falls_silent_is_replaced_within_ten_seconds(server: Server) -> None:
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    server.until(lambda: victim not in server.workers())
+    assert time.monotonic() - began < 10.0
+    server.wait_ready(workers=2)
+
+
+def test_an_engine_that_raises_is_a_problem_and_no_more(server: Server) -> None:
+    before = server.metric("calibrant_engine_failures_total")
+    response = httpx.post(f"{server.url}/v1/calibrate", json=panel(RAISES))
+    assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
+    assert "secret" not in response.text
+    assert httpx.post(f"{server.url}/v1/calibrate", json=panel(RAISES + 4)).status_code == 200
+    assert server.metric("calibrant_engine_failures_total") == before + 1
+
+
+def test_a_reload_loses_no_request_and_a_damaged_artefact_is_not_taken(
+    server: Server, networks: Path, dax: dict[str, Any]
+) -> None:
+    sound = sorted(networks.rglob("*.onnx"))
+    assert sound
+    contents = {path: path.read_bytes() for path in sound}
+    (version,) = {x["model_version"] for x in httpx.get(f"{server.url}/v1/models").json()["models"]}
+    with Load(server, dax) as load:
+        for path, whole in contents.items():
+            path.write_bytes(whole[:-1])
+        server.process.send_signal(signal.SIGHUP)
+        server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 2)
+        for path, whole in contents.items():
+            path.write_bytes(whole)
+        server.process.send_signal(signal.SIGHUP)
+        server.until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 2)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert httpx.post(f"{server.url}/v1/calibrate", json=dax).json()["model_version"] == version
+
+
+def test_those_who_wait_for_a_hanging_engine_get_an_answer_and_it_is_replaced(
+    server: Server, dax: dict[str, Any]
+) -> None:
+    before = set(server.workers())
+    began = time.monotonic()
+    # All over one connection each, at once: some wait behind the one that hangs, on the same worker.
+    with Load(server, dax) as load:
+        response = httpx.post(f"{server.url}/v1/calibrate", json=panel(HANGS), timeout=30.0)
+        assert (response.status_code, response.json()["code"]) == (504, "deadline_expired")
+        server.until(lambda: len(before - set(server.workers())) == 1)
+        assert time.monotonic() - began < 10.0
+    assert set(load.statuses) <= {200, 504}
+    server.wait_ready(workers=2)
+    assert httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code == 200
+
+
+def test_no_number_that_is_none_leaves_the_service(server: Server) -> None:
+    response = httpx.post(f"{server.url}/v1/calibrate", json=panel(NOT_A_NUMBER))
+    assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a filter on a socket is Linux's")
+def test_a_socket_that_refuses_still_gives_those_it_holds() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        with socket.create_connection(listener.getsockname()) as before:
+            before.sendall(b"sent")
+            refuse_connections(listener)
+            with socket.socket() as after:
+                after.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    after.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.recv(4) == b"sent"
+                before.sendall(b"more")
+                accepted.settimeout(2.0)
+                # What was made before does not pass the filter's socket any more.
+                assert accepted.recv(4) == b"more"
+
+
+def test_the_end_under_load_loses_no_request(server: Server, dax: dict[str, Any]) -> None:
+    # Last of this module: the server is not needed after it.
+    with Load(server, dax) as load, httpx.Client(base_url=server.url) as http:
+        time.sleep(0.5)
+        assert http.get("/health/ready").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        ready = http.get("/health/ready")
+        assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+        assert "draining" in ready.json()["detail"]
+        assert server.process.wait(30) == 0
+    assert load.failures == []
+    assert set(load.statuses) == {200}
