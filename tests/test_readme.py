@@ -1,16 +1,21 @@
-"""What the README shows is what happens."""
+"""What the README and the service's page show is what happens."""
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from calibrant.__main__ import main
+from service.metrics import Metrics
 from service.settings import Settings
+from tests.service.process import Server
 from tests.shared import ROOT
 
 README = (ROOT / "README.md").read_text()
+SERVICE = (ROOT / "docs" / "service.md").read_text()
 
 
 def shown(begins: str) -> dict[str, Any]:
@@ -45,4 +50,34 @@ def test_the_table_shown_is_the_table_printed(capsys: pytest.CaptureFixture[str]
 
 def test_every_setting_is_listed_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
-        assert f"| `CALIBRANT_{name.upper()}` | `{field.default}` | {field.description} |" in README
+        assert f"| `CALIBRANT_{name.upper()}` | `{field.default}` | {field.description} |" in SERVICE
+
+
+def test_every_metric_is_listed_with_its_labels_and_meaning() -> None:
+    for metric in Metrics().families:
+        kind = type(metric).__name__.lower()
+        name = f"{metric.name}_total" if kind == "counter" else metric.name
+        by = f", by {', '.join(metric.labels)}" if metric.labels else ""
+        assert f"| `{name}` | {kind}{by} | {metric.help} |" in SERVICE
+
+
+def test_the_client_shown_is_the_example() -> None:
+    code = (ROOT / "examples" / "client.py").read_text().split("\n\n", 1)[1]
+    assert f"```python\n{code}```" in README
+
+
+def test_the_programs_shown_run_against_a_server() -> None:
+    (tensors,) = re.findall(r"```python\n(.*?)```", SERVICE, re.DOTALL)
+    server = Server()
+    try:
+        server.wait_ready()
+        tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+        assert len(output_of("-c", tensors).strip(" []\n").split()) == 5
+        assert "converged, 131.7 bp" in output_of(str(ROOT / "examples" / "client.py"), server.url)
+    finally:
+        server.stop()
+
+
+def output_of(*arguments: str) -> str:
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    return run.stdout

@@ -41,7 +41,7 @@ class Proposal(NamedTuple):
 
 
 class Release:
-    """Verified networks, from the narrowest domain to the widest. Not for two threads at once: it has one owner."""
+    """Verified networks, from the narrowest domain to the widest. On a GPU it has one owner, see `Network`."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         if not networks:
