@@ -1,9 +1,10 @@
 """The networks and the batched refinement on an NVIDIA GPU: latency, throughput, and equality with the processor.
 
+    pip install --constraint constraints.txt --editable ".[tensorrt]"
     python -m benchmarks.gpu [--panels N] [--calls N] [--cold N] [--out PATH]
 
-Needs the extra `gpu`; for the rows of TensorRT also its engines, `python -m model_export.to_tensorrt` (without them the
-page says which command makes them). Every latency is a whole call, from numpy in to numpy out. Cold means after a pause
+For the rows of TensorRT build its engines first, `python -m model_export.to_tensorrt`; without them the page says which
+command makes them. Every latency is a whole call, from numpy in to numpy out. Cold means after a pause
 in which the GPU lowers its clocks, as between the requests of a quiet hour; warm, one call straight after another.
 """
 

@@ -5,6 +5,7 @@ Its methods are called on the threads of `scheduler`, one call at a time on each
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +25,7 @@ from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, ot
 from calibrant.release import Proposal, Release, released, require_release_of
 
 from .errors import DeadlineExpired, EngineFailed
+from .owned import owned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +99,19 @@ class Engine:
         """Of ONNX Runtime, as asked for; each release says what it runs on."""
 
     @classmethod
-    def load(cls, folder: Path, provider: str = CPU_PROVIDER) -> "Engine":
+    def load(cls, folder: Path, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
+        provider, precision  as `Network.load`
         raises  RuntimeError if a network is missing or not what its manifest says, or the installation is not sound
         """
         _refuse_two_runtimes()
-        releases = {name: require_release_of(model, released(folder, name, provider)) for name, model in MODELS.items()}
+        releases = {}
+        for name, model in MODELS.items():
+            load = partial(released, folder, name, provider, precision)
+            # A GPU's graphs belong to the thread that made them.
+            release = load() if provider == CPU_PROVIDER else owned(load)
+            releases[name] = require_release_of(model, release)
         engine = cls(releases, provider)
         for name in engine.releases:
             engine.warm(MODELS[name])

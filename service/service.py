@@ -3,12 +3,12 @@
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 
 from calibrant.pipeline import Assessment
+from calibrant.sessions import PROVIDERS
 
 from .admission import Admission
 from .audit import Audit
@@ -54,7 +54,7 @@ class Service:
     async def start(self) -> None:
         """Load, verify and warm on the thread that will do the work. A failure is kept for `/health/ready` to tell."""
         try:
-            engine = await self.scheduler.run(partial(Engine.load, self.settings.networks), cost=_LOADING)
+            engine = await self.scheduler.run(self._load, cost=_LOADING)
         except Exception as error:
             log.exception("not ready")
             self._not_ready = f"The networks could not be loaded: {error}"
@@ -79,8 +79,7 @@ class Service:
         """
         try:
             # On the lane at the lower priority: what it costs is not to be felt.
-            load = partial(Engine.load, self.settings.networks)
-            engine = await self.scheduler.run(load, priority=Priority.LONG, cost=_RELOADING)
+            engine = await self.scheduler.run(self._load, priority=Priority.LONG, cost=_RELOADING)
         except Exception as error:
             log.exception("not reloaded")
             self.metrics.reloads.inc("failed")
@@ -90,6 +89,10 @@ class Service:
         self.metrics.reloads.inc("done")
         self._take(engine)
         return "Reloaded."
+
+    def _load(self) -> Engine:
+        settings = self.settings
+        return Engine.load(settings.networks, PROVIDERS[settings.provider], settings.precision)
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine

@@ -16,6 +16,10 @@ class Settings(BaseSettings):
         Path("networks"),
         description="Folder of the released networks, `<model>/<version>`; the highest version of each is served.",
     )
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        "cpu", description="What runs the networks. Nothing else is taken in its place."
+    )
+    precision: Literal["fp32", "fp16"] = Field("fp32", description="Of the TensorRT engines.")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest request body; a larger one gets 413.")
     max_batch_body_bytes: int = Field(
         64 * 1024 * 1024, ge=1, description="Largest body of a batch request; a larger one gets 413."

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -317,6 +317,18 @@ def test_the_models_are_described(client: Client) -> None:
         "v0": [1e-4, 4.0],
     }
     assert set(heston["training_domain"]) == set(heston["parameters"])
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_cannot_be_had_is_said_and_not_replaced(provider: Literal["cuda", "tensorrt"]) -> None:
+    client = Client(Settings(networks=ROOT / "networks", provider=provider))
+    try:
+        answer = client.get("/health/ready")
+        assert answer.status_code == 503
+        assert "could not be loaded" in answer.json()["detail"]
+        assert client.post("/v1/calibrate", {}).status_code == 503
+    finally:
+        client.close()
 
 
 def test_health_tells_the_network_and_its_provider(client: Client) -> None:

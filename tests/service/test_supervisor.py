@@ -178,7 +178,7 @@ def test_a_socket_that_refuses_still_gives_those_it_holds() -> None:
                 assert accepted.recv(4) == b"sent"
                 before.sendall(b"more")
                 accepted.settimeout(2.0)
-                # What was made before does not pass the filter's socket any more.
+                # The filter is the listening socket's, not that of a connection made before.
                 assert accepted.recv(4) == b"more"
 
 
