@@ -97,7 +97,9 @@ class Dispatch:
     def require_reachable(self, priority: Priority, begin_by: float) -> None:
         """raises  DeadlineUnreachable if what is before a job of this priority will take longer than that"""
         wait = self._scheduler.wait(priority)
-        if wait > 0.0 and perf_counter() + wait > begin_by:
+        now = perf_counter()
+        # What has passed already is not out of reach but expired, which the scheduler says.
+        if now < begin_by < now + wait:
             raise unreachable(wait)
 
     async def _calibrate_long(self, engine: Engine, job: CalibrationJob, given: float | None, cost: float) -> Answer:

@@ -230,3 +230,9 @@ def test_a_loaded_network_answers_as_the_trained_one(sets: tuple[Path, Path], ru
     held_out = to_tensors(make_panels(domain, 2, 0, 64), network)
     assert validate(network, held_out, domain.parameters).mean_bp == pytest.approx(best, rel=1e-5)
     assert network(torch.from_numpy(make_panels(domain, 5, 0, 64)["iv"])).shape == (64, 5)
+
+
+def test_training_leaves_the_smallest_numbers_as_they_were(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    train(*sets, tmp_path, replace(OPTIONS, epochs=1, cool_down=1), say=quiet)
+    assert (np.array([1e-310]) * 0.5 > 0.0).all()
+    assert float((torch.tensor([1e-310], dtype=torch.float64) * 0.5)[0]) > 0.0
