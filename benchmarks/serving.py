@@ -129,7 +129,11 @@ def service(cores: Sequence[int] = (), *, port: int | None = None, module: str =
 def echo(cores: Sequence[int] = ()) -> Serving:
     """`benchmarks.echo` under the server and the event loop that the service runs under."""
     port = free_port()
-    options = ("--loop", "uvloop", "--http", "httptools", "--lifespan", "off", "--log-level", "warning")
+    options = (
+        *("--loop", "uvloop", "--http", "httptools", "--lifespan", "off", "--log-level", "warning"),
+        # As long as the service keeps a connection that waits for the other's window to end.
+        *("--timeout-keep-alive", "75"),
+    )
     command = ["-m", "uvicorn", "benchmarks.echo:app", "--port", str(port), "--no-access-log", *options]
     return Serving(command, cores, port)
 
