@@ -16,8 +16,8 @@ _LIMITS = {
         "Where xi is small or few quotes are left, rho and kappa are known only roughly: read the standard errors.",
     ],
     "market": [
-        "It gives a start, not an answer: the refinement is what counts. The errors above are over every node of its "
-        "grid, whether or not a panel had quotes near it.",
+        "It gives a start, not an answer: the refinement is what counts. The second row counts every node of its grid, "
+        "whether or not a panel had quotes near it.",
         "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
         "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
         "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
