@@ -3,14 +3,14 @@
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
 
-from .admission import Admission
+from .admission import LARGE_BODY, Admission
 from .audit import Audit
 from .batch import Batches, Done
 from .costs import Costs
@@ -25,6 +25,8 @@ from .settings import Settings
 from .tally import Snapshot
 
 log = logging.getLogger("calibrant.service")
+
+Read = TypeVar("Read")
 
 _LOADING = 60.0
 """Seconds allowed for, ten times over: the first start on a machine compiles every kernel."""
@@ -89,6 +91,12 @@ class Service:
         self.metrics.reloads.inc("done")
         self._take(engine)
         return "Reloaded."
+
+    async def decoded(self, decoding: Callable[[], Read], n_bytes: float, deadline: float | None = None) -> Read:
+        """What a body says: read here, or, where that would hold up the event loop, on the background lane."""
+        if n_bytes <= LARGE_BODY:
+            return decoding()
+        return await self.scheduler.run(decoding, priority=Priority.LONG, deadline=deadline)
 
     def _load(self) -> Engine:
         settings = self.settings

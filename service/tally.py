@@ -8,6 +8,7 @@ snapshots are summed and formatted where no request is served: in the supervisor
 Each metric is written by one thread, the event loop's, but those of the collector, which is never in two.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
@@ -24,7 +25,7 @@ Snapshot: TypeAlias = dict[str, Values]
 Across: TypeAlias = Literal["sum", "max", "min"]
 
 
-class Family:
+class Family(ABC):
     """A metric: its name, its labels, and a list of numbers for each combination of labels seen."""
 
     across: Across = "sum"
@@ -36,8 +37,9 @@ class Family:
         self.labels = tuple(labels)
         self.values: Values = {}
 
+    @abstractmethod
     def exposed(self, values: Values) -> Metric:
-        raise NotImplementedError
+        """As `prometheus_client` writes it."""
 
 
 class Counter(Family):

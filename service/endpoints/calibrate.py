@@ -7,11 +7,9 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..admission import LARGE_BODY
 from ..context import RequestContext, context_of
 from ..engine import CalibrationJob
 from ..openapi import documented
-from ..scheduler import Priority
 from ..service import service_of
 from ..wire import schema
 from ..wire.documents import calibration_document
@@ -36,10 +34,7 @@ async def calibrate(request: Request) -> Response:
     body_format = request_format(request.headers)
     body = await request.body()
     decoding = partial(_decoded, body, body_format, context)
-    if len(body) <= LARGE_BODY:
-        asked, job, decode_seconds = decoding()
-    else:
-        asked, job, decode_seconds = await service.scheduler.run(decoding, priority=Priority.LONG)
+    asked, job, decode_seconds = await service.decoded(decoding, len(body))
     outcome, queue_seconds = await service.dispatch.calibrate(engine, job)
     stages = context.stages
     stages["decode"] = decode_seconds

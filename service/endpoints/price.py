@@ -6,11 +6,9 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..admission import LARGE_BODY
 from ..context import context_of
 from ..engine import PriceJob
 from ..openapi import documented
-from ..scheduler import Priority
 from ..service import service_of
 from ..wire import schema
 from ..wire.documents import price_document
@@ -35,10 +33,7 @@ async def price(request: Request) -> Response:
     body_format = request_format(request.headers)
     body = await request.body()
     decoding = partial(_decoded, body, body_format)
-    if len(body) <= LARGE_BODY:
-        job = decoding()
-    else:
-        job = await service.scheduler.run(decoding, priority=Priority.LONG, deadline=context.deadline(None))
+    job = await service.decoded(decoding, len(body), context.deadline(None))
     outcome = await service.dispatch.price(engine, job, context.deadline(None))
     answer = answer_format(request.headers, body_format)
     return Response(answer.encode(price_document(job, outcome)), media_type=answer.media_type)

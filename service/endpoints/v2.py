@@ -1,5 +1,6 @@
 """The Open Inference Protocol: `/v2`."""
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.metadata import version as version_of
@@ -16,7 +17,6 @@ from calibrant.errors import InvalidInput
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
-from ..admission import LARGE_BODY
 from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound, ServiceError, TooLarge
@@ -104,10 +104,8 @@ async def infer(request: Request) -> Response:
     settings = service.settings
     decoding = partial(_decoded, body, encoding, header_length, model, context, settings.max_body_bytes)
     # What a compressed body inflates to is not seen before.
-    if len(body) <= LARGE_BODY and encoding is None:
-        inference, panel, decode_seconds = decoding()
-    else:
-        inference, panel, decode_seconds = await service.scheduler.run(decoding, priority=Priority.LONG)
+    n_bytes = len(body) if encoding is None else math.inf
+    inference, panel, decode_seconds = await service.decoded(decoding, n_bytes)
     stages = context.stages
     stages["decode"] = decode_seconds
     encoding_of_answer = answer_encoding(request.headers)

@@ -89,23 +89,32 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
     returns  vols and mask; every node may be masked, if no quote is near any
     error    docs/results/projection.md, by panel
     """
+    copied = on_nodes(panel, grid)
+    if copied is not None:
+        return copied
     iv = np.empty(grid.shape)
-    on_grid = not grid.standardised and _copied(
-        panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv
+    interpolate(
+        panel.expiries,
+        panel.offsets,
+        panel.log_moneyness,
+        panel.mid,
+        panel.weight,
+        grid.expiry,
+        grid.log_moneyness,
+        grid.standardised,
+        iv,
     )
-    if not on_grid:
-        interpolate(
-            panel.expiries,
-            panel.offsets,
-            panel.log_moneyness,
-            panel.mid,
-            panel.weight,
-            grid.expiry,
-            grid.log_moneyness,
-            grid.standardised,
-            iv,
-        )
-    return Projection(iv, ~np.isnan(iv), bool(on_grid))
+    return Projection(iv, ~np.isnan(iv), False)
+
+
+def on_nodes(panel: OptionPanel, grid: Grid) -> Projection | None:
+    """`project` where every quote lies on a node, which costs a copy; None for any other panel."""
+    if grid.standardised:
+        return None
+    iv = np.empty(grid.shape)
+    if not _copied(panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv):
+        return None
+    return Projection(iv, ~np.isnan(iv), True)
 
 
 # NaN means masked in here: compiled without the promise that there is none.

@@ -172,7 +172,11 @@ class Network:
         """
         # Plain floats: numpy takes ten times as long over five numbers.
         inside = all(low <= value <= high for value, (low, high) in zip(params.tolist(), self._domain, strict=True))
-        return inside and (mask is None or bool(np.count_nonzero(mask) >= self.manifest.least_coverage * mask.size))
+        return inside and (mask is None or self.covered_by(mask))
+
+    def covered_by(self, mask: BoolVector) -> bool:
+        """Whether a panel that fills these nodes fills enough of them."""
+        return bool(np.count_nonzero(mask) >= self.manifest.least_coverage * mask.size)
 
     def _verify_golden(self) -> None:
         manifest = self.manifest

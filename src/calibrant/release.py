@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Vector
-from .grid import project
+from .grid import on_nodes, project
 from .models.model import Model
 from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
 from .panel import OptionPanel
@@ -93,15 +93,14 @@ class Release:
         proposals: list[list[Proposal]] = [[] for _ in panels]
         waiting = list(range(len(panels)))
         for network in self.networks:
-            last = network is self.networks[-1]
-            projections = [(i, project(panels[i], network.grid)) for i in waiting]
-            asked = [(i, projection) for i, projection in projections if last or projection.on_grid]
+            # The widest network takes what is left; the others what is quoted on their nodes.
+            see = project if network is self.networks[-1] else on_nodes
+            asked = [(i, seen) for i in waiting if (seen := see(panels[i], network.grid)) is not None]
             if not asked:
                 continue
             answers = network.parameters(np.stack([projection.iv for _, projection in asked]))
             for (i, projection), params in zip(asked, answers, strict=True):
-                filled = np.count_nonzero(projection.mask) / projection.mask.size
-                proposals[i].append(Proposal(network, params, bool(filled >= network.manifest.least_coverage)))
+                proposals[i].append(Proposal(network, params, network.covered_by(projection.mask)))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 
