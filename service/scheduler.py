@@ -5,8 +5,9 @@ priority of the operating system too: jobs too long to go before others, batches
 ever waits for more than the interactive ones before it. The kernels release the interpreter lock, which is what makes
 two lanes and an event loop in one process worthwhile.
 
-Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A deque per priority and a
-queue of tokens cost half of what `concurrent.futures` or `queue.PriorityQueue` do for the same hand-over.
+Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A job is handed over by a byte
+through a pipe: `write` gives the interpreter lock away while it wakes the lane, which begins at once. Woken by a queue
+of Python's the lane first has to wait until the event loop comes to rest (35 us of the median round trip, against 5).
 """
 
 import asyncio
@@ -19,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -65,6 +65,7 @@ HANGING = 3.0
 HANGING_IN_BACKGROUND = 10.0
 """The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
 
+_JOB, _STOP = b"j", b"s"
 _EXPIRED = "The deadline passed while the request waited for the engine."
 
 
@@ -103,7 +104,8 @@ class Lane:
     def __init__(self, name: str, limits: Mapping[Priority, int], niceness: int = 0) -> None:
         self.name = name
         self._queues = {priority: _Queue(limits[priority]) for priority in sorted(limits)}
-        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._wakes, self._wake = os.pipe()
+        """A byte a job, or `_STOP`; never full, since the queues are bounded."""
         self._running: _Job | None = None
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -143,7 +145,7 @@ class Lane:
             job.timer = job.loop.call_later(max(job.deadline - perf_counter(), 0.0), self._expire, job)
         queue.backlog += job.cost
         queue.jobs.append(job)
-        self._tokens.put(True)
+        os.write(self._wake, _JOB)
         try:
             return await job.done
         finally:
@@ -153,8 +155,11 @@ class Lane:
 
     def stop(self) -> None:
         """Return once the jobs handed in before have run; a job that hangs is left behind."""
-        self._tokens.put(False)
+        os.write(self._wake, _STOP)
         self._thread.join(HANGING_IN_BACKGROUND)
+        os.close(self._wake)
+        if not self._thread.is_alive():
+            os.close(self._wakes)
 
     def give_up(self) -> None:
         """Have nobody wait any longer: the running job hangs."""
@@ -178,7 +183,7 @@ class Lane:
 
     def _serve(self) -> None:
         lower_priority(self._niceness)
-        while self._tokens.get():
+        while os.read(self._wakes, 1) == _JOB:
             job = next(queue.jobs for queue in self._queues.values() if queue.jobs).popleft()
             if job.done.done():
                 continue

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from .arrays import BoolVector, Matrix, Vector
-from .black import otm_and_vega
 from .errors import InvalidInput, Problem
 from .models.model import Model
 from .optimisers.lbfgs import lbfgs
@@ -25,7 +25,7 @@ from .optimisers.levenberg_marquardt import Problem as FitProblem
 from .optimisers.newton import polish
 from .panel import Exclusion, OptionPanel, identifiable
 from .starts import objective_at, surface_starts
-from .uncertainty import quality, uncertainty
+from .uncertainty import Quality, quality_of, uncertainty
 
 StartName = Literal["network", "fallback", "given"]
 Refine = Literal["lm", "lbfgs", "none"]
@@ -120,6 +120,12 @@ class _Fit(NamedTuple):
     model_vol: Vector
     residual: Vector
     jacobian: Matrix
+    quality: Quality
+    on_bound: BoolVector
+    """(n_params,), True where a bound keeps the parameter from moving on; held ones are on no bound."""
+    free: BoolVector
+    """(n_params,), neither held nor on a bound."""
+    n_on_bound: int
 
 
 def calibrate(
@@ -136,7 +142,7 @@ def calibrate(
     options = options or CalibrationOptions()
     used = identifiable(panel)
     problem = fit_problem(used, model, options)
-    proposals = [Start(s.name, np.clip(s.params, problem.lower, problem.upper)) for s in starts]
+    proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
     if options.refine == "none":
         fit = _unrefined(problem, proposals)
         return _report(fit, used, model, problem, options, "network_only", 0)
@@ -161,14 +167,14 @@ def _fits(problem: FitProblem, proposals: list[Start], options: CalibrationOptio
     if proposals:
         best = min(proposals, key=lambda s: objective_at(problem, s.params)) if len(proposals) > 1 else proposals[0]
         fits.append(_refine(problem, best, options))
-        if not (options.second_opinion and _doubtful(fits[0], problem, options)):
+        if not (options.second_opinion and _doubtful(fits[0], options)):
             return fits
         fits[0] = _expired_if_late(fits[0], options)
         if fits[0].expired:
             return fits
     first, *others = surface_starts(problem)
     fits.append(_refine(problem, Start("fallback", first), options))
-    if _settled(fits, problem, options):
+    if _settled(fits, options):
         return fits
     for params in others:
         fits[-1] = _expired_if_late(fits[-1], options)
@@ -178,20 +184,19 @@ def _fits(problem: FitProblem, proposals: list[Start], options: CalibrationOptio
     return fits
 
 
-def _settled(fits: list[_Fit], problem: FitProblem, options: CalibrationOptions) -> bool:
+def _settled(fits: list[_Fit], options: CalibrationOptions) -> bool:
     """Whether the first start read off the surface ends the search: by itself, or by agreeing with the proposal."""
     if len(fits) == 1:
-        return not _doubtful(fits[0], problem, options)
+        return not _doubtful(fits[0], options)
     proposed, opinion = fits
     agreed = abs(proposed.objective - opinion.objective) <= _SAME_OPTIMUM * proposed.objective
     # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
-    return agreed and not (_poor(opinion, problem) and bool(_on_bounds(opinion.params, problem).any()))
+    return agreed and not (_poor(opinion) and opinion.n_on_bound > 0)
 
 
 def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -> FitProblem:
     """The quotes, bounds and prior as the compiled optimisers want them."""
-    root = np.sqrt(panel.expiry)
-    lower, upper = model.lower.copy(), model.upper.copy()
+    lower, upper = model.lower, model.upper
     if options.bounds is not None:
         lower, upper = np.maximum(lower, options.bounds[:, 0]), np.minimum(upper, options.bounds[:, 1])
         for i, name in enumerate(model.parameters):
@@ -203,6 +208,8 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
                         f"but is {options.bounds[i].tolist()}.",
                     )
                 )
+    if options.fixed:
+        lower, upper = lower.copy(), upper.copy()
     for name, value in (options.fixed or {}).items():
         if name not in model.parameters:
             raise InvalidInput(Problem.at(("fixed", name), f"must be one of {', '.join(model.parameters)}."))
@@ -218,28 +225,20 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
         # Explicit weights and spreads are taken for inverse variances; quotes without either have a stated noise.
         noise = 1.0 if panel.explicit_weight else _UNSPECIFIED_NOISE**2
         precision = noise / options.prior.standard_deviations**2
+    scales = panel.scales
     return FitProblem(
-        panel.expiries,
-        panel.offsets,
+        scales.expiries,
+        scales.offsets,
         panel.log_moneyness,
         panel.mid,
-        np.sqrt(panel.weight),
-        root,
-        _least_vega(panel, root),
+        scales.root_weight,
+        scales.root_expiry,
+        scales.least_vega,
         lower,
         upper,
         mean,
         precision,
     )
-
-
-def _least_vega(panel: OptionPanel, root_expiry: Vector) -> Vector:
-    """(n_expiries,) by the kernel itself: the door of `black.vega` would check what the panel has checked."""
-    sd = panel.mid * root_expiry
-    value, density = np.empty(sd.size), np.empty(sd.size)
-    otm_and_vega(panel.log_moneyness, sd, value, density)
-    least: Vector = np.minimum.reduceat(density * root_expiry, panel.offsets[:-1])
-    return least
 
 
 def _arrays(problem: FitProblem) -> tuple[Vector, Vector, Matrix]:
@@ -249,57 +248,80 @@ def _arrays(problem: FitProblem) -> tuple[Vector, Vector, Matrix]:
 
 def _unrefined(problem: FitProblem, proposals: list[Start]) -> _Fit:
     start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
-    model_vol, residual, jacobian = _arrays(problem)
-    objective = float(evaluate(start.params, problem, FINE, model_vol, residual, jacobian))
-    return _Fit(start.name, start.params, objective, 0, OUT_OF_ITERATIONS, False, model_vol, residual, jacobian)
+    arrays = _arrays(problem)
+    objective = float(evaluate(start.params, problem, FINE, *arrays))
+    return _judged(problem, start.name, start.params, objective, 0, OUT_OF_ITERATIONS, False, arrays)
 
 
 def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _Fit:
     params = start.params.copy()
-    model_vol, residual, jacobian = _arrays(problem)
+    arrays = _arrays(problem)
     if options.refine == "lbfgs":
-        objective, total, outcome = lbfgs(
-            params, problem, 5 * _MAX_EVALUATIONS, model_vol, residual, jacobian, options.deadline
-        )
+        objective, total, outcome = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, options.deadline)
         expired = options.deadline is not None and time.perf_counter() >= options.deadline
-        return _Fit(start.name, params, objective, total, outcome, expired, model_vol, residual, jacobian)
+        return _judged(problem, start.name, params, objective, total, outcome, expired, arrays)
     total = 0
     outcome = OUT_OF_ITERATIONS
     expired = False
     objective = math.inf
     while outcome == OUT_OF_ITERATIONS and total < _MAX_EVALUATIONS and not expired:
         slice_ = _SLICE if options.deadline is not None else _MAX_EVALUATIONS
-        objective, evaluations, outcome = levenberg_marquardt(params, problem, slice_, model_vol, residual, jacobian)
+        objective, evaluations, outcome = levenberg_marquardt(params, problem, slice_, *arrays)
         total += evaluations
         expired = (
             outcome == OUT_OF_ITERATIONS and options.deadline is not None and time.perf_counter() >= options.deadline
         )
-    return _Fit(start.name, params, float(objective), total, outcome, expired, model_vol, residual, jacobian)
+    return _judged(problem, start.name, params, float(objective), total, outcome, expired, arrays)
 
 
 def _polished(fit: _Fit, problem: FitProblem) -> _Fit:
     """The fit with all its digits; where there are no more to be had, as it was."""
-    polished = fit._replace(
-        params=fit.params.copy(),
-        model_vol=fit.model_vol.copy(),
-        residual=np.empty_like(fit.residual),
-        jacobian=np.empty_like(fit.jacobian),
-    )
-    objective, evaluations, outcome = polish(
-        polished.params, problem, polished.model_vol, polished.residual, polished.jacobian
-    )
+    params = fit.params.copy()
+    arrays = fit.model_vol.copy(), np.empty_like(fit.residual), np.empty_like(fit.jacobian)
+    objective, evaluations, outcome = polish(params, problem, *arrays)
     if outcome != CONVERGED and fit.outcome != SETTLED:
         outcome = fit.outcome
-    return polished._replace(objective=float(objective), evaluations=fit.evaluations + evaluations, outcome=outcome)
+    total = fit.evaluations + evaluations
+    return _judged(problem, fit.start, params, float(objective), total, outcome, fit.expired, arrays)
 
 
-def _on_bounds(params: Vector, problem: FitProblem) -> BoolVector:
-    """Parameters that a bound keeps from moving on; held ones are on no bound."""
-    close = 1e-9 * (problem.upper - problem.lower)
-    touching: BoolVector = (problem.upper > problem.lower) & (
-        (params <= problem.lower + close) | (params >= problem.upper - close)
+def _judged(
+    problem: FitProblem,
+    start: StartName,
+    params: Vector,
+    objective: float,
+    evaluations: int,
+    outcome: int,
+    expired: bool,
+    arrays: tuple[Vector, Vector, Matrix],
+) -> _Fit:
+    """Where an optimiser ended, with how good it is there and which parameters a bound holds."""
+    on_bound, free = np.empty((2, params.size), np.bool_)
+    sizes, n_on_bound = _judge(params, problem.lower, problem.upper, arrays[0], problem.vol, on_bound, free)
+    return _Fit(
+        start, params, objective, evaluations, outcome, expired, *arrays, Quality(*sizes), on_bound, free, n_on_bound
     )
-    return touching
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _judge(
+    params: Vector,
+    lower: Vector,
+    upper: Vector,
+    model_vol: Vector,
+    vol: Vector,
+    on_bound: BoolVector,
+    free: BoolVector,
+) -> tuple[tuple[float, float, float], int]:
+    """One call for what numpy would take a dozen for: a fifth of what the refinement itself takes."""
+    n_on_bound = 0
+    for i in range(params.size):
+        width = upper[i] - lower[i]
+        close = 1e-9 * width
+        on_bound[i] = width > 0.0 and (params[i] <= lower[i] + close or params[i] >= upper[i] - close)
+        free[i] = width > 0.0 and not on_bound[i]
+        n_on_bound += on_bound[i]
+    return quality_of(model_vol, vol), n_on_bound
 
 
 def _expired_if_late(fit: _Fit, options: CalibrationOptions) -> _Fit:
@@ -308,20 +330,20 @@ def _expired_if_late(fit: _Fit, options: CalibrationOptions) -> _Fit:
     return fit._replace(expired=fit.expired or late)
 
 
-def _poor(fit: _Fit, problem: FitProblem) -> bool:
-    return quality(fit.model_vol, problem.vol).rmse > _TRUSTED_RMSE
+def _poor(fit: _Fit) -> bool:
+    return fit.quality.rmse > _TRUSTED_RMSE
 
 
-def _doubtful(fit: _Fit, problem: FitProblem, options: CalibrationOptions) -> bool:
+def _doubtful(fit: _Fit, options: CalibrationOptions) -> bool:
     """Whether an answer wants a second opinion. It uses nothing but the request, the network and the fit.
 
     Real panels are fitted poorly as a rule, and by the best optimum there is; a worse one was always found to lie on a
     bound or outside the network's domain (16 of 924 disturbed panels of `shared/market`).
     """
-    if not options.trusted or fit.outcome not in (CONVERGED, SETTLED) or _on_bounds(fit.params, problem).any():
+    if not options.trusted or fit.outcome not in (CONVERGED, SETTLED) or fit.n_on_bound > 0:
         return True
     if options.domain is None:
-        return _poor(fit, problem)
+        return _poor(fit)
     inside = (fit.params >= options.domain[:, 0]) & (fit.params <= options.domain[:, 1])
     return not bool(inside.all())
 
@@ -335,12 +357,11 @@ def _report(
     status: Status,
     n_refinements: int,
 ) -> Calibration:
-    on_bounds = _on_bounds(fit.params, problem)
-    free = (problem.upper > problem.lower) & ~on_bounds
-    prior = np.zeros(free.size) if options.prior is None else options.prior.standard_deviations**-2.0
-    errors, correlation = uncertainty(fit.residual, fit.jacobian, free, prior)
-    sizes = quality(fit.model_vol, problem.vol)
-    at_bounds = tuple(name for name, on in zip(model.parameters, on_bounds, strict=True) if on)
+    prior = problem.prior_precision if options.prior is None else options.prior.standard_deviations**-2.0
+    errors, correlation = uncertainty(fit.residual, fit.jacobian, fit.free, prior)
+    at_bounds: tuple[str, ...] = ()
+    if fit.n_on_bound:
+        at_bounds = tuple(name for name, on in zip(model.parameters, fit.on_bound, strict=True) if on)
     return Calibration(
         model=model,
         parameters=fit.params,
@@ -349,9 +370,9 @@ def _report(
         panel=panel,
         model_iv=fit.model_vol,
         objective=fit.objective,
-        rmse_bp=1e4 * sizes.rmse,
-        max_abs_bp=1e4 * sizes.max_abs,
-        mape_pct=100.0 * sizes.mean_relative,
+        rmse_bp=1e4 * fit.quality.rmse,
+        max_abs_bp=1e4 * fit.quality.max_abs,
+        mape_pct=100.0 * fit.quality.mean_relative,
         n_quotes=panel.n_quotes,
         excluded=panel.excluded,
         feller_ratio=model.feller_ratio(fit.params),

@@ -158,7 +158,7 @@ class Network:
         iv       (b, n_expiries, n_strikes), decimals, NaN where missing
         returns  (b, n_params), inside the output bounds
         """
-        return self.run(np.asarray(iv, np.float32)).astype(np.float64)
+        return self.run(iv.astype(np.float32, copy=False)).astype(np.float64)
 
     def run(self, iv: Panels) -> Panels:
         """`parameters` in the network's own precision."""

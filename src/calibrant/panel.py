@@ -7,6 +7,7 @@ the models see of a strike is k = log(strike / forward), so the unit of strikes 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -43,6 +44,23 @@ class Exclusion:
     reason: str
 
 
+class QuoteScales(NamedTuple):
+    """What a fit needs of the quotes besides themselves."""
+
+    offsets: IntVector
+    """(n_expiries + 1,): quotes offsets[i] to offsets[i + 1] are those of expiry i."""
+    expiries: Vector
+    """(n_expiries,), ascending."""
+    root_expiry: Vector
+    """(n_quotes,)"""
+    root_weight: Vector
+    """(n_quotes,)"""
+    vega: Vector
+    """(n_quotes,), Black's at the mid, in units of the forward."""
+    least_vega: Vector
+    """(n_expiries,), the smallest of each expiry."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OptionPanel:
     """The usable quotes of a panel, (n_quotes,) each, sorted by expiry, log_moneyness, mid, weight, bid, ask.
@@ -77,15 +95,33 @@ class OptionPanel:
         return self.mid.size
 
     @cached_property
+    def scales(self) -> QuoteScales:
+        n = self.n_quotes
+        root_expiry, root_weight, vega = np.empty(n), np.empty(n), np.empty(n)
+        offsets, expiries, least_vega = np.empty(n + 1, np.int64), np.empty(n), np.empty(n)
+        m = _weigh(
+            self.expiry,
+            self.log_moneyness,
+            self.mid,
+            self.weight,
+            offsets,
+            expiries,
+            root_expiry,
+            root_weight,
+            vega,
+            least_vega,
+        )
+        return QuoteScales(offsets[: m + 1], expiries[:m], root_expiry, root_weight, vega, least_vega[:m])
+
+    @property
     def offsets(self) -> IntVector:
         """(n_expiries + 1,): quotes offsets[i] to offsets[i + 1] are those of expiry i."""
-        new = np.flatnonzero(self.expiry[1:] != self.expiry[:-1])
-        return np.concatenate((np.zeros(1, np.int64), new + 1, np.array([self.expiry.size], np.int64)))
+        return self.scales.offsets
 
-    @cached_property
+    @property
     def expiries(self) -> Vector:
         """(n_expiries,), ascending."""
-        return self.expiry[self.offsets[:-1]]
+        return self.scales.expiries
 
     @classmethod
     def from_quotes(
@@ -235,12 +271,9 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
 
     raises  InvalidInput if no quote is left
     """
-    root = np.sqrt(panel.expiry)
-    vega = np.empty(panel.n_quotes)
-    otm_and_vega(panel.log_moneyness, panel.mid * root, np.empty(panel.n_quotes), vega)
-    vega *= root
-    if vega.min() >= LEAST_VEGA:
+    if panel.scales.least_vega.min() >= LEAST_VEGA:
         return panel
+    vega = panel.scales.vega
     used = vega >= LEAST_VEGA
     if not used.any():
         needed = (
@@ -361,6 +394,41 @@ def _read(
         columns[:, :used] = columns[:, order]
         index[:used] = index[order]
     return True, used, n_spreads > 0
+
+
+@_nan_kernel
+def _weigh(
+    expiry: Vector,
+    log_moneyness: Vector,
+    mid: Vector,
+    weight: Vector,
+    offsets: IntVector,
+    expiries: Vector,
+    root_expiry: Vector,
+    root_weight: Vector,
+    vega: Vector,
+    least_vega: Vector,
+) -> int:
+    """Fill what `QuoteScales` holds, of arrays long enough for an expiry a quote; the number of expiries."""
+    n = expiry.size
+    sd = np.empty(n)
+    for i in range(n):
+        root_expiry[i] = np.sqrt(expiry[i])
+        root_weight[i] = np.sqrt(weight[i])
+        sd[i] = mid[i] * root_expiry[i]
+    # By the kernel itself: the door of `black.vega` would check what `_read` has checked.
+    otm_and_vega(log_moneyness, sd, np.empty(n), vega)
+    offsets[0] = 0
+    m = 0
+    for i in range(n):
+        vega[i] *= root_expiry[i]
+        if i == 0 or expiry[i] != expiry[i - 1]:
+            expiries[m] = expiry[i]
+            least_vega[m] = vega[i]
+            m += 1
+        least_vega[m - 1] = min(least_vega[m - 1], vega[i])
+        offsets[m] = i + 1
+    return m
 
 
 @_nan_kernel

@@ -41,17 +41,32 @@ class Session(Protocol):
 
 
 class PlainSession:
-    """A session that takes any batch, as the processor's does."""
+    """A session that takes any batch, as the processor's does, on any thread.
+
+    A single panel, what most requests bring, goes through memory bound once for each thread: ONNX Runtime's Python
+    otherwise takes an eighth of the time for the passing of arrays.
+    """
 
     tolerance = 0.0
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self.provider: str = session.get_providers()[0]
+        (vols,), (params,) = session.get_inputs(), session.get_outputs()
+        self._single = (*vols.shape[1:],), params.shape[-1]
+        self._bound = threading.local()
 
     def run(self, iv: Panels) -> Panels:
-        (params,) = self._session.run(None, {"iv": np.ascontiguousarray(iv, np.float32)})
-        return np.asarray(params, np.float32)
+        if len(iv) != 1:
+            (params,) = self._session.run(None, {"iv": np.ascontiguousarray(iv, np.float32)})
+            return np.asarray(params, np.float32)
+        try:
+            step: HostStep = self._bound.step
+        except AttributeError:
+            step = self._bound.step = HostStep(self._session, 1, *self._single)
+        step.inputs[:] = iv
+        step.run()
+        return step.outputs.copy()
 
 
 class Step(Protocol):

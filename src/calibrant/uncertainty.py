@@ -38,20 +38,19 @@ def uncertainty(residual: Vector, jacobian: Matrix, free: BoolVector, prior_prec
     prior_precision  (n_params,), 1 / sd^2 of a Gaussian prior, zero without; it adds to the information J'WJ / s^2
     returns          NaN throughout where n_quotes <= n_params or the information is singular
     """
-    errors = np.full(free.size, np.nan)
-    correlation = np.full((free.size, free.size), np.nan)
-    if residual.size > free.size:
-        _fill_uncertainty(residual, jacobian, free, prior_precision, errors, correlation)
+    errors, correlation = np.empty(free.size), np.empty((free.size, free.size))
+    _fill_uncertainty(residual, jacobian, free, prior_precision, errors, correlation)
     return Uncertainty(errors, correlation)
 
 
 def quality(model_vol: Vector, vol: Vector) -> Quality:
     """Root mean square, largest and mean relative difference of two sets of vols, (n_quotes,) each."""
-    return Quality(*_quality(model_vol, vol))
+    return Quality(*quality_of(model_vol, vol))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quality(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
+def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
+    """`quality`, to be called by kernels."""
     square, largest, relative = 0.0, 0.0, 0.0
     for i in range(vol.size):
         away = abs(model_vol[i] - vol[i])
@@ -66,6 +65,10 @@ def _fill_uncertainty(
     residual: Vector, jacobian: Matrix, free: BoolVector, prior_precision: Vector, errors: Vector, correlation: Matrix
 ) -> None:
     n_params = free.size
+    errors[:] = np.nan
+    correlation[:] = np.nan
+    if residual.size <= n_params:
+        return
     which = np.flatnonzero(free)
     n = which.size
     total = 0.0

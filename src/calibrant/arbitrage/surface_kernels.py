@@ -241,62 +241,6 @@ def interval_after(expiry: Vector, i: int) -> float:
     return interval
 
 
-@kernel
-def price_grid_kernel(
-    code: int,
-    params: Vector,
-    expiry: Vector,
-    places: Matrix,
-    table: Matrix,
-    scale: Vector,
-    strike: Matrix,
-    capped: Matrix,
-    growth: Matrix,
-    error: Vector,
-) -> None:
-    """`surface.price_grid` for a compiled model; the last five, one row an expiry, are filled."""
-    samples = np.empty((4, MAX_NODES))
-    origin = np.empty((4, 1))
-    level = 0
-    ratio = 1.001
-    for i in range(expiry.size):
-        interval = interval_after(expiry, i)
-        sample_row(code, params, expiry[i], 0.0, 0.0, interval, origin)
-        # E[sqrt(S/F)] = e^{-w/8} for a lognormal S: a scale that any model has, a little above the at-the-money one.
-        natural = math.sqrt(-8.0 * math.log(origin[0, 0]))
-        wanted = ratio * natural
-        for _ in range(2 * len(PERIODS)):
-            scale[i] = wanted
-            step = 2.0 * math.pi / (PERIODS[level] * wanted)
-            n, noise, tail, rate_tail = sample_row(
-                code, params, expiry[i], step, tail_target(wanted), interval, samples
-            )
-            at_the_money, error[i] = invert_row(
-                samples,
-                n,
-                noise,
-                tail,
-                rate_tail,
-                wanted,
-                interval,
-                level,
-                places,
-                table,
-                strike[i],
-                capped[i],
-                growth[i],
-            )
-            wanted = fitting_scale(at_the_money, wanted)
-            after = next_level(level, n, error[i])
-            if wanted == scale[i] and after == level:
-                break
-            level = after
-        # Neighbouring expiries are alike.
-        ratio = scale[i] / natural
-        if error[i] < 0.01 * TARGET_ERROR:
-            level = max(level - 1, 0)
-
-
 @inlined
 def _row_excess(capped: Vector, growth: Vector, strike: Vector, excess: Matrix) -> None:
     """What each kind of condition is missed by at each strike of one expiry; negative where it holds.
@@ -323,18 +267,81 @@ def _row_excess(capped: Vector, growth: Vector, strike: Vector, excess: Matrix) 
     butterfly[last] = 0.0
 
 
-@kernel
-def count_above(capped: Matrix, growth: Matrix, strike: Matrix, limit: float) -> int:
-    """How many conditions are missed by more than `limit`: the quick look that most surfaces need no more than."""
-    excess = np.empty((N_KINDS, N_STRIKES))
+@inlined
+def _count_above(excess: Matrix, limit: float) -> int:
     count = 0
-    for i in range(capped.shape[0]):
-        _row_excess(capped[i], growth[i], strike[i], excess)
-        for kind in range(N_KINDS):
-            row = excess[kind]
-            for m in range(N_STRIKES):
-                count += row[m] > limit
+    for kind in range(N_KINDS):
+        row = excess[kind]
+        for m in range(N_STRIKES):
+            count += row[m] > limit
     return count
+
+
+@kernel
+def price_grid_kernel(
+    code: int,
+    params: Vector,
+    expiry: Vector,
+    places: Matrix,
+    table: Matrix,
+    scale: Vector,
+    strike: Matrix,
+    capped: Matrix,
+    growth: Matrix,
+    error: Vector,
+) -> int:
+    """`surface.price_grid` for a compiled model; the last five, one row an expiry, are filled.
+
+    strike, capped, growth  with a row each, or with a single one that all expiries share: who only counts does not fill
+                            the caches with what it never reads
+    returns                 how many conditions are missed by more than the error of their expiry
+    """
+    samples = np.empty((4, MAX_NODES))
+    origin = np.empty((4, 1))
+    excess = np.empty((N_KINDS, N_STRIKES))
+    n_missed = 0
+    level = 0
+    ratio = 1.001
+    for i in range(expiry.size):
+        row = i % strike.shape[0]
+        interval = interval_after(expiry, i)
+        sample_row(code, params, expiry[i], 0.0, 0.0, interval, origin)
+        # E[sqrt(S/F)] = e^{-w/8} for a lognormal S: a scale that any model has, a little above the at-the-money one.
+        natural = math.sqrt(-8.0 * math.log(origin[0, 0]))
+        wanted = ratio * natural
+        for _ in range(2 * len(PERIODS)):
+            scale[i] = wanted
+            step = 2.0 * math.pi / (PERIODS[level] * wanted)
+            n, noise, tail, rate_tail = sample_row(
+                code, params, expiry[i], step, tail_target(wanted), interval, samples
+            )
+            at_the_money, error[i] = invert_row(
+                samples,
+                n,
+                noise,
+                tail,
+                rate_tail,
+                wanted,
+                interval,
+                level,
+                places,
+                table,
+                strike[row],
+                capped[row],
+                growth[row],
+            )
+            wanted = fitting_scale(at_the_money, wanted)
+            after = next_level(level, n, error[i])
+            if wanted == scale[i] and after == level:
+                break
+            level = after
+        # Neighbouring expiries are alike.
+        ratio = scale[i] / natural
+        if error[i] < 0.01 * TARGET_ERROR:
+            level = max(level - 1, 0)
+        _row_excess(capped[row], growth[row], strike[row], excess)
+        n_missed += _count_above(excess, error[i])
+    return n_missed
 
 
 @kernel
