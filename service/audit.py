@@ -29,6 +29,7 @@ log = logging.getLogger("calibrant.audit")
 
 BETTER = 1e-6
 """Share of the objective below which two optima are one."""
+OUTCOMES = ("confirmed", "better_found", "failed", "passed_over")
 _EVALUATIONS = 200
 _AT_ONCE = 2
 """Audits under way; further answers are passed over. Nobody waits for them, so they must not pile up."""

@@ -21,6 +21,8 @@ PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed")
+"""Why the server closes a connection."""
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
@@ -37,6 +39,12 @@ class Metrics:
         self.stage_seconds = Histogram(
             "calibrant_stage_duration_seconds", "One stage of a calibration.", ["stage"], edges=SECONDS
         )
+        self.compute_seconds = Histogram(
+            "calibrant_compute_duration_seconds",
+            "Compute of one interactive calibration: decode, network, refine, diagnostics and encode; no queue.",
+            ["model"],
+            edges=SECONDS,
+        )
         self.requests = Counter("calibrant_requests", "Requests answered, by HTTP status.", ["route", "code"])
         self.problems = Counter("calibrant_problems", "Requests refused, by problem code.", ["code"])
         self.shed = Counter(
@@ -45,6 +53,7 @@ class Metrics:
         self.hung_up = Counter("calibrant_client_disconnects", "Requests whose client went before the answer.")
         self.in_flight = Gauge("calibrant_in_flight", "Requests being served.")
         self.connections = Gauge("calibrant_connections", "Connections open.")
+        self.connections_limit = Gauge("calibrant_connections_limit", "Connections that may be open.")
         self.connections_closed = Counter(
             "calibrant_connections_closed", "Connections that the server closed, by the reason.", ["reason"]
         )
@@ -105,6 +114,12 @@ class Metrics:
             "max",
         )
         self.reloads = Counter("calibrant_reloads", "Reloads of the networks, by outcome.", ["outcome"])
+        self.last_reload = Gauge(
+            "calibrant_last_reload_successful",
+            "0 from a reload of the networks that failed to one that is done.",
+            (),
+            "min",
+        )
         self.loop_lag = Histogram(
             "calibrant_event_loop_lag_seconds", "How late the event loop ran a timer.", edges=PAUSES
         )
@@ -113,10 +128,17 @@ class Metrics:
         )
         self.log_drops = Counter("calibrant_log_lines_lost", "Lines that could not be written to the log.")
         self.ready = Gauge("calibrant_ready", "1 when calibrations are answered; the number of workers that are.")
+        self.workers = Gauge("calibrant_workers", "Worker processes that the service should have.", (), "max")
+        self.workers_ended = Counter("calibrant_workers_ended", "Workers that ended unasked and were replaced.")
         self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
         self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
-        for gauge in (self.in_flight, self.connections, self.ready):
-            gauge.set(0.0)
+        for family in self.families:
+            if not family.labels:
+                family.begin()
+        for reason in CLOSINGS:
+            self.connections_closed.begin(reason)
+        for generation in range(3):
+            self.pauses.begin(str(generation))
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         for stage, duration in seconds.items():

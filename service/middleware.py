@@ -62,9 +62,19 @@ class RequestBoundary:
         kind: Priority | None = None
         self.metrics.in_flight.inc()
         try:
-            with span(scope, context):
-                kind = self.admission.admit(scope, context)
-                await self.app(scope, receive, send_with_headers)
+            try:
+                with span(scope, context):
+                    kind = self.admission.admit(scope, context)
+                    await self.app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                raise
+            except Exception as error:
+                if status:
+                    raise
+                refusal = self._refusal(error, context)
+                context.problem = refusal.code
+                response = problem_response(refusal, context.request_id, scope["path"])
+                await response(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if HUNG_UP not in scope:
                 raise
@@ -72,13 +82,6 @@ class RequestBoundary:
             self.metrics.hung_up.inc()
         except ClientDisconnect:
             self.metrics.hung_up.inc()
-        except Exception as error:
-            if status:
-                raise
-            refusal = self._refusal(error, context)
-            context.problem = refusal.code
-            response = problem_response(refusal, context.request_id, scope["path"])
-            await response(scope, receive, send_with_headers)
         finally:
             if kind is not None:
                 self.admission.leave(kind, context)

@@ -3,21 +3,24 @@
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from starlette.requests import Request
 
+from calibrant.arbitrage.violations import KINDS
+from calibrant.calibrate import StartName, Status
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
 
-from .admission import LARGE_BODY, Admission
-from .audit import Audit
+from .admission import LARGE_BODY, SHED, Admission
+from .audit import OUTCOMES, Audit
 from .batch import Batches, Done
+from .context import RequestContext
 from .costs import Costs
 from .crew import Crew, usable_cores
 from .dispatch import Dispatch
 from .engine import CalibrationJob, Engine
-from .errors import EngineFailed, NotReady, ServiceError
+from .errors import DeadlineExpired, EngineFailed, NotReady, ServiceError
 from .metrics import Metrics
 from .pauses import Pauses
 from .scheduler import Priority, Scheduler
@@ -47,6 +50,7 @@ class Service:
         self.audit = Audit(settings, self.scheduler, costs, self.metrics)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""
+        _begin(self.metrics, settings)
         self.routes: frozenset[str] = frozenset()
         """Paths of the application."""
         self._draining = False
@@ -85,6 +89,7 @@ class Service:
         except Exception as error:
             log.exception("not reloaded")
             self.metrics.reloads.inc("failed")
+            self.metrics.last_reload.set(0.0)
             if self._engine is None:
                 self._not_ready = f"The networks could not be loaded: {error}"
             return f"Not reloaded: {error}"
@@ -109,7 +114,9 @@ class Service:
         for name, release in engine.releases.items():
             self.metrics.model.set(1.0, name, release.version)
             self.metrics.provider.set(1.0, name, engine.provider, release.provider)
+            _begin_model(self.metrics, name)
             log.info("serving %s", release.version)
+        self.metrics.last_reload.set(1.0)
         self.metrics.ready.set(0.0 if self._draining else 1.0)
 
     @property
@@ -140,8 +147,14 @@ class Service:
             raise NotReady(hanging, headers={"retry-after": "5"})
         return self.engine
 
+    def answered_alone(self, job: CalibrationJob, assessment: Assessment, context: RequestContext) -> None:
+        """To be called once the answer to an interactive calibration has left."""
+        stages = context.stages
+        self.metrics.compute_seconds.observe(sum(stages.values()) - stages["queue"], job.model.name)
+        self.answered(job, assessment, context.request_id)
+
     def answered(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
-        """To be called once the answer to a calibration has left."""
+        """To be called once the answer to a calibration has left, of a batch or alone."""
         self.metrics.observe_calibration(assessment)
         self.audit.consider(job, assessment, request_id)
 
@@ -162,6 +175,40 @@ class Service:
             self.metrics.queue_depth.set(self.scheduler.depth(priority), name)
             self.metrics.queue_wait.set(self.scheduler.wait(priority), name)
         return self.metrics.snapshot()
+
+
+def _begin(metrics: Metrics, settings: Settings) -> None:
+    """The labels that are known before anything has happened."""
+    metrics.workers.set(settings.workers)
+    metrics.connections_limit.set(settings.max_connections)
+    metrics.last_reload.set(1.0)
+    for error in ServiceError.__subclasses__():
+        metrics.problems.begin(error.code)
+    for reason in (*SHED, DeadlineExpired.code):
+        metrics.shed.begin(reason)
+    for outcome in ("done", "failed"):
+        metrics.reloads.begin(outcome)
+    for subject in ("quotes", "surface"):
+        for kind in KINDS:
+            metrics.arbitrage.begin(subject, kind)
+
+
+def _begin_model(metrics: Metrics, model: str) -> None:
+    """The same of a model."""
+    for family in (
+        metrics.compute_seconds,
+        metrics.iterations,
+        metrics.rmse_bp,
+        metrics.fallbacks,
+        metrics.out_of_domain,
+        metrics.audit_excess,
+    ):
+        family.begin(model)
+    for status in get_args(Status):
+        for start in get_args(StartName):
+            metrics.calibrations.begin(model, status, start)
+    for outcome in OUTCOMES:
+        metrics.audits.begin(model, outcome)
 
 
 def service_of(request: Request) -> Service:

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     long_queue_s: float = Field(
         10.0, gt=0.0, description="A long job whose client gave no deadline waits no longer than this for its turn."
     )
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, separated by commas, or `*`, whose `X-Forwarded-For` names the "
+        "client; without it that header is ignored.",
+    )
     rate_limit: float | None = Field(
         None, gt=0.0, description="Requests a second that one client may make: one key, else one address; unlimited."
     )

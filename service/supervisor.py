@@ -123,6 +123,7 @@ class Supervisor:
             self._bury(worker)
             if self._stopping.is_set():
                 return
+            self._metrics.workers_ended.inc()
             log.error("worker %d (process %d) has ended with %d", worker.number, worker.process.pid, status)
             soon = monotonic() - worker.born < _SOON
             pause = min(max(2.0 * pause, 0.25), _LONGEST_PAUSE) if soon else 0.0
@@ -213,7 +214,7 @@ class Supervisor:
             if answer is not None:
                 (worker.snapshot,) = answer
         living = [worker.snapshot for worker in workers]
-        total = merged(self._metrics.families, living, [self._gone])
+        total = merged(self._metrics.families, living, [self._gone, self._metrics.snapshot()])
         return await asyncio.to_thread(self._metrics.exposition, total)
 
     async def reload(self) -> None:

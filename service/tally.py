@@ -38,11 +38,19 @@ class Family(ABC):
         self.values: Values = {}
 
     @abstractmethod
+    def begin(self, *labels: str) -> None:
+        """Be there before anything has been seen: of a series that begins with its first event, Prometheus does not see
+        that event."""
+
+    @abstractmethod
     def exposed(self, values: Values) -> Metric:
         """As `prometheus_client` writes it."""
 
 
 class Counter(Family):
+    def begin(self, *labels: str) -> None:
+        self.values.setdefault(labels, [0.0])
+
     def inc(self, *labels: str, by: float = 1.0) -> None:
         try:
             self.values[labels][0] += by
@@ -62,6 +70,9 @@ class Gauge(Family):
     def __init__(self, name: str, help_: str, labels: Sequence[str] = (), across: Across = "sum") -> None:
         super().__init__(name, help_, labels)
         self.across = across
+
+    def begin(self, *labels: str) -> None:
+        self.values.setdefault(labels, [0.0])
 
     def set(self, value: float, *labels: str) -> None:
         self.values[labels] = [value]
@@ -84,10 +95,14 @@ class Histogram(Family):
         super().__init__(name, help_, labels)
         self.edges = tuple(edges)
 
+    def begin(self, *labels: str) -> None:
+        self.values.setdefault(labels, [0.0] * (len(self.edges) + 2))
+
     def observe(self, value: float, *labels: str) -> None:
         counts = self.values.get(labels)
         if counts is None:
-            counts = self.values[labels] = [0.0] * (len(self.edges) + 2)
+            self.begin(*labels)
+            counts = self.values[labels]
         counts[bisect_left(self.edges, value)] += 1.0
         counts[-1] += value
 

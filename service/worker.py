@@ -100,6 +100,9 @@ async def serve(settings: Settings, service: Service, app: object, listener: soc
         log_config=None,
         access_log=False,
         server_header=False,
+        # By default uvicorn believes whoever comes from this machine.
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies or "",
         timeout_keep_alive=settings.keep_alive_s,
         backlog=2048,
         ssl_certfile=settings.tls_certificate,

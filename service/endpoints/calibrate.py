@@ -44,7 +44,7 @@ async def calibrate(request: Request) -> Response:
     answer = answer_format(request.headers, body_format)
     content = answer.encode(calibration_document(asked, outcome, stages))
     stages["encode"] = perf_counter() - encoding
-    context.after.append(partial(service.answered, job, outcome, context.request_id))
+    context.after.append(partial(service.answered_alone, job, outcome, context))
     return Response(content, media_type=answer.media_type)
 
 

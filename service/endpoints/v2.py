@@ -123,7 +123,7 @@ async def infer(request: Request) -> Response:
         rows = [oip.row_of(assessment, model.n_params)]
         content, headers = _encoded(inference, version, rows, encoding_of_answer)
         stages["encode"] = perf_counter() - began
-        context.after.append(partial(service.answered, panel.job, assessment, context.request_id))
+        context.after.append(partial(service.answered_alone, panel.job, assessment, context))
     media_type = oip.BINARY if oip.HEADER_LENGTH in headers else oip.JSON
     return Response(content, headers=headers, media_type=media_type)
 

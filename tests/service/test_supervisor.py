@@ -92,6 +92,7 @@ def test_one_scrape_sums_the_workers(server: Server, dax: dict[str, Any]) -> Non
 def test_a_killed_worker_is_replaced_and_its_counts_stay(server: Server, dax: dict[str, Any]) -> None:
     # What it counted since its last snapshot, two seconds at most, goes with it; a scrape takes one.
     before = answered(server)
+    ended = server.metric("calibrant_workers_ended_total")
     victim, survivor = server.workers()
     os.kill(victim, signal.SIGKILL)
     for _ in range(5):
@@ -99,6 +100,8 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(server: Server, dax: di
     server.until(lambda: survivor in server.workers() and len(set(server.workers()) - {victim}) == 2)
     assert answered(server) == before + 5
     server.wait_ready(workers=2)
+    assert server.metric("calibrant_workers") == 2
+    assert server.metric("calibrant_workers_ended_total") == ended + 1
 
 
 def test_a_worker_that_falls_silent_is_replaced_within_ten_seconds(server: Server) -> None:
@@ -131,10 +134,12 @@ def test_a_reload_loses_no_request_and_a_damaged_artefact_is_not_taken(
             path.write_bytes(whole[:-1])
         server.process.send_signal(signal.SIGHUP)
         server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 2)
+        assert server.metric("calibrant_last_reload_successful") == 0
         for path, whole in contents.items():
             path.write_bytes(whole)
         server.process.send_signal(signal.SIGHUP)
         server.until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 2)
+        assert server.metric("calibrant_last_reload_successful") == 1
     assert load.failures == []
     assert set(load.statuses) == {200}
     assert httpx.post(f"{server.url}/v1/calibrate", json=dax).json()["model_version"] == version
