@@ -1,14 +1,15 @@
 """Batches: many panels for one client. Knows no HTTP.
 
 The panels go to the background lane in groups, each a job of its own, so that audits and long jobs come between and a
-batch that nobody waits for any more ends. Within a group the networks are asked once, and the refinements are shared by
-a crew of threads. A panel that fails is that panel's problem.
+batch that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked, a part
+of the group at a time, then each panel is refined and judged. Where the GPU refines, thousands of panels are read and
+refined there in one job, and judged in groups as ever. A panel that fails is that panel's problem.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -30,13 +31,18 @@ log = logging.getLogger("calibrant.service")
 Part = TypeVar("Part")
 
 GROUP_PANELS = 16
-"""A network answers them in a sixth of the time that they take one by one (32: in a seventh)."""
+"""For each thread of the crew. A network answers them in a sixth of the time that they take one by one (32: in a
+seventh)."""
 GROUP_QUOTES = 4000
-"""Roughly; so a group takes the lane for some ten milliseconds, or one large panel does."""
+"""The same, roughly; so a group takes the lane for some ten milliseconds, or one large panel does."""
+GPU_GROUP_PANELS = 4096
+GPU_GROUP_QUOTES = 1_000_000
+"""The same where the GPU refines: one launch."""
 _AT_A_TIME = 2
 """Groups of one batch on the lane."""
-_SECONDS_PER_QUOTE = 2e-5
-"""Of the lane, roughly; for the estimate of how long others wait."""
+_READING = 2e-6
+_SECONDS_PER_QUOTE = 1e-5
+"""Of the lane, roughly, to read a quote and to do the rest; for the estimate of how long others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,19 @@ class Batches:
         raises    Overloaded if there is no room for the first group
         """
         handed_in = perf_counter()
+        crew = self._crew
 
-        async def done_of(group: range) -> list[Done[Part]]:
-            work = partial(_calibrate, engine, self._crew, batch, group, _in_slices(deadline), handed_in, finish)
+        async def read(group: range) -> dict[int, _Read | ServiceError]:
+            work = partial(_read, engine, crew, batch, group, _in_slices(deadline))
+            cost = _READING * sum(batch.n_quotes(i) for i in group)
+            return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+
+        async def done_of(group: range, reading: asyncio.Task[dict[int, _Read | ServiceError]]) -> list[Done[Part]]:
             cost = _SECONDS_PER_QUOTE * sum(batch.n_quotes(i) for i in group)
             try:
+                # Shielded: others of its panels may wait for it too.
+                panels = await asyncio.shield(reading)
+                work = partial(_calibrate, engine, crew, batch, group, panels, handed_in, finish)
                 return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
             except ServiceError as error:
                 if group.start == 0 and not isinstance(error, DeadlineExpired):
@@ -80,28 +94,40 @@ class Batches:
 
         # One waits while another is done, so that the lane need not wait for the event loop in between.
         under_way: deque[asyncio.Task[list[Done[Part]]]] = deque()
+        reading: asyncio.Task[dict[int, _Read | ServiceError]] | None = None
         try:
-            for group in _groups(batch):
-                under_way.append(asyncio.create_task(done_of(group)))
-                if len(under_way) == _AT_A_TIME:
-                    yield await under_way.popleft()
+            for whole in _groups(batch, range(batch.n_panels), *_together(engine, crew)):
+                reading = asyncio.create_task(read(whole))
+                for group in _groups(batch, whole, GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size):
+                    under_way.append(asyncio.create_task(done_of(group, reading)))
+                    if len(under_way) == _AT_A_TIME:
+                        yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
         finally:
             for task in under_way:
                 task.cancel()
+            if reading is not None:
+                reading.cancel()
 
 
-def _groups(batch: Batch) -> Iterator[range]:
-    """The panels cut into groups, none larger than it should be unless it is a single panel."""
-    first = n_quotes = 0
-    for i in range(batch.n_panels):
+def _together(engine: Engine, crew: Crew) -> tuple[int, int]:
+    """Panels and quotes, at most, that are read in one job."""
+    if engine.gpu_refinement:
+        return GPU_GROUP_PANELS, GPU_GROUP_QUOTES
+    return GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size
+
+
+def _groups(batch: Batch, panels: range, most_panels: int, most_quotes: int) -> Iterator[range]:
+    """Panels cut into groups, none larger than it should be unless it is a single panel."""
+    first, n_quotes = panels.start, 0
+    for i in panels:
         more = batch.n_quotes(i)
-        if i > first and (i - first == GROUP_PANELS or n_quotes + more > GROUP_QUOTES):
+        if i > first and (i - first == most_panels or n_quotes + more > most_quotes):
             yield range(first, i)
             first, n_quotes = i, 0
         n_quotes += more
-    yield range(first, batch.n_panels)
+    yield range(first, panels.stop)
 
 
 def _calibrate(
@@ -109,13 +135,11 @@ def _calibrate(
     crew: Crew,
     batch: Batch,
     group: range,
-    deadline: Deadline,
+    read: Mapping[int, "_Read | ServiceError"],
     handed_in: float,
     finish: Callable[[Answer], Part],
 ) -> list[Done[Part]]:
     began = perf_counter()
-    # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
-    read = _read(engine, batch, group, deadline)
 
     def refusal_of(i: int, error: ServiceError) -> Done[Part]:
         return Done(None, error, finish(Answer(i, None, error, {})))
@@ -160,10 +184,13 @@ class _Read(NamedTuple):
     """None where the networks failed on it or its neighbours: it finds out for itself."""
 
 
-def _read(engine: Engine, batch: Batch, group: range, deadline: Deadline) -> dict[int, _Read | ServiceError]:
+def _read(
+    engine: Engine, crew: Crew, batch: Batch, group: range, deadline: Deadline
+) -> dict[int, _Read | ServiceError]:
     """The panels of a group by their number, with what the networks make of them, or why there is none."""
     read: dict[int, _Read | ServiceError] = {}
     of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
+    # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
     for i in group:
         before = perf_counter()
         try:
@@ -174,15 +201,34 @@ def _read(engine: Engine, batch: Batch, group: range, deadline: Deadline) -> dic
             of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
     for name, panels in of_models.items():
         before = perf_counter()
-        proposals: list[list[Proposal] | None] = [None] * len(panels)
-        try:
-            proposals[:] = engine.releases[name].propose_all([request.job.panel for _, request, _ in panels])
-        except Exception:
-            log.exception("the networks of %s failed on a group of panels", name)
+        proposals = _proposals(engine, crew, name, [request.job for _, request, _ in panels])
         seconds = (perf_counter() - before) / len(panels)
         for (i, request, decode), proposed in zip(panels, proposals, strict=True):
             read[i] = _Read(request, decode, seconds, proposed)
     return read
+
+
+def _proposals(
+    engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]
+) -> Sequence[list[Proposal] | None]:
+    """What the networks make of panels of one model, each thread asking them for its part; None where they failed."""
+    parts = [jobs[at : at + GROUP_PANELS] for at in range(0, len(jobs), GROUP_PANELS)]
+
+    def propose(place: int) -> Sequence[list[Proposal] | None]:
+        try:
+            return engine.propose(model, parts[place])
+        except Exception:
+            log.exception("the networks of %s failed on a group of panels", model)
+            return [None] * len(parts[place])
+
+    proposed = [of_panel for part in crew.share(propose, len(parts)) for of_panel in part]
+    if not engine.gpu_refinement or None in proposed:
+        return proposed
+    try:
+        return engine.sharpen(jobs, [of_panel for of_panel in proposed if of_panel is not None])
+    except Exception:
+        log.exception("the GPU failed to refine a group of panels, which are refined on the processor")
+        return proposed
 
 
 def _refusal(error: Exception, batch: Batch, i: int) -> ServiceError:

@@ -22,6 +22,7 @@ def usable_cores() -> int:
 class Crew:
     def __init__(self, size: int) -> None:
         """`size` counts the thread that calls `share`."""
+        self.size = size
         self._helpers = size - 1
         self._pool = (
             ThreadPoolExecutor(self._helpers, "crew", lower_priority, (BACKGROUND_NICENESS,)) if size > 1 else None

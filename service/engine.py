@@ -3,7 +3,7 @@
 Its methods are called on the threads of `scheduler`, one call at a time on each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -93,26 +93,36 @@ def warm_up_panels(release: Release) -> list[OptionPanel]:
 class Engine:
     """The networks of the models served, verified and warm."""
 
-    def __init__(self, releases: Mapping[str, Release], provider: str = CPU_PROVIDER) -> None:
+    def __init__(
+        self, releases: Mapping[str, Release], provider: str = CPU_PROVIDER, gpu_refinement: bool = False
+    ) -> None:
         self.releases = releases
+        self.gpu_refinement = gpu_refinement
+        """Whether batches are refined on the GPU."""
         self.provider = provider
         """Of ONNX Runtime, as asked for; each release says what it runs on."""
 
     @classmethod
-    def load(cls, folder: Path, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Engine":
+    def load(
+        cls, folder: Path, provider: str = CPU_PROVIDER, precision: str = "fp32", gpu_refinement: bool = False
+    ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
         provider, precision  as `Network.load`
-        raises  RuntimeError if a network is missing or not what its manifest says, or the installation is not sound
+        gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
+        raises  RuntimeError if a network is missing or not what its manifest says, if the installation is not sound, or
+                if the GPU is to refine and there is none
         """
         _refuse_two_runtimes()
+        if gpu_refinement:
+            _require_gpu()
         releases = {}
         for name, model in MODELS.items():
             load = partial(released, folder, name, provider, precision)
             # A GPU's graphs belong to the thread that made them.
             release = load() if provider == CPU_PROVIDER else owned(load)
             releases[name] = require_release_of(model, release)
-        engine = cls(releases, provider)
+        engine = cls(releases, provider, gpu_refinement)
         for name in engine.releases:
             engine.warm(MODELS[name])
         return engine
@@ -126,11 +136,25 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=options)
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
+        if self.gpu_refinement:
+            jobs = [CalibrationJob(model=model, panel=panel, options=CalibrationOptions()) for panel in panels]
+            self.sharpen(jobs, self.propose(model.name, jobs))
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
+
+    def propose(self, model: str, jobs: Sequence[CalibrationJob]) -> list[list[Proposal]]:
+        """What the networks of a model make of its panels, each asked once."""
+        return self.releases[model].propose_all([job.panel for job in jobs])
+
+    def sharpen(self, jobs: Sequence[CalibrationJob], proposals: Sequence[list[Proposal]]) -> Sequence[list[Proposal]]:
+        """The proposals moved to their optima on the GPU, all in one call."""
+        # Imported here: it needs what only the extra `gpu` installs.
+        from calibrant.gpu.sharpen import sharpen
+
+        return sharpen([job.panel for job in jobs], proposals, [job.options for job in jobs])
 
     def calibrate(self, job: CalibrationJob, proposals: list[Proposal] | None = None) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.
@@ -168,6 +192,15 @@ class Engine:
             scale * values, np.abs(job.log_moneyness), job.expiry, price_error=scale * PRICE_ERROR
         ).volatility
         return Prices(call, put, vols, gradient)
+
+
+def _require_gpu() -> None:
+    try:
+        from calibrant.gpu.target import ON_GPU
+    except ImportError as error:
+        raise RuntimeError("Refinement on the GPU needs numba-cuda: pip install 'calibrant[gpu]'.") from error
+    if not ON_GPU:
+        raise RuntimeError("Refinement on the GPU is asked for, but numba finds no GPU that it can use.")
 
 
 def _refuse_two_runtimes() -> None:

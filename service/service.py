@@ -105,7 +105,7 @@ class Service:
 
     def _load(self) -> Engine:
         settings = self.settings
-        return Engine.load(settings.networks, PROVIDERS[settings.provider], settings.precision)
+        return Engine.load(settings.networks, PROVIDERS[settings.provider], settings.precision, settings.gpu_refinement)
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine

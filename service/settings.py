@@ -20,6 +20,9 @@ class Settings(BaseSettings):
         "cpu", description="What runs the networks. Nothing else is taken in its place."
     )
     precision: Literal["fp32", "fp16"] = Field("fp32", description="Of the TensorRT engines.")
+    gpu_refinement: bool = Field(
+        False, description="Refine batches on the GPU, thousands of panels in one call, whatever runs the networks."
+    )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest request body; a larger one gets 413.")
     max_batch_body_bytes: int = Field(
         64 * 1024 * 1024, ge=1, description="Largest body of a batch request; a larger one gets 413."

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from calibrant.gpu.target import ON_GPU
+from service.engine import Engine
 from tests.shared import ROOT
 
 # In an interpreter of its own, where nothing but the warm-up can have compiled or loaded a kernel.
@@ -15,7 +19,7 @@ from service.wire.jobs import calibration_job, price_job
 from service.wire.json import decode
 from service.wire.documents import calibration_document, price_document
 from service.engine import Engine
-from service.batch import _calibrate, _groups
+from service.batch import _calibrate, _groups, _read
 from service.crew import Crew
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.formats import JSON
@@ -68,8 +72,9 @@ body, headers = inference(tensors)
 rows = decode_request(body, int(headers["inference-header-content-length"]), MODELS["heston"])
 crew = Crew(2)
 for panels in (batch, rows):
-    for group in _groups(panels):
-        for done in _calibrate(engine, crew, panels, group, lambda _: 1e12, 0.0, lambda answer: None):
+    for group in _groups(panels, range(panels.n_panels), 16, 4000):
+        read = _read(engine, crew, panels, group, lambda _: 1e12)
+        for done in _calibrate(engine, crew, panels, group, read, 0.0, lambda answer: None):
             assert done.job is not None, done.outcome
 crew.stop()
 print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
@@ -82,3 +87,9 @@ def test_nothing_is_left_to_compile_when_the_engine_is_ready() -> None:
     late, n_kernels = run.stdout.splitlines()
     assert late == "{}"
     assert int(n_kernels) > 20
+
+
+@pytest.mark.skipif(ON_GPU, reason="there is a GPU")
+def test_refinement_on_a_gpu_that_is_not_there_is_refused_with_a_sentence() -> None:
+    with pytest.raises(RuntimeError, match="numba finds no GPU that it can use"):
+        Engine.load(ROOT / "networks", gpu_refinement=True)
