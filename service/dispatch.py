@@ -12,8 +12,10 @@ begun anew on the background lane. Anew, so that the answer does not depend on w
 slice again is the price.
 """
 
+import asyncio
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from time import perf_counter
 from typing import NamedTuple
 
@@ -106,12 +108,21 @@ class Dispatch:
         submitted = perf_counter()
         begin_by = given if given is not None else submitted + self._patience
         self.require_reachable(Priority.LONG, begin_by)
-        started, assessment, ended = await self._scheduler.run(
-            partial(_timed, engine, job, perf_counter() + UNLIMITED if given is None else given),
-            priority=Priority.LONG,
-            deadline=begin_by,
-            cost=cost,
+        gone = Event()
+        options = replace(
+            job.options, deadline=submitted + UNLIMITED if given is None else given, cancelled=gone.is_set
         )
+        try:
+            started, assessment, ended = await self._scheduler.run(
+                partial(_timed, engine, replace(job, options=options)),
+                priority=Priority.LONG,
+                deadline=begin_by,
+                cost=cost,
+            )
+        except asyncio.CancelledError:
+            # Its client has gone: what has begun need not go on to its end.
+            gone.set()
+            raise
         self._costs.observe(job.options.refine, panel_size(job.panel), ended - started)
         return Answer(assessment, started - submitted)
 
@@ -128,9 +139,9 @@ def _passed(deadline: float | None) -> bool:
     return deadline is not None and perf_counter() >= deadline
 
 
-def _timed(engine: Engine, job: CalibrationJob, deadline: float) -> tuple[float, Assessment, float]:
+def _timed(engine: Engine, job: CalibrationJob) -> tuple[float, Assessment, float]:
     started = perf_counter()
-    assessment = engine.calibrate(replace(job, options=replace(job.options, deadline=deadline)))
+    assessment = engine.calibrate(job)
     return started, assessment, perf_counter()
 
 
@@ -140,8 +151,9 @@ def _tried(
     """As far as it comes in a slice; None if that is not as far as the network's answer."""
     started = perf_counter()
     end = started + slice_
+    options = replace(job.options, deadline=end if given is None else min(given, end))
     try:
-        return _timed(engine, job, end if given is None else min(given, end))
+        return _timed(engine, replace(job, options=options))
     except DeadlineExpired:
         if _passed(given):
             raise

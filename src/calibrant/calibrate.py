@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -69,6 +69,9 @@ class CalibrationOptions:
     prior: Prior | None = None
     deadline: float | None = None
     """`time.perf_counter()` at which refinement ends with the best so far."""
+    cancelled: Callable[[], bool] | None = None
+    """Asked now and then where there is a deadline, and true once nobody wants the answer: what has begun then ends as
+    at its deadline."""
     trusted: bool = True
     """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
     domain: Matrix | None = None
@@ -257,8 +260,8 @@ def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _
     params = start.params.copy()
     arrays = _arrays(problem)
     if options.refine == "lbfgs":
-        objective, total, outcome = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, options.deadline)
-        expired = options.deadline is not None and time.perf_counter() >= options.deadline
+        objective, total, outcome = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, lambda: _late(options))
+        expired = _late(options)
         return _judged(problem, start.name, params, objective, total, outcome, expired, arrays)
     total = 0
     outcome = OUT_OF_ITERATIONS
@@ -268,9 +271,7 @@ def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _
         slice_ = _SLICE if options.deadline is not None else _MAX_EVALUATIONS
         objective, evaluations, outcome = levenberg_marquardt(params, problem, slice_, *arrays)
         total += evaluations
-        expired = (
-            outcome == OUT_OF_ITERATIONS and options.deadline is not None and time.perf_counter() >= options.deadline
-        )
+        expired = outcome == OUT_OF_ITERATIONS and _late(options)
     return _judged(problem, start.name, params, float(objective), total, outcome, expired, arrays)
 
 
@@ -324,10 +325,15 @@ def _judge(
     return quality_of(model_vol, vol), n_on_bound
 
 
+def _late(options: CalibrationOptions) -> bool:
+    if options.deadline is None:
+        return False
+    return time.perf_counter() >= options.deadline or (options.cancelled is not None and options.cancelled())
+
+
 def _expired_if_late(fit: _Fit, options: CalibrationOptions) -> _Fit:
     """The fit, marked as cut short where no time is left for the second opinion that it wants."""
-    late = options.deadline is not None and time.perf_counter() >= options.deadline
-    return fit._replace(expired=fit.expired or late)
+    return fit._replace(expired=fit.expired or _late(options))
 
 
 def _poor(fit: _Fit) -> bool:

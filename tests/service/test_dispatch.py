@@ -201,3 +201,24 @@ def test_many_prices_go_to_the_background(scheduler: Scheduler, engine: Engine) 
 
     asyncio.run(price(1))
     asyncio.run(price(40))
+
+
+def test_a_long_panel_that_has_begun_ends_when_its_client_goes(
+    scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
+) -> None:
+    columns = {name: column * 90 for name, column in dax["quotes"].items()}
+
+    async def seconds_until_free(hang_up: bool) -> float:
+        began = perf_counter()
+        ways = dispatch(scheduler, default_deadline_ms=60_000)
+        asked = asyncio.ensure_future(ways.calibrate(engine, job_of({"quotes": columns, "refine": "lbfgs"})))
+        await asyncio.sleep(0.1)
+        if hang_up:
+            asked.cancel()
+        else:
+            await asked
+        await scheduler.run(lambda: None, priority=Priority.LONG)
+        return perf_counter() - began
+
+    whole = asyncio.run(seconds_until_free(hang_up=False))
+    assert asyncio.run(seconds_until_free(hang_up=True)) < 0.5 * whole

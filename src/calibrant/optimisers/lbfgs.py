@@ -4,7 +4,7 @@ The variables are scaled by the curvature of the objective at the start: the met
 Hessian and starts it at the identity, so without scaling it takes hundreds of steps along the kappa-theta valley.
 """
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize
@@ -24,9 +24,10 @@ def lbfgs(
     model_vol: Vector,
     residual: Vector,
     jacobian: Matrix,
-    deadline: float | None = None,
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[float, int, int]:
-    """Minimise from `params`; arguments and result as `levenberg_marquardt`, plus a `time.perf_counter()` deadline."""
+    """Minimise from `params`; arguments and result as `levenberg_marquardt`, and what says when to end with the best so
+    far."""
     free = problem.upper > problem.lower
     evaluate(params, problem, FINE, model_vol, residual, jacobian)
     scale = 1.0 / np.sqrt(np.maximum((jacobian * jacobian).sum(axis=1) + problem.prior_precision, 1e-300))
@@ -37,7 +38,7 @@ def lbfgs(
 
     def objective(x: Vector) -> tuple[float, Vector]:
         nonlocal best, best_objective, count
-        if deadline is not None and time.perf_counter() >= deadline:
+        if late():
             raise _DeadlineReached
         trial = np.clip(x * scale, problem.lower, problem.upper)
         value = float(evaluate(trial, problem, FINE, model_vol, residual, jacobian))
