@@ -75,10 +75,15 @@ class Projection(NamedTuple):
 
     iv: Matrix
     """(n_expiries, n_strikes), implied vols in decimals, NaN where masked."""
-    mask: BoolVector
-    """(n_expiries, n_strikes), True where there is a vol."""
+    n_filled: int
+    """Nodes where there is a vol."""
     on_grid: bool
     """Every quote lay on a node: `iv` holds the quotes themselves."""
+
+    @property
+    def mask(self) -> BoolVector:
+        """(n_expiries, n_strikes), True where there is a vol."""
+        return ~np.isnan(self.iv)
 
 
 def project(panel: OptionPanel, grid: Grid) -> Projection:
@@ -104,7 +109,7 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
         grid.standardised,
         iv,
     )
-    return Projection(iv, ~np.isnan(iv), False)
+    return Projection(iv, int(np.count_nonzero(~np.isnan(iv))), False)
 
 
 def on_nodes(panel: OptionPanel, grid: Grid) -> Projection | None:
@@ -112,9 +117,9 @@ def on_nodes(panel: OptionPanel, grid: Grid) -> Projection | None:
     if grid.standardised:
         return None
     iv = np.empty(grid.shape)
-    if not _copied(panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv):
-        return None
-    return Projection(iv, ~np.isnan(iv), True)
+    quotes = panel.expiry, panel.log_moneyness, panel.mid, panel.weight
+    n_filled = _copied(*quotes, grid.expiry, grid.log_moneyness, iv)
+    return None if n_filled == 0 else Projection(iv, n_filled, True)
 
 
 # NaN means masked in here: compiled without the promise that there is none.
@@ -129,25 +134,29 @@ def _nearest(nodes: Vector, x: float) -> int:
     return int(j)
 
 
-@_nan_kernel
+# Too short to be worth giving the interpreter lock away.
+@njit(cache=True, error_model="numpy")
 def _copied(
     expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, rows: Vector, columns: Vector, out: Matrix
-) -> bool:
-    """Fill `out` with the quotes if all of them lie on nodes; else leave it unfinished and say so."""
+) -> int:
+    """Fill `out` with the quotes if all of them lie on nodes, and say how many nodes that are; else leave it unfinished
+    and say zero."""
+    n_filled = 0
     out[:] = np.nan
     total = np.zeros(out.shape)
     for q in range(mid.size):
         i = _nearest(rows, expiry[q])
         j = _nearest(columns, log_moneyness[q])
         if abs(rows[i] - expiry[q]) > _SAME_NODE * rows[i] or abs(columns[j] - log_moneyness[q]) > _SAME_NODE:
-            return False
+            return 0
         before = total[i, j]
         total[i, j] += weight[q]
         if before == 0.0:
+            n_filled += 1
             out[i, j] = mid[q]
         else:
             out[i, j] += (mid[q] - out[i, j]) * (weight[q] / total[i, j])
-    return True
+    return n_filled
 
 
 @_nan_kernel

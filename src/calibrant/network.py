@@ -114,6 +114,8 @@ class Network:
         self.tolerance = session.tolerance
         """By how much its answers may differ from the processor's, as a share of a parameter's output range."""
         self._session = session
+        self.least_filled = manifest.least_coverage * self.grid.expiry.size * self.grid.log_moneyness.size
+        """Nodes that a panel of the domain fills at least."""
         self.misfit_domain: Matrix | None = None
         """(n_params, 2), its training domain if that held quotes which no model fits; None if it was all but exact."""
         if manifest.grid.standardised:
@@ -172,11 +174,7 @@ class Network:
         """
         # Plain floats: numpy takes ten times as long over five numbers.
         inside = all(low <= value <= high for value, (low, high) in zip(params.tolist(), self._domain, strict=True))
-        return inside and (mask is None or self.covered_by(mask))
-
-    def covered_by(self, mask: BoolVector) -> bool:
-        """Whether a panel that fills these nodes fills enough of them."""
-        return bool(np.count_nonzero(mask) >= self.manifest.least_coverage * mask.size)
+        return inside and (mask is None or int(np.count_nonzero(mask)) >= self.least_filled)
 
     def _verify_golden(self) -> None:
         manifest = self.manifest

@@ -301,6 +301,8 @@ _REASONS = {_STATE_MISSING: _MISSING, _STATE_ONE_SIDED: _ONE_SIDED, _STATE_ZERO_
 
 # NaN means missing in here: compiled without the promise that there is none.
 _nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
+# Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
+_brief = njit(cache=True, error_model="numpy")
 
 
 @_nan_kernel
@@ -396,7 +398,7 @@ def _read(
     return True, used, n_spreads > 0
 
 
-@_nan_kernel
+@_brief
 def _weigh(
     expiry: Vector,
     log_moneyness: Vector,

@@ -110,8 +110,11 @@ def starting_from(
     if not proposals:
         return [], options
     trusted = any(proposal.trusted for proposal in proposals)
+    domain = proposals[-1].network.misfit_domain
     starts = [Start("network", proposal.params) for proposal in proposals]
-    return starts, replace(options, trusted=trusted, domain=proposals[-1].network.misfit_domain)
+    if trusted == options.trusted and domain is options.domain:
+        return starts, options
+    return starts, replace(options, trusted=trusted, domain=domain)
 
 
 def _require_time(options: CalibrationOptions) -> None:

@@ -30,14 +30,12 @@ class Proposal(NamedTuple):
     params: Vector
     covered: bool
     """The panel's quotes fill as much of the network's grid as its training panels do."""
+    trusted: bool
+    """The panel and the network's answer to it are of the network's domain."""
 
     def in_domain(self, params: Vector) -> bool:
-        """Whether parameters, the proposal's or the final ones, and the panel are of the network's domain."""
+        """Whether the panel and these parameters, the final ones, are of the network's domain."""
         return self.covered and self.network.in_domain(params)
-
-    @property
-    def trusted(self) -> bool:
-        return self.in_domain(self.params)
 
 
 class Release:
@@ -100,7 +98,8 @@ class Release:
                 continue
             answers = network.parameters(np.stack([projection.iv for _, projection in asked]))
             for (i, projection), params in zip(asked, answers, strict=True):
-                proposals[i].append(Proposal(network, params, network.covered_by(projection.mask)))
+                covered = projection.n_filled >= network.least_filled
+                proposals[i].append(Proposal(network, params, covered, covered and network.in_domain(params)))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 

@@ -8,6 +8,9 @@ from numba import njit
 
 from .arrays import BoolVector, Matrix, Vector
 
+# Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
+_brief = njit(cache=True, error_model="numpy")
+
 _SINGULAR = 1e-14
 """Smallest pivot of the scaled information matrix that still determines a parameter."""
 
@@ -48,7 +51,7 @@ def quality(model_vol: Vector, vol: Vector) -> Quality:
     return Quality(*quality_of(model_vol, vol))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_brief
 def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
     """`quality`, to be called by kernels."""
     square, largest, relative = 0.0, 0.0, 0.0
@@ -60,7 +63,7 @@ def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
     return math.sqrt(square / vol.size), largest, relative / vol.size
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_brief
 def _fill_uncertainty(
     residual: Vector, jacobian: Matrix, free: BoolVector, prior_precision: Vector, errors: Vector, correlation: Matrix
 ) -> None:
