@@ -1,5 +1,8 @@
 """Sessions of fixed shapes, on the processor: what a GPU's batches are made of."""
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from calibrant.sessions import (
     FixedShapes,
     HostStep,
     Panels,
+    PlainSession,
     open_session,
     require_all_on,
 )
 
-MODEL = (Path(__file__).parents[1] / "networks" / "heston" / "2" / "market" / "model.onnx").read_bytes()
+ROOT = Path(__file__).parents[1]
+MODEL = (ROOT / "networks" / "heston" / "2" / "market" / "model.onnx").read_bytes()
 PANEL = (12, 12)
 
 
@@ -115,3 +120,24 @@ def test_where_the_nodes_went_is_checked_not_which_providers_were_registered() -
     require_all_on(CPU_PROVIDER, recorded)
     with pytest.raises(ArtefactError, match=f"on {CPU_PROVIDER}, not {CUDA_PROVIDER}"):
         require_all_on(CUDA_PROVIDER, recorded)
+
+
+def test_the_runtime_reports_to_nobody_and_leaves_no_identifier(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
+    load = f"from calibrant.network import Network; Network.load({str(ROOT / 'networks/heston/1')!r})"
+    subprocess.run([sys.executable, "-c", load], env=environment, check=True)
+    assert list(tmp_path.rglob("*onnxruntime*")) == []
+
+
+def test_a_single_panel_is_answered_alike_on_every_thread(session: Any, panels: Panels) -> None:
+    plain = PlainSession(session)
+    expected = plain.run(panels[:2])[:1]
+    answers: list[Panels] = [plain.run(panels[:1])]
+    thread = threading.Thread(target=lambda: answers.append(plain.run(panels[:1])))
+    thread.start()
+    thread.join()
+    other = plain.run(panels[1:2])
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, rtol=1e-5)
+    assert not np.allclose(other, answers[0])

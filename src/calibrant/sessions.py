@@ -6,12 +6,17 @@ filled up to the next size with panels without quotes, and its rows do not feel 
 holds what needs a GPU, this module all that does not.
 """
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Since 1.29 ONNX Runtime keeps an identifier of the machine in the user's cache and reports to its maker unless it is told
+# not to before it is first imported. A desk's service tells nobody what it runs.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
