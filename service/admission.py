@@ -40,7 +40,7 @@ def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
         return None
     if scope["path"].endswith("/batch"):
         return Priority.BULK
-    length = context.headers.get(b"content-length")
+    length = context.headers.get("content-length")
     return Priority.LONG if length is not None and int(length) > LARGE_BODY else Priority.INTERACTIVE
 
 
@@ -104,7 +104,7 @@ class Admission:
         context.client = (scope.get("client") or ("unknown", 0))[0]
         if self._keys.required:
             needed = scope_of(scope["method"], path)
-            context.client = self._keys.authorise(context.headers.get(b"authorization"), needed)
+            context.client = self._keys.authorise(context.headers.get("authorization"), needed)
         kind = kind_of(scope, context)
         if kind is None:
             return None

@@ -1,11 +1,12 @@
 """Assembly of the application: routes, middleware, start-up."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -30,7 +31,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(
+    app = Application(
+        service,
+        direct,
         title="Calibrant",
         description="Stochastic-volatility models calibrated to option quotes.",
         version="1",
@@ -38,16 +41,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         # Spans are made by `tracing`, with our stages in them, and metrics by `metrics`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        middleware=[
-            Middleware(RequestBoundary, service=service),
-            Middleware(
-                BodyLimit,
-                max_bytes=service.settings.max_body_bytes,
-                max_batch_bytes=service.settings.max_batch_body_bytes,
-            ),
-            Middleware(Direct, endpoints=direct),
-        ],
-        exception_handlers={HTTPException: _refuse_route},
     )
     app.state.service = service
     app.router.route_class = RawRoute
@@ -60,6 +53,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service.routes = frozenset(getattr(route, "path", "") for route in app.routes)
     describe(app, *schema.DOCUMENTS, *oip.DOCUMENTS)
     return app
+
+
+class Application(FastAPI):
+    """FastAPI with our layers for its own: `RequestBoundary` writes every refusal, also that of what went wrong."""
+
+    def __init__(self, service: Service, direct: Mapping[tuple[str, str], ASGIApp], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._service = service
+        self._direct = direct
+
+    def build_middleware_stack(self) -> ASGIApp:
+        settings = self._service.settings
+        routed = ExceptionMiddleware(self.router, handlers={HTTPException: _refuse_route})
+        inner = Direct(routed, endpoints=self._direct)
+        limited = BodyLimit(inner, max_bytes=settings.max_body_bytes, max_batch_bytes=settings.max_batch_body_bytes)
+        return RequestBoundary(limited, service=self._service)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

@@ -87,16 +87,16 @@ class Keys:
     def required(self) -> bool:
         return bool(self._keys)
 
-    def authorise(self, header: bytes | None, needed: Scope | None) -> str:
+    def authorise(self, header: str | None, needed: Scope | None) -> str:
         """The name of the key in an `Authorization` header.
 
         raises  Unauthenticated if there is no key or an unknown one, Forbidden if it is not good for that
         """
         challenge = {"www-authenticate": "Bearer"}
-        scheme, _, given = (header or b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not given:
+        scheme, _, given = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
             raise Unauthenticated("A key is required: `Authorization: Bearer KEY`.", headers=challenge)
-        digest = hashlib.sha256(given.strip()).digest()
+        digest = hashlib.sha256(given.strip().encode("latin-1")).digest()
         found = None
         # All of them, each in constant time: how long it takes says nothing about which is near.
         for key in self._keys:

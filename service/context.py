@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from calibrant.errors import InvalidInput, Problem
 
-DEADLINE_HEADER = b"x-request-deadline-ms"
+DEADLINE_HEADER = "x-request-deadline-ms"
 RECEIVED = "calibrant.received"
 """Key of a scope: when the server saw the first byte of the request, on the clock of `time.perf_counter`."""
 HUNG_UP = "calibrant.hung_up"
@@ -20,8 +20,8 @@ _KEY = "calibrant.context"
 @dataclass(slots=True)
 class RequestContext:
     request_id: str
-    headers: dict[bytes, bytes]
-    """Of several of one name the last."""
+    headers: dict[str, str]
+    """By their names in lower case; of several of one name the last."""
     received: float = field(default_factory=perf_counter)
     """Clock of `time.perf_counter`: deadlines count from here."""
     client: str = ""
@@ -51,7 +51,7 @@ def context_of(scope: Scope) -> RequestContext:
     return context
 
 
-def milliseconds(value: bytes) -> float:
+def milliseconds(value: str) -> float:
     """Of the header `X-Request-Deadline-Ms`."""
     try:
         ms = float(value)
@@ -59,6 +59,5 @@ def milliseconds(value: bytes) -> float:
         ms = math.nan
     if not (math.isfinite(ms) and ms > 0.0):
         # A header has no place in the body for a pointer to name.
-        given = value.decode("latin-1")
-        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {given!r}."))
+        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {value!r}."))
     return ms

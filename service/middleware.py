@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from calibrant.errors import InvalidInput
 
 from .admission import SHED
-from .context import HUNG_UP, RECEIVED, RequestContext, attach
+from .context import HUNG_UP, RECEIVED, RequestContext, attach, context_of
 from .errors import DeadlineExpired, EngineFailed, InvalidRequest, ServiceError, TooLarge, problem_response
 from .scheduler import Priority
 from .service import Service
@@ -26,9 +26,9 @@ from .tracing import span
 log = logging.getLogger("calibrant.service")
 
 # Echoed into a header and into logs, so nothing that could break either.
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 # W3C Trace Context, version 00.
-_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class RequestBoundary:
@@ -47,9 +47,9 @@ class RequestBoundary:
         context = _context(scope)
         attach(scope, context)
         echoed = [(b"x-request-id", context.request_id.encode())]
-        trace = context.headers.get(b"traceparent")
+        trace = context.headers.get("traceparent")
         if trace is not None and _TRACEPARENT.fullmatch(trace):
-            echoed.append((b"traceparent", trace))
+            echoed.append((b"traceparent", trace.encode()))
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -133,9 +133,9 @@ class RequestBoundary:
 
 
 def _context(scope: Scope) -> RequestContext:
-    headers = dict(scope["headers"])
-    given = headers.get(b"x-request-id", b"")
-    request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    given = headers.get("x-request-id")
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
     received = scope.get(RECEIVED)
     return RequestContext(request_id, headers, perf_counter() if received is None else received)
 
@@ -159,7 +159,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.max_batch_bytes if scope["path"].endswith("/batch") else self.max_bytes
-        declared = int(dict(scope["headers"]).get(b"content-length", b"0"))
+        declared = int(context_of(scope).headers.get("content-length", "0"))
         if declared > limit:
             raise _too_large(limit, f"{declared}")
         if declared:

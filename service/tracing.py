@@ -31,10 +31,9 @@ def span(scope: Scope, context: RequestContext) -> AbstractContextManager[None]:
 
 @contextmanager
 def _span(scope: Scope, context: RequestContext) -> Iterator[None]:
-    carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in context.headers.items()}
     with trace.get_tracer("calibrant").start_as_current_span(
         f"{scope['method']} {scope['path']}",
-        context=propagate.extract(carrier),
+        context=propagate.extract(context.headers),
         kind=trace.SpanKind.SERVER,
         attributes={"http.request.method": scope["method"], "calibrant.request_id": context.request_id},
     ) as current:

@@ -45,9 +45,9 @@ async def calibrate_batch(request: Request) -> Response:
     """
     service, context = service_of(request), context_of(request.scope)
     engine = service.engine
-    require_plain(request.headers)
-    media_type = require_media_type(request.headers, TAKEN)
-    wanted = preferred(request.headers.get("accept", ""), (media_type, *GIVEN))
+    require_plain(context.headers)
+    media_type = require_media_type(context.headers, TAKEN)
+    wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
     body = await _body_of(request)
     batch = await service.scheduler.run(
         partial(_opened, body, media_type, Limits(service.settings.max_batch_panels, service.settings.max_body_bytes)),

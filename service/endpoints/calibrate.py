@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..body import body_of
 from ..context import RequestContext, context_of
 from ..engine import CalibrationJob
 from ..openapi import documented
@@ -31,8 +32,8 @@ async def calibrate(request: Request) -> Response:
     """Calibrate a model to one panel of quotes."""
     service, context = service_of(request), context_of(request.scope)
     engine = service.engine
-    body_format = request_format(request.headers)
-    body = await request.body()
+    body_format = request_format(context.headers)
+    body = await body_of(request)
     decoding = partial(_decoded, body, body_format, context)
     asked, job, decode_seconds = await service.decoded(decoding, len(body))
     outcome, queue_seconds = await service.dispatch.calibrate(engine, job)
@@ -41,7 +42,7 @@ async def calibrate(request: Request) -> Response:
     stages["queue"] = queue_seconds
     stages.update(outcome.seconds._asdict())
     encoding = perf_counter()
-    answer = answer_format(request.headers, body_format)
+    answer = answer_format(context.headers, body_format)
     content = answer.encode(calibration_document(asked, outcome, stages))
     stages["encode"] = perf_counter() - encoding
     context.after.append(partial(service.answered_alone, job, outcome, context))

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..body import body_of
 from ..context import context_of
 from ..engine import PriceJob
 from ..openapi import documented
@@ -30,12 +31,12 @@ async def price(request: Request) -> Response:
     """Prices, implied volatilities and, if asked, gradients of a model with the parameters given."""
     service, context = service_of(request), context_of(request.scope)
     engine = service.engine
-    body_format = request_format(request.headers)
-    body = await request.body()
+    body_format = request_format(context.headers)
+    body = await body_of(request)
     decoding = partial(_decoded, body, body_format)
     job = await service.decoded(decoding, len(body), context.deadline(None))
     outcome = await service.dispatch.price(engine, job, context.deadline(None))
-    answer = answer_format(request.headers, body_format)
+    answer = answer_format(context.headers, body_format)
     return Response(answer.encode(price_document(job, outcome)), media_type=answer.media_type)
 
 

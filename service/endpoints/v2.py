@@ -17,6 +17,7 @@ from calibrant.errors import InvalidInput
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
+from ..body import body_of
 from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound, ServiceError, TooLarge
@@ -96,11 +97,11 @@ async def infer(request: Request) -> Response:
     service, context = service_of(request), context_of(request.scope)
     engine = service.engine
     model, version = _model_of(engine, request)
-    if "content-type" in request.headers:
-        require_media_type(request.headers, oip.MEDIA_TYPES)
-    encoding = content_encoding(request.headers)
-    header_length = oip.header_length(request.headers.get(oip.HEADER_LENGTH))
-    body = await request.body()
+    if "content-type" in context.headers:
+        require_media_type(context.headers, oip.MEDIA_TYPES)
+    encoding = content_encoding(context.headers)
+    header_length = oip.header_length(context.headers.get(oip.HEADER_LENGTH))
+    body = await body_of(request)
     settings = service.settings
     decoding = partial(_decoded, body, encoding, header_length, model, context, settings.max_body_bytes)
     # What a compressed body inflates to is not seen before.
@@ -108,7 +109,7 @@ async def infer(request: Request) -> Response:
     inference, panel, decode_seconds = await service.decoded(decoding, n_bytes)
     stages = context.stages
     stages["decode"] = decode_seconds
-    encoding_of_answer = answer_encoding(request.headers)
+    encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
         rows = await _many(service, context, engine, inference)
         encoded = partial(_encoded, inference, version, rows, encoding_of_answer)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# Since 1.29 ONNX Runtime keeps an identifier of the machine in the user's cache and reports to its maker unless it is told
-# not to before it is first imported. A desk's service tells nobody what it runs.
+# Since 1.29 ONNX Runtime keeps an identifier of the machine in the user's cache and reports to its maker, unless it is
+# told not to before it is first imported. A desk's service tells nobody what it runs.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 CPU_PROVIDER = "CPUExecutionProvider"

@@ -46,7 +46,7 @@ def test_the_rates_of_clients_that_have_gone_are_forgotten() -> None:
 
 def test_the_headers_tell_how_urgent_a_request_is() -> None:
     def kind(method: str, path: str, length: int | None = None) -> Priority | None:
-        headers = {} if length is None else {b"content-length": str(length).encode()}
+        headers = {} if length is None else {"content-length": str(length)}
         return kind_of({"method": method, "path": path}, RequestContext("x", headers))
 
     assert kind("POST", "/v1/calibrate", 5000) is kind("POST", "/v1/calibrate") is Priority.INTERACTIVE

@@ -30,13 +30,13 @@ def test_a_key_opens_what_it_was_made_for(tmp_path: Path, capsys: pytest.Capture
     assert desk not in path.read_text()
     keys = Keys.read(path)
     assert keys.required
-    assert keys.authorise(f"Bearer {desk}".encode(), Scope.CALIBRATE) == "desk"
-    assert keys.authorise(f"bearer  {risk} ".encode(), Scope.BATCH) == "risk"
-    assert keys.authorise(f"Bearer {risk}".encode(), None) == "risk"
+    assert keys.authorise(f"Bearer {desk}", Scope.CALIBRATE) == "desk"
+    assert keys.authorise(f"bearer  {risk} ", Scope.BATCH) == "risk"
+    assert keys.authorise(f"Bearer {risk}", None) == "risk"
     with pytest.raises(Forbidden, match=r"desk.*batch"):
-        keys.authorise(f"Bearer {desk}".encode(), Scope.BATCH)
-    digest = entry["desk"]["sha256"].encode()
-    for given in (None, b"", b"Bearer", b"Bearer ", b"Basic " + desk.encode(), b"Bearer x" + desk.encode(), digest):
+        keys.authorise(f"Bearer {desk}", Scope.BATCH)
+    digest = entry["desk"]["sha256"]
+    for given in (None, "", "Bearer", "Bearer ", "Basic " + desk, "Bearer x" + desk, digest):
         with pytest.raises(Unauthenticated):
             keys.authorise(given, Scope.CALIBRATE)
 
