@@ -3,7 +3,8 @@
     python -m benchmarks [--quick] [--only NAME ...]
 
 Each runs as a process of its own, one after the other, so that none inherits another's threads, caches or failure. With
-`--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results.
+`--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results;
+`service`, `faults` and `sockets`, which say nothing in a short time, are left out.
 What trains or judges networks is run by hand: `network_strides`, `ablations`, `baselines`, `training.evaluate`.
 """
 
@@ -23,9 +24,17 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "projection_error": None,
     "batch": ("--panels", "200", "--repeats", "1"),
     "simulation_bias": ("--panels", "20", "--subset", "10"),
+    "service": None,
+    "faults": None,
+    "sockets": None,
 }
 """The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the
 released tables."""
+PARTS = {
+    "service": ("latency", "throughput", "batch", "mixed", "overload", "wire", "echo"),
+    "sockets": ("kept", "stalled", "floods"),
+}
+"""Commands of the modules that write one section at a time, each with the whole machine for itself."""
 FILES = {"arbitrage_tables": "arbitrage", "simulation_bias": "simulation"}
 """Names of the tables that are not their module's."""
 
@@ -37,17 +46,18 @@ def main() -> None:
     given = parser.parse_args()
     failed = []
     for name in given.only:
-        command = [sys.executable, "-m", f"benchmarks.{name}"]
         quick = QUICK[name]
         if given.quick and quick is None:
             continue
-        if given.quick and quick is not None:
-            command += [*quick, "--out", str(CACHE / "quick" / f"{FILES.get(name, name)}.md")]
-        print(" ".join(command[1:]), flush=True)
-        began = perf_counter()
-        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
-            failed.append(name)
-        print(f"{name}: {perf_counter() - began:.0f} s", flush=True)
+        for part in PARTS.get(name, ("",)):
+            command = [sys.executable, "-m", f"benchmarks.{name}", *part.split()]
+            if given.quick and quick is not None:
+                command += [*quick, "--out", str(CACHE / "quick" / f"{FILES.get(name, name)}.md")]
+            print(" ".join(command[1:]), flush=True)
+            began = perf_counter()
+            if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+                failed.append(f"{name} {part}".strip())
+            print(f"{name} {part}: {perf_counter() - began:.0f} s", flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -14,10 +14,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, sleep
@@ -38,6 +39,7 @@ REPLACED_S = 10.0
 SECTION = "faults"
 _BEFORE = 0.25
 """Share of a run before the fault."""
+_LINES_LOST = "calibrant_log_lines_lost_total"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +244,72 @@ def _faulty(setting: Setting, n_quotes: int, once: bool = False, workers: int = 
         return Outcome(records, {"faulty requests": refused}, sound=of_faulty["answered"] == 0)
 
 
+@contextmanager
+def _disk() -> Iterator[Path]:
+    """A file system of a megabyte.
+
+    raises  subprocess.CalledProcessError for anyone but root
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def log_full(setting: Setting) -> Outcome:
+    """The disk of the log, a file system of its own, is full for a quarter of the run."""
+    with _disk() as disk, service(setting, log=disk / "log", log_requests=True, log_format="json") as server:
+        running = load(setting, server.wait_until_answering())
+        sleep(running.at(setting.at))
+        filler = disk / "filler"
+        with filler.open("wb", 0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 512)
+        sleep(running.at(2.0 * setting.at))
+        filler.unlink()
+        lost, size = server.metric(_LINES_LOST), (disk / "log").stat().st_size
+        records = running.result()
+        lost_later = server.metric(_LINES_LOST) - lost
+        later = (disk / "log").read_bytes()[size:].splitlines()
+    # The first may be the rest of one that the disk cut in two; what is whole can be read.
+    whole = [json.loads(line) for line in later[1:]]
+    notes = {"lines lost": int(lost), "lost when there was room again": int(lost_later), "lines then": len(whole)}
+    return Outcome(records, notes, sound=lost > 0.0 and lost_later == 0.0 and len(whole) > 0)
+
+
+@contextmanager
+def _collector() -> Iterator[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """A pipe, and the process that reads what is written to it."""
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = Path(folder) / "log"
+        os.mkfifo(pipe)
+        collector = subprocess.Popen(["wc", "-l", str(pipe)], stdout=subprocess.PIPE)
+        try:
+            yield pipe, collector
+        finally:
+            collector.kill()
+            collector.wait()
+
+
+def log_blocked(setting: Setting) -> Outcome:
+    """Whoever reads the log through a pipe is stopped for half of the run, and then goes on."""
+    with _collector() as (pipe, collector):
+        with service(setting, log=pipe, log_requests=True, log_format="json") as server:
+            running = load(setting, server.wait_until_answering())
+            sleep(running.at(setting.at))
+            collector.send_signal(signal.SIGSTOP)
+            sleep(running.at(3.0 * setting.at))
+            collector.send_signal(signal.SIGCONT)
+            records = running.result()
+            lost = server.metric(_LINES_LOST)
+        # It ends when the service, which alone writes, has ended.
+        lines = int(collector.communicate(timeout=60.0)[0].split()[0])
+    notes = {"lines lost": int(lost), "lines read": lines}
+    return Outcome(records, notes, sound=lost == 0.0 and lines >= records.count(ANSWERED))
+
+
 FAULTS: dict[str, Callable[[Setting], Outcome]] = {
     "sigterm": sigterm,
     "rolling": rolling,
@@ -252,8 +320,10 @@ FAULTS: dict[str, Callable[[Setting], Outcome]] = {
     "raising": raising,
     "not_a_number": not_a_number,
     "hanging": hanging,
+    "log_full": log_full,
+    "log_blocked": log_blocked,
 }
-LOSSLESS = ("sigterm", "rolling", "reload", "corrupted", "raising", "not_a_number")
+LOSSLESS = ("sigterm", "rolling", "reload", "corrupted", "raising", "not_a_number", "log_full", "log_blocked")
 """In the others a process ends with requests inside, and those are lost."""
 
 
@@ -338,6 +408,9 @@ def main() -> int:
     parser.add_argument("--networks", type=Path, default=Path("networks"))
     parser.add_argument("--out", type=Path, default=RESULTS / "faults", help="page, without its suffix")
     given = parser.parse_args()
+    if os.geteuid() != 0 and "log_full" in given.only:
+        print("log_full is left out: only root may make the file system that it fills", file=sys.stderr)
+        given.only.remove("log_full")
     cores = tuple(sorted(os.sched_getaffinity(0)))
     bodies = tuple(quoted_panels(N_PANELS).bodies())
     bad = []

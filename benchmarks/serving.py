@@ -43,13 +43,19 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
 class Serving:
     """A server in a process of its own, until the end of a `with` statement."""
 
-    def __init__(self, command: Sequence[str], cores: Sequence[int], port: int, **environment: str) -> None:
+    def __init__(
+        self, command: Sequence[str], cores: Sequence[int], port: int, log: Path | None = None, **environment: str
+    ) -> None:
         self.port = port
-        self.log = CACHE / f"server-{port}.log"
+        self.log = log or CACHE / f"server-{port}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with pinned(cores), self.log.open("ab") as log:
+        with pinned(cores), self.log.open("ab", 0) as log_file:
             self.process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log
+                [sys.executable, *command],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=log_file,
+                stderr=log_file,
             )
 
     def __enter__(self) -> "Serving":
@@ -118,12 +124,19 @@ class Serving:
         self.process.send_signal(sent)
 
 
-def service(cores: Sequence[int] = (), *, port: int | None = None, module: str = "service", **settings: Any) -> Serving:
-    """The service, with settings by their names; to be waited for."""
+def service(
+    cores: Sequence[int] = (),
+    *,
+    port: int | None = None,
+    module: str = "service",
+    log: Path | None = None,
+    **settings: Any,
+) -> Serving:
+    """The service, with settings by their names; to be waited for. Without `log` it is kept where it ends badly."""
     port = port or free_port()
     given = {f"CALIBRANT_{name.upper()}": str(value) for name, value in settings.items()}
     given = {"CALIBRANT_LOG_LEVEL": "warning", **given, "CALIBRANT_PORT": str(port)}
-    return Serving(["-m", module], cores, port, **given)
+    return Serving(["-m", module], cores, port, log, **given)
 
 
 def echo(cores: Sequence[int] = ()) -> Serving:

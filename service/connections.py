@@ -3,6 +3,13 @@
 uvicorn bounds only the time between two requests: a client that sends a byte now and then, or reads none, holds its
 connection for ever (tried; its issue 157). Here the parser's callbacks note by when the next part is due, and the
 server's tick looks over all connections twice a second: no timer is armed per request.
+
+Nor does it wait for a body before it hands a request on: those whose bodies never come would take the places of those
+whose have. Here a request begins when it is whole, or when its body is large, which must be let in first.
+
+Nor does it bound what one client may have it parse while all others wait: a quarter of a megabyte of tiny chunks held
+the event loop up for 0.3 s, endless trailers for more than a second and took two gigabytes (tried). Here a connection
+parses for half a millisecond at a time, keeps no trailers, and lets few requests wait for the answers before them.
 """
 
 import asyncio
@@ -11,9 +18,11 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from pydantic_core import to_json
 from starlette.types import ASGIApp
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -23,7 +32,14 @@ from .metrics import Metrics
 from .settings import Settings
 
 MAX_HEADER_BYTES = 65536
-"""httptools keeps headers as long as they come."""
+"""httptools keeps headers, and trailers, as long as they come."""
+_SLICE = 4096
+"""Bytes parsed between two looks at the clock: most requests are one or two."""
+_TURN = 5e-4
+"""Seconds after which the other connections have their turn."""
+_MOST_WAITING = 16
+"""Requests that may wait for the answers before them: what came behind is parsed when these are answered."""
+_NO_HTTP = "The bytes received are not an HTTP request."
 
 
 class Limits(NamedTuple):
@@ -69,10 +85,21 @@ class Connections(ServerState):
                 connection.shutdown()
 
 
+class Flow(FlowControl):
+    """uvicorn's, which reads on whenever an application asks for more and after every answer: not while it is held."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with a time for each part of a request."""
 
     server_state: Connections
+    flow: Flow
 
     def __init__(
         self,
@@ -88,18 +115,30 @@ class Connection(HttpToolsProtocol):
         """By when the part is to be received."""
         self._write_due = math.inf
         self._header_bytes = 0
+        """Received since the request began or its body last grew: headers, trailers, what chunks say of themselves."""
         self._received = 0.0
+        self._unparsed: bytes | memoryview = b""
+        """Received, and to be parsed in another turn."""
+        self._complaint = _NO_HTTP
+        self._refusal: ServiceError | None = None
+        """What could not be understood, to be said once the requests before it are answered."""
+        self._incomplete: tuple[RequestResponseCycle, ASGIApp] | None = None
+        """The next to be served, once it is whole."""
         self._serving: RequestResponseCycle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._expecting = False
+        """Whether the client waited to be told to send the body of what is served."""
 
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one received."""
-        return (self.cycle is None or self.cycle.response_complete) and self._due == math.inf
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self._due == math.inf and not self._unparsed
 
     def check(self, now: float) -> None:
-        # Reading is paused while an answer is made: what is late then is not the client.
-        if now > self._due and not self.flow.read_paused:
+        # Reading is paused while an answer is made: what is late then is not the client, unless there is no end to what
+        # it has sent.
+        if now > self._due and (not self.flow.read_paused or (self._unparsed and not self.pipeline)):
             self._end(self._part)
         elif now > self._write_due:
             self._end("write")
@@ -111,9 +150,10 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
         if len(self.connections) > self._limits.connections:
             self.server_state.metrics.connections_closed.inc("limit")
-            self._refuse(Overloaded("There are too many connections.", headers={"retry-after": "1"}))
+            self._refuse(Overloaded("There are too many connections."))
             return
         self._due = perf_counter() + self._limits.header
 
@@ -128,47 +168,165 @@ class Connection(HttpToolsProtocol):
             task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self.parser is None or self.transport.is_closing():
+        if self._unparsed:
+            # Reading was paused a moment too late.
+            self._unparsed = bytes(self._unparsed) + data
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """As much as there is time and room for now."""
+        self._unset_keepalive_if_required()
+        began = perf_counter()
+        view = memoryview(data)
+        for begin in range(0, len(view), _SLICE):
+            if self._deaf:
+                return
+            full = len(self.pipeline) > _MOST_WAITING
+            if begin and (full or perf_counter() - began > _TURN):
+                self._unparsed = view[begin:]
+                self._hold()
+                if not full:
+                    self.loop.call_soon(self._parse_rest)
+                return
+            piece = view[begin : begin + _SLICE]
+            self._header_bytes += len(piece)
+            self._feed(piece)
+            if self._header_bytes > MAX_HEADER_BYTES and not self._deaf:
+                self._end("header_size")
+        if self.pipeline:
+            self._hold()
+
+    def _parse_rest(self) -> None:
+        rest, self._unparsed = self._unparsed, b""
+        self._parse(rest)
+        if not self._deaf:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Read on, or not: a client that sends faster than it is answered would fill the memory."""
+        self.flow.held = bool(self._unparsed or self.pipeline)
+        cycle = self.cycle
+        if self.flow.held:
+            self.flow.pause_reading()
+        elif cycle is None or cycle.response_complete or not cycle.more_body or len(cycle.body) <= HIGH_WATER_LIMIT:
+            # Also when all has come: or nobody would hear that the client hangs up.
+            self.flow.resume_reading()
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing more is listened to."""
+        return self.parser is None or self._refusal is not None or self.transport.is_closing()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            # Told apart here from `HttpParserError`, of which it is a kind.
+            self._decline()
+            if not self._deaf:
+                self._feed(data[offer.args[0] :])
+        except HttpParserError:
+            self._refuse_next(Malformed(self._complaint))
+
+    def _decline(self) -> None:
+        """Serve a request that offers to go on in another protocol as if it had not offered.
+
+        httptools ends it with its headers, so that its body would be taken for the next request: whoever speaks through
+        a proxy could say in the name of others what he likes.
+        """
+        method, received = self.parser.get_method(), self._received
+        if method == b"CONNECT":
+            self._refuse_next(Malformed("This is no proxy."))
             return
-        self._header_bytes += len(data)
-        super().data_received(data)
-        if self._part == "header" and self._header_bytes > MAX_HEADER_BYTES:
-            self._end("header_size")
+        options = b",".join(value for name, value in self.headers if name == b"connection").lower()
+        kept = [(name, value) for name, value in self.headers if name not in (b"connection", b"upgrade")]
+        if b"close" in options:
+            kept.append((b"connection", b"close"))
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version), *(b"%s: %s" % header for header in kept)]
+        self.parser = HttpRequestParser(self)
+        # As uvicorn sets its own: what comes after the last request is nothing.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n")
+        _extended(self.scope)[RECEIVED] = received
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._received = perf_counter()
-        # Those in the same piece, a request before or some of this one, are not counted.
         self._header_bytes = 0
         self._part, self._due = "header", self._received + self._limits.header
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a body is not part of what was let in by its headers.
+        if self._part == "header":
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            # RFC 9112, 3.2.
+            self._complaint = f"A request must have one Host header, but has {hosts}."
+            raise ValueError(self._complaint)
         _extended(self.scope)[RECEIVED] = self._received
-        self._part, self._due = "body", perf_counter() + self._limits.body
         super().on_headers_complete()
+        self._part, self._due = "body", perf_counter() + self._limits.body
         if self.server_state.closing and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        self._header_bytes = 0
+        super().on_body(body)
+        if self._incomplete is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
+            # Of unknown length, and large.
+            self._begin(*self._incomplete)
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._due = math.inf
         super().on_message_complete()
+        if self._incomplete is not None:
+            self._begin(*self._incomplete)
         # Paused for a large body, it would not hear that the client hangs up.
         if not self.pipeline:
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
+        last = not self.pipeline
+        unsent = self._expecting and self._serving is not None and self._serving.more_body
         super().on_response_complete()
-        # uvicorn reads on after each answer: a client that sends faster than it is answered would fill the memory.
-        if self.pipeline:
-            self.flow.pause_reading()
+        if self.transport.is_closing():
+            return
+        if self._refusal is not None and last:
+            self._refuse(self._refusal)
+        elif unsent:
+            # Its client may or may not send the body now (RFC 9110, 10.1.1): what comes next cannot be told.
+            self.transport.close()
+        elif self._unparsed and len(self.pipeline) <= _MOST_WAITING:
+            self.loop.call_soon(self._parse_rest)
+        if not self._deaf:
+            self._hold()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        declared = next((int(value) for name, value in cycle.scope["headers"] if name == b"content-length"), 0)
+        large = max(declared, len(cycle.body)) > HIGH_WATER_LIMIT
+        if cycle.more_body and not large and not cycle.waiting_for_100_continue:
+            self._incomplete = cycle, app
+        else:
+            self._begin(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:
+        self._incomplete = None
         if self.server_state.closing:
             cycle.keep_alive = False
         task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[arg-type]
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._serving, self._task = cycle, task
+        self._expecting = cycle.waiting_for_100_continue
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -178,8 +336,27 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._write_due = math.inf
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(Malformed("The bytes received are not an HTTP request."))
+    def _refuse_next(self, error: ServiceError) -> None:
+        """Refuse what cannot be understood, in its turn: the first answer is that to the first request."""
+        self.server_state.metrics.connections_closed.inc("malformed")
+        in_body = self._part == "body" and self._due < math.inf
+        self._unparsed, self._due = b"", math.inf
+        if in_body and self.pipeline:
+            # It is not whole, and would wait for its rest.
+            self.pipeline.popleft()
+        elif in_body and self.cycle.response_started:
+            # Answered before it was whole. Half an answer ends with the connection.
+            self.transport.close()
+            return
+        elif in_body:
+            # Nor is it to be answered by whoever has begun on it.
+            self._incomplete, self.cycle.disconnected = None, True
+            self._refuse(error)
+            return
+        if self._serving is None or self._serving.response_complete:
+            self._refuse(error)
+        else:
+            self._refusal = error
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer before there is a request, and close."""

@@ -1,6 +1,7 @@
 """What a request can be refused for, and how a refusal is written: RFC 9457 `application/problem+json`.
 
 Each error class fixes its status and its `code`, the two things a client may branch on; the sentence is for people.
+Whatever may be answered at another time says when: it has a `Retry-After`.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,15 @@ class ServiceError(Exception):
 
     status: ClassVar[int]
     code: ClassVar[str]
+    retry_after: ClassVar[int | None] = None
+    """Seconds, where whoever refuses knows no better; None if it would be refused again."""
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None, problems: Sequence[Problem] = ()) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.headers = headers or {}
+        self.headers = dict(headers or {})
+        if self.retry_after is not None:
+            self.headers.setdefault("retry-after", str(self.retry_after))
         self.problems = tuple(problems)
 
 
@@ -50,18 +55,22 @@ class UnsupportedMediaType(ServiceError):
 
 class DeadlineExpired(ServiceError):
     status, code = 504, "deadline_expired"
+    retry_after = 1
 
 
 class DeadlineUnreachable(ServiceError):
     status, code = 503, "deadline_unreachable"
+    retry_after = 1
 
 
 class Overloaded(ServiceError):
     status, code = 503, "overloaded"
+    retry_after = 1
 
 
 class RateLimited(ServiceError):
     status, code = 429, "rate_limited"
+    retry_after = 1
 
 
 class Unauthenticated(ServiceError):
@@ -74,6 +83,7 @@ class Forbidden(ServiceError):
 
 class NotReady(ServiceError):
     status, code = 503, "not_ready"
+    retry_after = 5
 
 
 class EngineFailed(ServiceError):

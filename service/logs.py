@@ -76,11 +76,15 @@ class LogWriter(logging.Handler):
         self._thread.join(1.0)
 
     def _write(self) -> None:
+        torn = False
         while (line := self._lines.get()) is not None:
+            # What follows half a line must not become its other half.
+            rest = b"\n" + line if torn else line
             try:
                 # Unbuffered: what a full disk refuses must not be in the way when it has room again.
-                while line:
-                    line = line[os.write(self._descriptor, line) :]
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                    torn = bool(rest)
             except OSError:
                 self._lost()
 

@@ -74,6 +74,8 @@ class RequestBoundary:
                 refusal = self._refusal(error, context)
                 context.problem = refusal.code
                 response = problem_response(refusal, context.request_id, scope["path"])
+                # Its traceback holds this frame: a circle, and in it the body until the collector comes past.
+                del refusal
                 await response(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if HUNG_UP not in scope:

@@ -152,6 +152,8 @@ class Lane:
             queue.backlog -= job.cost
             if job.timer is not None:
                 job.timer.cancel()
+            # An error that its work raised holds this frame, and is held by its future.
+            del job
 
     def stop(self) -> None:
         """Return once the jobs handed in before have run; a job that hangs is left behind."""
@@ -232,8 +234,8 @@ class Scheduler:
         raises    Overloaded if too many jobs of this priority wait, DeadlineExpired; what `work` raises
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, priority, cost, deadline, loop.create_future(), loop)
-        result: T = await self.lane(priority).run(job)
+        # Not kept in a name: see `Lane.run`.
+        result: T = await self.lane(priority).run(_Job(work, priority, cost, deadline, loop.create_future(), loop))
         return result
 
     def wait(self, priority: Priority) -> float:

@@ -406,11 +406,13 @@ def test_attempts_come_to_an_end(calibrate: Caller, quotes: dict[str, Vector]) -
 def test_a_refusal_for_good_is_not_tried_again(
     calibrate: Caller, status: int, code: str, kind: type[CalibrantError], quotes: dict[str, Vector]
 ) -> None:
-    with Peer(sends(problem(status, code))) as peer:
+    # It is the code that decides: an expired deadline has a `Retry-After` too, for who wants to ask with another one.
+    with Peer(sends(problem(status, code, "retry-after: 0"))) as peer:
         with pytest.raises(kind, match=f"It is {code}.") as refused:
             calibrate(peer.url, quotes, None)
         assert type(refused.value) is kind
         assert (refused.value.code, refused.value.request_id) == (code, "of-the-peer")
+        assert refused.value.retry_after_s == 0.0
         assert len(peer.requests) == 1
 
 

@@ -5,13 +5,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from .validation import from_validation
+from . import spans
+from .validation import from_validation, require_modest
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
 def decode(body: bytes, into: type[Body]) -> Body:
-    """raises  InvalidRequest with a pointer to every field that is not as the schema says."""
+    """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
+    require_modest(spans.json_amounts(spans.view(body)))
     try:
         return into.model_validate_json(body)
     except ValidationError as error:

@@ -18,11 +18,10 @@ Span = tuple[int, int]
 DEEPEST = 16
 """Levels of nesting at most: a batch has five."""
 
-SOUND, TRUNCATED, DEEP, MANY, NO_KEY, UNKNOWN, MISPLACED, OTHER_KIND = range(8)
+SOUND, TRUNCATED, DEEP, NO_KEY, UNKNOWN, MISPLACED, OTHER_KIND = range(7)
 FAULTS = {
     TRUNCATED: "it ends inside a value",
     DEEP: f"it nests deeper than {DEEPEST} levels",
-    MANY: "it holds too many objects and lists",
     NO_KEY: "it has a key that is not a string",
     UNKNOWN: "it holds a value of a type that JSON does not have",
     MISPLACED: "a value, a comma or a bracket is missing or out of place",
@@ -31,8 +30,10 @@ FAULTS = {
 # Read-only, as `bytes` are. With the signature given, everything is compiled (or loaded) when the module is imported.
 _BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 _SPANS = types.Array(types.int64, 2, "C")
+_COUNTS = types.Array(types.int64, 1, "C")
 _TWO = types.UniTuple(types.int64, 2)  # type: ignore[no-untyped-call]
 _THREE = types.UniTuple(types.int64, 3)  # type: ignore[no-untyped-call]
+_FIVE = types.UniTuple(types.int64, 5)  # type: ignore[no-untyped-call]
 
 
 class SpanError(ValueError):
@@ -40,6 +41,21 @@ class SpanError(ValueError):
 
     def __init__(self, fault: int, position: int) -> None:
         super().__init__(f"{FAULTS[fault]} (at byte {position})")
+
+
+class Amounts(NamedTuple):
+    """What a body holds of that which costs time and memory to decode."""
+
+    containers: int
+    """Objects and lists."""
+    members: int
+    """Of all objects."""
+    values: int
+    """In all lists."""
+    text: int
+    """Bytes of all strings, keys included."""
+    longest: int
+    """Bytes of the longest number, or what stands for one; 0 in binary, where they need not be read."""
 
 
 class OtherKind(ValueError):
@@ -167,6 +183,40 @@ def _json_parts(data: Bytes, i: int, keyed: bool, out: NDArray[np.int64]) -> tup
     return n, data.size, TRUNCATED
 
 
+@njit([_FIVE(_BYTES)], cache=True, nogil=True)
+def _json_amounts(data: Bytes) -> tuple[int, int, int, int, int]:
+    """As `Amounts` says. Whether it is JSON at all is not judged: whoever decodes it stops where it is not, and has met
+    no more than this until then."""
+    containers = members = values = text = longest = 0
+    i = 0
+    size = data.size
+    while i < size:
+        begin = i
+        # A number: most bytes belong to one, and most of those are digits.
+        while i < size:
+            c = data[i]
+            if not (45 <= c <= 57) and (c <= 44 or c == 58 or c == 91 or c == 93 or c == 123 or c == 125):
+                break
+            i += 1
+        longest = max(longest, i - begin)
+        if i >= size:
+            break
+        c = data[i]
+        if c == 34:
+            end = min(_after_string(data, i), size)
+            text += end - i
+            i = end
+            continue
+        i += 1
+        if c == 44:
+            values += 1
+        elif c == 58:
+            members += 1
+        elif c == 91 or c == 123:
+            containers += 1
+    return containers, members, values, text, longest
+
+
 # MessagePack ----------------------------------------------------------------------------------------------------------
 
 
@@ -226,9 +276,9 @@ def _after_scalar(data: Bytes, i: int) -> tuple[int, int]:
     return (i, SOUND) if i <= data.size else (data.size, TRUNCATED)
 
 
-@njit([_TWO(_BYTES, types.int64, types.int64)], cache=True, nogil=True)
-def _after_msgpack(data: Bytes, i: int, most: int) -> tuple[int, int]:
-    """The place after the value at i, which holds at most `most` lists and maps, and its fault."""
+@njit([_TWO(_BYTES, types.int64, _COUNTS)], cache=True, nogil=True)
+def _after_msgpack(data: Bytes, i: int, out: NDArray[np.int64]) -> tuple[int, int]:
+    """The place after the value at i, and its fault; what it holds is added to `out`, as `Amounts` says."""
     left = np.zeros(DEEPEST + 1, np.int64)
     keyed = np.zeros(DEEPEST + 1, np.int64)
     depth = 0
@@ -254,17 +304,19 @@ def _after_msgpack(data: Bytes, i: int, most: int) -> tuple[int, int]:
         left[depth] -= 1
         first, n_items, kind = _container(data, i)
         if kind < 0:
+            begin = i
             i, fault = _after_scalar(data, i)
             if fault != SOUND:
                 return i, fault
+            if 0xA0 <= tag <= 0xBF or 0xC4 <= tag <= 0xC6 or 0xD9 <= tag <= 0xDB:
+                out[3] += i - begin
             continue
         if n_items < 0 or n_items > data.size - first:
             return data.size, TRUNCATED
         if depth == DEEPEST:
             return i, DEEP
-        most -= 1
-        if most < 0:
-            return i, MANY
+        out[0] += 1
+        out[2 - kind] += n_items if kind == 0 else n_items // 2
         depth += 1
         left[depth] = n_items
         keyed[depth] = kind
@@ -285,6 +337,8 @@ def _msgpack_parts(data: Bytes, i: int, keyed: bool, out: NDArray[np.int64]) -> 
     if n_parts > out.shape[0]:
         return out.shape[0] + 1, i, SOUND
     i = first
+    # Whoever decodes a part looks at what it holds.
+    unused = np.zeros(5, np.int64)
     for n in range(n_parts):
         if keyed:
             out[n, 0] = i
@@ -295,8 +349,7 @@ def _msgpack_parts(data: Bytes, i: int, keyed: bool, out: NDArray[np.int64]) -> 
                 return n, i, fault
             out[n, 1] = i
         out[n, 2] = i
-        # No limit: whoever decodes the part sets one.
-        i, fault = _after_msgpack(data, i, data.size)
+        i, fault = _after_msgpack(data, i, unused)
         if fault != SOUND:
             return n, i, fault
         out[n, 3] = i
@@ -358,13 +411,20 @@ def msgpack_list(data: Bytes, begin: int, most: int) -> list[Span]:
     return _parts(_msgpack_parts, data, begin, False, most)[0].values
 
 
-def check_msgpack(data: Bytes, most: int) -> None:
-    """Refuse what is not one MessagePack value of the kinds that JSON has too, with at most `most` lists and maps.
+def json_amounts(data: Bytes) -> Amounts:
+    """What a JSON body holds; of one that is none at least what a decoder meets before that shows."""
+    return Amounts(*_json_amounts(data))
 
-    raises  SpanError
+
+def msgpack_amounts(data: Bytes) -> Amounts:
+    """What a body holds that is one MessagePack value of the kinds that JSON has too.
+
+    raises  SpanError if it is none
     """
-    end, fault = _after_msgpack(data, 0, most) if data.size else (0, TRUNCATED)
+    counts = np.zeros(5, np.int64)
+    end, fault = _after_msgpack(data, 0, counts) if data.size else (0, TRUNCATED)
     if fault == SOUND and end != data.size:
         fault = MISPLACED
     if fault != SOUND:
         raise SpanError(fault, end)
+    return Amounts(*counts.tolist())

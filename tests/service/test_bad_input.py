@@ -1,15 +1,20 @@
 """Bad input gets a 4xx that names the field and never a 500."""
 
 import copy
+import gc
 import json
 import random
 import re
+import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from service.wire.schema import CalibrateResponse
+from service.errors import ServiceError, TooLarge
+from service.wire.formats import JSON
+from service.wire.schema import CalibrateRequest, CalibrateResponse, Quotes
 from tests.service.client import Client
 from tests.test_readme import shown
 
@@ -168,7 +173,7 @@ def test_a_body_that_is_no_request_is_refused(client: Client, path: str, name: s
 
 
 def test_many_bad_cells_give_one_problem_a_column(client: Client) -> None:
-    problem = client.post("/v1/calibrate", panel(iv=["x"] * 200_000, strike=["x"] * 200_000)).json()
+    problem = client.post("/v1/calibrate", panel(iv=["x"] * 20_000, strike=["x"] * 20_000)).json()
     assert [error["pointer"] for error in problem["errors"]] == ["/quotes/strike/0", "/quotes/iv/0"]
 
 
@@ -176,6 +181,59 @@ def test_many_unknown_fields_give_a_short_answer(client: Client) -> None:
     response = client.post("/v1/calibrate", {**panel(), **{f"field{i}": 1 for i in range(10_000)}})
     assert response.status_code == 422
     assert len(response.content) < 10_000
+
+
+MIB = 1 << 20
+QUOTES = b'{"quotes": {"expiry": ['
+HEAVY = {
+    "more quotes than are decoded in one piece": (QUOTES + b",".join([b"1"] * 200_000) + b"]}}", 413),
+    "a million nulls": (QUOTES + b",".join([b"null"] * 800_000) + b"]}}", 413),
+    "unknown fields": (b"{" + b",".join(b'"f%d":1' % i for i in range(300_000)) + b"}", 422),
+    "unknown parameters": (b'{"start": {' + b",".join(b'"f%d":""' % i for i in range(250_000)) + b"}}", 422),
+    "an unknown list of lists": (b'{"x": [' + b",".join([b"[]"] * 90_000) + b"]}", 422),
+    "objects in lists": (QUOTES + b",".join([b'{"a":[1]}'] * 80_000) + b"]}}", 422),
+    "a string of escapes": (b'{"model": "' + b"\\u00e9" * 600_000 + b'"}', 422),
+    "numbers of thousands of digits": (QUOTES + b",".join([b"1" * 4000] * 900) + b"]}}", 422),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_body_that_would_hold_all_others_up_is_refused_before_it_is_decoded(name: str) -> None:
+    body, status = HEAVY[name]
+    assert len(body) < 4 * MIB
+    tracemalloc.start()
+    try:
+        with pytest.raises(ServiceError, match="at most") as refused:
+            JSON.decode(body, CalibrateRequest)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("name", ["an unknown list of lists", "a million nulls"])
+def test_a_refusal_keeps_nothing_of_its_request(client: Client, name: str) -> None:
+    body, status = HEAVY[name]
+    client.post("/v1/calibrate", body)
+    gc.collect()
+    gc.disable()
+    try:
+        assert client.post("/v1/calibrate", body).status_code == status
+        end = time.monotonic() + 5.0
+        # The thread that raised it needs a moment to forget it.
+        while any(isinstance(each, ServiceError) for each in gc.get_objects()):
+            assert time.monotonic() < end, "the refusal is still there"
+            time.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+def test_ten_thousand_quotes_are_decoded_with_every_column() -> None:
+    body = {"quotes": {name: [0.123456789012345] * 10_000 for name in Quotes.model_fields}}
+    quotes = JSON.decode(json.dumps(body).encode(), CalibrateRequest).quotes
+    assert len(quotes.expiry) == 10_000
+    with pytest.raises(TooLarge):
+        JSON.decode(json.dumps({"quotes": {"expiry": [0.5] * 100_002}}).encode(), CalibrateRequest)
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])

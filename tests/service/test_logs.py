@@ -7,10 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
+import httpx
 import pytest
 
 from service.logs import JsonFormatter, LogWriter, TextFormatter
+from tests.service.process import Server
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -72,6 +76,59 @@ def test_a_reader_that_does_not_read_holds_nobody_up(
             time.sleep(0.001)
     os.close(reader)
     os.close(writing)
+
+
+def test_a_line_that_a_full_disk_cuts_in_two_does_not_take_the_next_one_with_it(
+    losses: list[int], lost: Callable[[], None]
+) -> None:
+    reader, writing = os.pipe()
+    # A pipe that is full says so, as a disk does.
+    os.set_blocking(writing, False)
+    writer = LogWriter(lost, writing)
+    writer.emit(record("x" * 200_000))
+    writer.emit(record("lost as well"))
+    while len(losses) < 2:
+        time.sleep(0.001)
+    half = os.read(reader, 1 << 20)
+    writer.emit(record("a line"))
+    writer.emit(record("another"))
+    writer.close()
+    os.close(writing)
+    with open(reader, "rb") as file:
+        assert half.strip(b"x") == b""
+        assert file.read() == b"\na line\nanother\n"
+
+
+def test_a_collector_that_does_not_read_holds_no_request_up_and_gets_all_lines_later(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    server = Server(log=pipe, log_requests=True, log_format="json", log_level="info")
+    try:
+        lines = _read_until(reader, lambda: server.until(lambda: server.metric("calibrant_ready") == 1, 300.0))
+        # Three times what a pipe holds.
+        with httpx.Client(base_url=server.url) as client:
+            for _ in range(1000):
+                assert client.get("/health/live").status_code == 200
+        assert server.metric("calibrant_log_lines_lost_total") == 0
+        lines += _read_until(reader, server.stop)
+    finally:
+        server.kill()
+        os.close(reader)
+    paths = [json.loads(line).get("path") for line in lines.splitlines()]
+    assert paths.count("/health/live") == 1000
+
+
+def _read_until(reader: int, done: Callable[[], object]) -> bytes:
+    """What comes through a pipe while something is done."""
+    doing = threading.Thread(target=done)
+    doing.start()
+    read = b""
+    while doing.is_alive():
+        with suppress(BlockingIOError):
+            read += os.read(reader, 1 << 16)
+        time.sleep(0.001)
+    return read
 
 
 def test_what_cannot_be_formatted_is_lost(losses: list[int], lost: Callable[[], None]) -> None:

@@ -68,7 +68,46 @@ def test_the_parts_of_a_json_list_are_its_elements(value: Any, indent: Any) -> N
 @given(st.dictionaries(st.text(max_size=20), VALUES, max_size=16))
 def test_the_parts_of_a_msgpack_object_are_its_keys_and_values(value: Any) -> None:
     assert msgpack_parts(pack(value)) == value
-    spans.check_msgpack(spans.view(pack(value)), 1000)
+
+
+def amounts(value: Any) -> tuple[int, int, int]:
+    """Objects and lists, fields, and values of lists, as they are."""
+    inside = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    found = [amounts(part) for part in inside]
+    container, members, values = isinstance(value, dict | list), isinstance(value, dict), isinstance(value, list)
+    own = int(container), members * len(inside), values * len(inside)
+    return tuple(map(sum, zip(own, *found, strict=True)))  # type: ignore[return-value]
+
+
+def strings(value: Any) -> list[str]:
+    """All strings, keys included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for part in pair for text in strings(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in strings(part)]
+    return [value] if isinstance(value, str) else []
+
+
+@thorough
+@given(st.dictionaries(st.text(max_size=20), VALUES, max_size=16), INDENTS, st.booleans())
+def test_what_a_body_holds_is_counted(value: Any, indent: Any, ascii_only: bool) -> None:
+    containers, members, values = amounts(value)
+    packed = spans.msgpack_amounts(spans.view(pack(value)))
+    assert (packed.containers, packed.members, packed.values) == (containers, members, values)
+    assert packed.text == sum(len(pack(text)) for text in strings(value))
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    found = spans.json_amounts(spans.view(body))
+    assert (found.containers, found.members) == (containers, members)
+    # A comma between two of anything; so no more than one too few for each list that is not empty.
+    commas = containers + members + values
+    assert values - containers <= found.values <= commas
+    assert found.text == sum(len(json.dumps(text, ensure_ascii=ascii_only).encode()) for text in strings(value))
+
+
+def test_the_longest_number_is_counted_wherever_it_stands() -> None:
+    for body in (b"12345", b"[1, 12345]", b'{"a": 12345}', b'{"a":12345,"b":[1]}', b" -1e-5 ", b"[1,12345", b"[12345}"):
+        assert spans.json_amounts(spans.view(body)).longest == 5
+    assert spans.json_amounts(spans.view(b'{"12345678": ["12345678", "\\"]}')).longest == 0
 
 
 @thorough

@@ -14,7 +14,8 @@ _JITTER = 0.5
 @dataclass(frozen=True, kw_only=True)
 class Retries:
     """When to try again: after a 503 or 429 and after a connection that broke. A calibration changes nothing at the
-    service, so asking twice is safe; what was refused for another reason would be refused again."""
+    service, so asking twice is safe; what was refused for another reason would be refused again, and a deadline that is
+    over stays over (504), though the service says when it might have time."""
 
     attempts: int = 4
     """In all; 1 never tries again."""
