@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 
 from .context import HUNG_UP, RECEIVED
 from .errors import Malformed, Overloaded, ServiceError, problem_document
+from .listening import hear
 from .metrics import Metrics
 from .settings import Settings
 
@@ -150,6 +151,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        hear(transport.get_extra_info("socket"))
         self.flow = Flow(transport)
         if len(self.connections) > self._limits.connections:
             self.server_state.metrics.connections_closed.inc("limit")

@@ -9,11 +9,9 @@ Workers are started as programs, not forked: the runtime of the network has thre
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Coroutine
 from itertools import count
@@ -21,6 +19,7 @@ from time import monotonic
 
 from . import logs
 from .channel import Channel, Message
+from .listening import bound, refuse_connections
 from .metrics import Metrics
 from .settings import Settings
 from .tally import Snapshot, merged
@@ -37,8 +36,6 @@ SNAPSHOTS = 0.5
 """Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
 RELOAD = 120.0
 _WATCH = 0.25
-_SO_ATTACH_FILTER = 26
-_BPF_RETURN = 6
 _SOON = 30.0
 """A worker that ends sooner than so many seconds after its start is started again after a pause that doubles."""
 _LONGEST_PAUSE = 10.0
@@ -224,36 +221,6 @@ class Supervisor:
                 answer = await self._ask(worker, "reload", RELOAD)
                 done = answer[0] if answer is not None else "It did not answer."
                 log.info("worker %d: %s", worker.number, done)
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket with that address, not yet listening.
-
-    raises  OSError if it is taken
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def refuse_connections(listener: socket.socket) -> None:
-    """Have the kernel drop what asks for a connection; those made already can still be accepted.
-
-    Closing a socket resets the connections that wait in it, though their requests may have been sent. Dropped, a client
-    asks again after a second, when the socket is closed and refuses it: then nothing was sent. Only Linux can.
-    """
-    if sys.platform != "linux":
-        return
-    # A filter of one instruction that lets no byte of a packet pass.
-    instruction = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
-    program = struct.pack("HP", 1, ctypes.addressof(instruction))
-    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from service.supervisor import refuse_connections
 from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
 from tests.service.process import Server
 from tests.shared import ROOT
@@ -164,27 +161,6 @@ def test_those_who_wait_for_a_hanging_engine_get_an_answer_and_it_is_replaced(
 def test_no_number_that_is_none_leaves_the_service(server: Server) -> None:
     response = httpx.post(f"{server.url}/v1/calibrate", json=panel(NOT_A_NUMBER))
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a filter on a socket is Linux's")
-def test_a_socket_that_refuses_still_gives_those_it_holds() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(8)
-        with socket.create_connection(listener.getsockname()) as before:
-            before.sendall(b"sent")
-            refuse_connections(listener)
-            with socket.socket() as after:
-                after.settimeout(0.2)
-                with pytest.raises(TimeoutError):
-                    after.connect(listener.getsockname())
-            accepted, _ = listener.accept()
-            with accepted:
-                assert accepted.recv(4) == b"sent"
-                before.sendall(b"more")
-                accepted.settimeout(2.0)
-                # The filter is the listening socket's, not that of a connection made before.
-                assert accepted.recv(4) == b"more"
 
 
 def test_the_end_under_load_loses_no_request(server: Server, dax: dict[str, Any]) -> None:
