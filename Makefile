@@ -3,15 +3,19 @@ PYTHON ?= python3
 PORT ?= 8000
 RUNTIME ?= .venv
 DEV ?= .venv-dev
-CODE = src service training model_export tests benchmarks
+CODE = src service training model_export tests benchmarks deploy docker
 
-.PHONY: serve test check bench format clean
+.PHONY: serve test test-deploy check bench format clean
 
 serve: $(RUNTIME)/.installed
 	CALIBRANT_PORT=$(PORT) $(RUNTIME)/bin/python -m service
 
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest
+
+# Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl.
+test-deploy: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest deploy/tests
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff check .

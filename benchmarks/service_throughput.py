@@ -97,9 +97,9 @@ def throughput_lines(data: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Throughput in process",
-        f"Network + refinement of panels of 80 quotes, {data['noise_bp']:g} bp of noise, as a batch "
-        f"makes them: one thread a core, {GROUP_PANELS} panels a thread at a time for the network, then one by one. Panels a second, three runs. Wanted: 2,000 on one "
-        "core, 1.8 times that on two.",
+        f"Network + refinement of panels of 80 quotes, {data['noise_bp']:g} bp of noise, as a batch makes them: one "
+        f"thread a core, {GROUP_PANELS} panels a thread at a time for the network, then one by one. Panels a second, "
+        "three runs. Wanted: 2,000 on one core, 1.8 times that on two.",
         "",
         *table(["cores", "best", "runs", "times one core", "a second of processor time"], rows),
     ]

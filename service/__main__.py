@@ -8,6 +8,8 @@ import textwrap
 
 from pydantic import ValidationError
 
+from calibrant.processor import unsuited
+
 from .auth import Keys
 from .settings import Settings
 from .supervisor import supervise
@@ -29,6 +31,9 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(f"CALIBRANT_API_KEYS: {error}", file=sys.stderr)
         return 2
+    if reason := unsuited():
+        print(reason, file=sys.stderr)
+        return 1
     return supervise(settings)
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from calibrant.__main__ import main
-from service.metrics import Metrics
-from service.settings import Settings
 from tests.service.process import Server
 from tests.shared import ROOT
 
@@ -46,19 +44,6 @@ def test_the_answer_shown_is_the_answer_given(capsys: pytest.CaptureFixture[str]
 def test_the_table_shown_is_the_table_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(ROOT / "examples" / "dax_20020705.csv")]) == 0
     assert capsys.readouterr().out in README
-
-
-def test_every_setting_is_listed_with_its_default() -> None:
-    for name, field in Settings.model_fields.items():
-        assert f"| `CALIBRANT_{name.upper()}` | `{field.default}` | {field.description} |" in SERVICE
-
-
-def test_every_metric_is_listed_with_its_labels_and_meaning() -> None:
-    for metric in Metrics().families:
-        kind = type(metric).__name__.lower()
-        name = f"{metric.name}_total" if kind == "counter" else metric.name
-        by = f", by {', '.join(metric.labels)}" if metric.labels else ""
-        assert f"| `{name}` | {kind}{by} | {metric.help} |" in SERVICE
 
 
 def test_the_client_shown_is_the_example() -> None:
