@@ -94,10 +94,12 @@ class Batches:
 
         # One waits while another is done, so that the lane need not wait for the event loop in between.
         under_way: deque[asyncio.Task[list[Done[Part]]]] = deque()
-        reading: asyncio.Task[dict[int, _Read | ServiceError]] | None = None
+        readings: set[asyncio.Task[dict[int, _Read | ServiceError]]] = set()
         try:
             for whole in _groups(batch, range(batch.n_panels), *_together(engine, crew)):
                 reading = asyncio.create_task(read(whole))
+                readings.add(reading)
+                reading.add_done_callback(readings.discard)
                 for group in _groups(batch, whole, GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size):
                     under_way.append(asyncio.create_task(done_of(group, reading)))
                     if len(under_way) == _AT_A_TIME:
@@ -105,10 +107,8 @@ class Batches:
             while under_way:
                 yield await under_way.popleft()
         finally:
-            for task in under_way:
+            for task in (*under_way, *readings):
                 task.cancel()
-            if reading is not None:
-                reading.cancel()
 
 
 def _together(engine: Engine, crew: Crew) -> tuple[int, int]:
