@@ -132,7 +132,7 @@ class Service:
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            raise NotReady(self._not_ready, headers={"retry-after": "5"})
+            raise NotReady(self._not_ready)
         return self._engine
 
     def require_ready(self) -> Engine:
@@ -141,10 +141,10 @@ class Service:
         raises  NotReady with the reason
         """
         if self._draining:
-            raise NotReady("The service is draining: it is about to stop.", headers={"retry-after": "5"})
+            raise NotReady("The service is draining: it is about to stop.")
         hanging = self.scheduler.hanging()
         if hanging is not None:
-            raise NotReady(hanging, headers={"retry-after": "5"})
+            raise NotReady(hanging)
         return self.engine
 
     def answered_alone(self, job: CalibrationJob, assessment: Assessment, context: RequestContext) -> None:
