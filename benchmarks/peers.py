@@ -12,7 +12,6 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -101,7 +100,7 @@ def ours(refine: Refine) -> Callable[[Prepared], Fit]:
     def fit(prepared: Prepared) -> Fit:
         starts = [Start("network", prepared.start)]
         began = perf_counter()
-        result = calibrate(prepared.sample.panel, HESTON, starts, replace(options, trusted=prepared.trusted))
+        result = calibrate(prepared.sample.panel, HESTON, starts, options._replace(trusted=prepared.trusted))
         return Fit(result.parameters, perf_counter() - began, result.iterations)
 
     return fit

@@ -1,9 +1,10 @@
 """Batches: many panels for one client. Knows no HTTP.
 
 The panels go to the background lane in groups, each a job of its own, so that audits and long jobs come between and a
-batch that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked, a part
-of the group at a time, then each panel is refined and judged. Where the GPU refines, thousands of panels are read and
-refined there in one job, and judged in groups as ever. A panel that fails is that panel's problem.
+batch that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked and
+the refinements begun, a part of the group in one call that needs no interpreter, then each panel is finished and
+judged. Where the GPU refines, thousands of panels are read and refined there in one job, and judged in groups as ever.
+A panel that fails is that panel's problem.
 """
 
 import asyncio
@@ -16,11 +17,9 @@ from time import perf_counter
 from typing import Generic, NamedTuple, TypeVar
 
 from calibrant.errors import InvalidInput
-from calibrant.pipeline import Assessment
-from calibrant.release import Proposal
+from calibrant.pipeline import Assessment, Begun
 
 from .crew import Crew
-from .dispatch import UNLIMITED
 from .engine import CalibrationJob, Engine
 from .errors import DeadlineExpired, EngineFailed, ServiceError
 from .scheduler import Priority, Scheduler
@@ -40,9 +39,10 @@ GPU_GROUP_QUOTES = 1_000_000
 """The same where the GPU refines: one launch."""
 _AT_A_TIME = 2
 """Groups of one batch on the lane."""
-_READING = 2e-6
-_SECONDS_PER_QUOTE = 1e-5
-"""Of the lane, roughly, to read a quote and to do the rest; for the estimate of how long others wait."""
+_BEGINNING = 5e-6
+_SECONDS_PER_QUOTE = 5e-6
+"""Of the lane, roughly, to read a quote and begin with it, and to do the rest; for the estimate of how long others
+wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Batches:
         crew = self._crew
 
         async def read(group: range) -> dict[int, _Read | ServiceError]:
-            work = partial(_read, engine, crew, batch, group, _in_slices(deadline))
-            cost = _READING * sum(batch.n_quotes(i) for i in group)
+            work = partial(_read, engine, crew, batch, group, deadline)
+            cost = _BEGINNING * sum(batch.n_quotes(i) for i in group)
             return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
 
         async def done_of(group: range, reading: asyncio.Task[dict[int, _Read | ServiceError]]) -> list[Done[Part]]:
@@ -151,25 +151,13 @@ def _calibrate(
             return refusal_of(i, panel)
         job = panel.request.job
         try:
-            outcome = engine.calibrate(job, panel.proposals)
-            seconds = outcome.seconds._replace(network=outcome.seconds.network + panel.network)
-            outcome = outcome._replace(seconds=seconds)
-            stages = {"decode": panel.decode, "queue": began - handed_in, **seconds._asdict()}
+            outcome = engine.calibrate(job, panel.begun)
+            stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
             return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
         except Exception as error:
             return refusal_of(i, _refusal(error, batch, i))
 
     return crew.share(one, len(group))
-
-
-def _in_slices(deadline: Deadline) -> Deadline:
-    """With an end in any case, so that a panel takes the steps that it would take by itself."""
-
-    def due(budget_ms: float | None) -> float:
-        given = deadline(budget_ms)
-        return perf_counter() + UNLIMITED if given is None else given
-
-    return due
 
 
 class _Read(NamedTuple):
@@ -178,10 +166,8 @@ class _Read(NamedTuple):
     request: PanelRequest
     decode: float
     """Seconds."""
-    network: float
-    """Seconds, its part of the group's."""
-    proposals: list[Proposal] | None
-    """None where the networks failed on it or its neighbours: it finds out for itself."""
+    begun: Begun | None
+    """None where that failed on it or its neighbours: it finds out for itself."""
 
 
 def _read(
@@ -200,35 +186,31 @@ def _read(
         else:
             of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
     for name, panels in of_models.items():
-        before = perf_counter()
-        proposals = _proposals(engine, crew, name, [request.job for _, request, _ in panels])
-        seconds = (perf_counter() - before) / len(panels)
-        for (i, request, decode), proposed in zip(panels, proposals, strict=True):
-            read[i] = _Read(request, decode, seconds, proposed)
+        begun = _begun(engine, crew, name, [request.job for _, request, _ in panels])
+        for (i, request, decode), of_panel in zip(panels, begun, strict=True):
+            read[i] = _Read(request, decode, of_panel)
     return read
 
 
-def _proposals(
-    engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]
-) -> Sequence[list[Proposal] | None]:
-    """What the networks make of panels of one model, each thread asking them for its part; None where they failed."""
+def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]) -> Sequence[Begun | None]:
+    """What is done for panels of one model together, each thread taking parts of them; None where it failed."""
     parts = [jobs[at : at + GROUP_PANELS] for at in range(0, len(jobs), GROUP_PANELS)]
 
-    def propose(place: int) -> Sequence[list[Proposal] | None]:
+    def begin(place: int) -> Sequence[Begun | None]:
         try:
-            return engine.propose(model, parts[place])
+            return engine.begin(model, parts[place])
         except Exception:
             log.exception("the networks of %s failed on a group of panels", model)
             return [None] * len(parts[place])
 
-    proposed = [of_panel for part in crew.share(propose, len(parts)) for of_panel in part]
-    if not engine.gpu_refinement or None in proposed:
-        return proposed
+    begun = [of_panel for part in crew.share(begin, len(parts)) for of_panel in part]
+    if not engine.gpu_refinement or None in begun:
+        return begun
     try:
-        return engine.sharpen(jobs, [of_panel for of_panel in proposed if of_panel is not None])
+        return engine.sharpen(jobs, [of_panel for of_panel in begun if of_panel is not None])
     except Exception:
         log.exception("the GPU failed to refine a group of panels, which are refined on the processor")
-        return proposed
+        return begun
 
 
 def _refusal(error: Exception, batch: Batch, i: int) -> ServiceError:

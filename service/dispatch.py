@@ -13,7 +13,6 @@ slice again is the price.
 """
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from threading import Event
 from time import perf_counter
@@ -109,12 +108,12 @@ class Dispatch:
         begin_by = given if given is not None else submitted + self._patience
         self.require_reachable(Priority.LONG, begin_by)
         gone = Event()
-        options = replace(
-            job.options, deadline=submitted + UNLIMITED if given is None else given, cancelled=gone.is_set
+        options = job.options._replace(
+            deadline=submitted + UNLIMITED if given is None else given, cancelled=gone.is_set
         )
         try:
             started, assessment, ended = await self._scheduler.run(
-                partial(_timed, engine, replace(job, options=options)),
+                partial(_timed, engine, job._replace(options=options)),
                 priority=Priority.LONG,
                 deadline=begin_by,
                 cost=cost,
@@ -151,9 +150,9 @@ def _tried(
     """As far as it comes in a slice; None if that is not as far as the network's answer."""
     started = perf_counter()
     end = started + slice_
-    options = replace(job.options, deadline=end if given is None else min(given, end))
+    options = job.options._replace(deadline=end if given is None else min(given, end))
     try:
-        return _timed(engine, replace(job, options=options))
+        return _timed(engine, job._replace(options=options))
     except DeadlineExpired:
         if _passed(given):
             raise

@@ -20,16 +20,15 @@ from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
 from calibrant.panel import OptionPanel
-from calibrant.pipeline import Assessment, NetworkTooLate, assess
+from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assess, begin_all
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.release import Proposal, Release, released, require_release_of
+from calibrant.release import Release, released, require_release_of
 
 from .errors import DeadlineExpired, EngineFailed
 from .owned import owned
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationJob:
+class CalibrationJob(NamedTuple):
     """One panel to calibrate."""
 
     model: Model
@@ -73,15 +72,15 @@ WARM_UP_SECONDS = 600.0
 def warm_up_panels(release: Release) -> list[OptionPanel]:
     """Panels that between them reach everything: the one an artefact carries for its own verification, on a network's
     grid and trusted; and the same moved off the grid, with spreads, gaps and duplicates, as log-moneyness and as
-    strikes, and too noisy to be fitted or free of arbitrage.
+    strikes, too noisy to be fitted or free of arbitrage, and with a quote so far out that it says nothing.
     """
     # The first network is the one with fixed strikes, if any is.
     grid, iv = release.networks[0].grid, release.networks[0].manifest.golden_iv[0]
     on_grid = OptionPanel.from_grid(expiry=grid.expiry, log_moneyness=grid.log_moneyness, iv=iv)
     noise = 0.02 * np.where(np.arange(on_grid.n_quotes) % 2 == 0, 1.0, -1.0) * on_grid.mid
-    expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3]))
-    k = 0.97 * np.concatenate((on_grid.log_moneyness, on_grid.log_moneyness[:3]))
-    mid = np.concatenate((on_grid.mid + noise, on_grid.mid[:3]))
+    expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3], on_grid.expiry[:1]))
+    k = 0.97 * np.concatenate((on_grid.log_moneyness, on_grid.log_moneyness[:3], [2.0]))
+    mid = np.concatenate((on_grid.mid + noise, on_grid.mid[:3], on_grid.mid[:1]))
     irregular = OptionPanel.from_quotes(expiry=expiry, strike=100.0 * np.exp(k), forward=100.0, iv=mid)
     gap = np.where(np.arange(mid.size) == 1, np.nan, mid)
     spread = OptionPanel.from_quotes(
@@ -136,35 +135,41 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=options)
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
+        jobs = [CalibrationJob(model=model, panel=panel, options=CalibrationOptions()) for panel in panels]
+        begun = self.begin(model.name, jobs)
         if self.gpu_refinement:
-            jobs = [CalibrationJob(model=model, panel=panel, options=CalibrationOptions()) for panel in panels]
-            self.sharpen(jobs, self.propose(model.name, jobs))
+            self.sharpen(jobs, begun)
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
 
-    def propose(self, model: str, jobs: Sequence[CalibrationJob]) -> list[list[Proposal]]:
-        """What the networks of a model make of its panels, each asked once."""
-        return self.releases[model].propose_all([job.panel for job in jobs])
+    def begin(self, model: str, jobs: Sequence[CalibrationJob]) -> list[Begun]:
+        """What is done for panels of one model together: for a thread's part of a batch."""
+        panels, options = [job.panel for job in jobs], [job.options for job in jobs]
+        release, given = self.releases[model], [job.given for job in jobs]
+        # Where the GPU refines, it is asked for more panels at a time than the networks: see `sharpen`.
+        return begin_all(panels, MODELS[model], release, options, given, refine=not self.gpu_refinement)
 
-    def sharpen(self, jobs: Sequence[CalibrationJob], proposals: Sequence[list[Proposal]]) -> Sequence[list[Proposal]]:
-        """The proposals moved to their optima on the GPU, all in one call."""
+    def sharpen(self, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
+        """The networks' proposals moved to their optima on the GPU, all in one call."""
         # Imported here: it needs what only the extra `gpu` installs.
         from calibrant.gpu.sharpen import sharpen
 
-        return sharpen([job.panel for job in jobs], proposals, [job.options for job in jobs])
+        proposals = [of_panel.proposals for of_panel in begun]
+        sharpened = sharpen([job.panel for job in jobs], proposals, [job.options for job in jobs])
+        return [of_panel._replace(proposals=better) for of_panel, better in zip(begun, sharpened, strict=True)]
 
-    def calibrate(self, job: CalibrationJob, proposals: list[Proposal] | None = None) -> Assessment:
+    def calibrate(self, job: CalibrationJob, begun: Begun | None = None) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.
 
-        proposals  of the networks, if they were asked before, as in a batch
-        raises     DeadlineExpired if the deadline passes before the network has answered,
-                   EngineFailed if the result holds a number that is not finite
+        begun   of `begin` or `sharpen`, where the panel is one of a batch
+        raises  DeadlineExpired if the deadline passes before the network has answered,
+                EngineFailed if the result holds a number that is not finite
         """
         try:
-            return assess(job.panel, job.model, self.releases[job.model.name], job.options, job.given, proposals)
+            return assess(job.panel, job.model, self.releases[job.model.name], job.options, job.given, begun)
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

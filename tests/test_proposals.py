@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from calibrant.group import PanelGroup
 from calibrant.panel import OptionPanel
 from calibrant.release import Release, released
 from tests import paper_box
@@ -33,7 +34,7 @@ def panels() -> list[OptionPanel]:
 
 def test_each_panel_gets_the_proposals_that_it_gets_alone(release: Release) -> None:
     asked = panels()
-    for panel, together in zip(asked, release.propose_all(asked), strict=True):
+    for panel, together in zip(asked, release.propose_all(PanelGroup(asked)), strict=True):
         alone = release.propose(panel)
         assert [proposal.network for proposal in together] == [proposal.network for proposal in alone]
         for one, other in zip(together, alone, strict=True):
@@ -44,4 +45,4 @@ def test_each_panel_gets_the_proposals_that_it_gets_alone(release: Release) -> N
 
 
 def test_no_panels_get_no_proposals(release: Release) -> None:
-    assert release.propose_all([]) == []
+    assert release.propose_all(PanelGroup([])) == []

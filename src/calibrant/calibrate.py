@@ -7,33 +7,24 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from .arrays import BoolVector, Matrix, Vector
+from .arrays import Matrix, Vector
 from .errors import InvalidInput, Problem
+from .fits import Fit, first_fits, judged, refined, room_again, room_for
+from .group import PanelGroup
 from .models.model import Model
 from .optimisers.lbfgs import lbfgs
-from .optimisers.levenberg_marquardt import (
-    CONVERGED,
-    FINE,
-    OUT_OF_ITERATIONS,
-    SETTLED,
-    evaluate,
-    levenberg_marquardt,
-)
+from .optimisers.levenberg_marquardt import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
 from .optimisers.levenberg_marquardt import Problem as FitProblem
 from .optimisers.newton import polish
 from .panel import Exclusion, OptionPanel, identifiable
 from .starts import objective_at, surface_starts
-from .uncertainty import Quality, quality_of, uncertainty
 
 StartName = Literal["network", "fallback", "given"]
 Refine = Literal["lm", "lbfgs", "none"]
 Status = Literal["converged", "network_only", "budget_exhausted", "not_converged"]
 
 _MAX_EVALUATIONS = 200
-_SLICE = 20
-"""Evaluations between two looks at the clock."""
 _TRUSTED_RMSE = 10e-4
 """A fit this good from a start inside the training domain needs no second opinion, whatever the network."""
 _SAME_OPTIMUM = 1e-6
@@ -57,8 +48,7 @@ class Prior:
     standard_deviations: Vector
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationOptions:
+class CalibrationOptions(NamedTuple):
     """What a request may ask for besides its quotes."""
 
     refine: Refine = "lm"
@@ -81,8 +71,7 @@ class CalibrationOptions:
     """Whether starts read off the surface may join the proposals; without proposals they always do."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(NamedTuple):
     """The fitted parameters and all that is known of their quality."""
 
     model: Model
@@ -113,85 +102,107 @@ class Calibration:
     at_bounds: tuple[str, ...]
 
 
-class _Fit(NamedTuple):
+class _Attempt(NamedTuple):
+    """A start and where it led."""
+
     start: StartName
-    params: Vector
-    objective: float
-    evaluations: int
-    outcome: int
+    fit: Fit
     expired: bool
-    model_vol: Vector
-    residual: Vector
-    jacobian: Matrix
-    quality: Quality
-    on_bound: BoolVector
-    """(n_params,), True where a bound keeps the parameter from moving on; held ones are on no bound."""
-    free: BoolVector
-    """(n_params,), neither held nor on a bound."""
-    n_on_bound: int
+    """Cut short by the deadline."""
 
 
 def calibrate(
-    panel: OptionPanel, model: Model, starts: Sequence[Start], options: CalibrationOptions | None = None
+    panel: OptionPanel,
+    model: Model,
+    starts: Sequence[Start],
+    options: CalibrationOptions | None = None,
+    begun: Fit | None = None,
 ) -> Calibration:
     """Fit `model` to `panel` by least squares in implied vol.
 
     panel    the quotes; those whose vega is below the floor of `panel.identifiable` are left out and reported
     starts   proposals, the network's first; the best of them is refined. Without any, or where its answer is in doubt
              (see `_doubtful`), starts read off the surface join in
+    begun    what `begin` made of this panel, starts and options
     returns  the best fit found; a fit that fails is a `status` and a `message`, never an exception
     raises   InvalidInput if no quote says anything, or an option contradicts the model's bounds
     """
     options = options or CalibrationOptions()
     used = identifiable(panel)
     problem = fit_problem(used, model, options)
-    proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
+    proposals = list(starts)
+    if begun is None:
+        proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
     if options.refine == "none":
-        fit = _unrefined(problem, proposals)
-        return _report(fit, used, model, problem, options, "network_only", 0)
-    fits = _fits(problem, proposals, options)
+        return _report(_unrefined(problem, proposals, options), used, model, problem, "network_only", 0)
+    attempts = _attempts(problem, proposals, options, begun)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
-    best = fits[0]
-    for fit in fits[1:]:
-        if fit.objective < best.objective * (1.0 - _SAME_OPTIMUM):
-            best = fit
-    if any(fit.expired for fit in fits):
+    best = attempts[0]
+    for attempt in attempts[1:]:
+        if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
+            best = attempt
+    if any(attempt.expired for attempt in attempts):
         status: Status = "budget_exhausted"
     else:
-        if best.outcome != CONVERGED:
-            best = _polished(best, problem)
-        status = "converged" if best.outcome in (CONVERGED, SETTLED) else "not_converged"
-    return _report(best, used, model, problem, options, status, len(fits))
+        if best.fit.outcome != CONVERGED:
+            best = best._replace(fit=_polished(best.fit, problem, options))
+        status = "converged" if best.fit.outcome in (CONVERGED, SETTLED) else "not_converged"
+    return _report(best, used, model, problem, status, len(attempts))
 
 
-def _fits(problem: FitProblem, proposals: list[Start], options: CalibrationOptions) -> list[_Fit]:
+def begin(
+    group: PanelGroup, model: Model, starts: Sequence[Sequence[Start]], options: Sequence[CalibrationOptions]
+) -> list[Fit | None]:
+    """What `calibrate` does first, for many panels in one compiled call: it leaves the interpreter to other threads.
+
+    starts, options  of each panel, as `calibrate` takes them
+    returns          for each panel what `calibrate` goes on from, which changes nothing but where the time is spent;
+                     None where the panel or its options are out of the ordinary
+    """
+    used = list(group.panels)
+    asked: list[Vector | None] = [None] * len(used)
+    for i, (of_panel, o) in enumerate(zip(starts, options, strict=True)):
+        if len(of_panel) == 1 and o.refine == "lm" and o.bounds is None and not o.fixed and o.prior is None:
+            try:
+                used[i] = identifiable(used[i])
+            except InvalidInput:
+                continue
+            asked[i] = of_panel[0].params
+    if any(fitted is not given for fitted, given in zip(used, group.panels, strict=True)):
+        group = PanelGroup(used)
+    return first_fits(group, model, asked)
+
+
+def _attempts(
+    problem: FitProblem, proposals: list[Start], options: CalibrationOptions, begun: Fit | None
+) -> list[_Attempt]:
     """The fit of the best proposal and, while there is doubt and time, those of the starts read off the surface."""
-    fits = []
+    attempts = []
     if proposals:
         best = min(proposals, key=lambda s: objective_at(problem, s.params)) if len(proposals) > 1 else proposals[0]
-        fits.append(_refine(problem, best, options))
-        if not (options.second_opinion and _doubtful(fits[0], options)):
-            return fits
-        fits[0] = _expired_if_late(fits[0], options)
-        if fits[0].expired:
-            return fits
+        attempts.append(_refine(problem, best, options, begun))
+        if not (options.second_opinion and _doubtful(attempts[0].fit, options)):
+            return attempts
+        attempts[0] = _expired_if_late(attempts[0], options)
+        if attempts[0].expired:
+            return attempts
     first, *others = surface_starts(problem)
-    fits.append(_refine(problem, Start("fallback", first), options))
-    if _settled(fits, options):
-        return fits
+    attempts.append(_refine(problem, Start("fallback", first), options))
+    if _settled(attempts, options):
+        return attempts
     for params in others:
-        fits[-1] = _expired_if_late(fits[-1], options)
-        if fits[-1].expired:
+        attempts[-1] = _expired_if_late(attempts[-1], options)
+        if attempts[-1].expired:
             break
-        fits.append(_refine(problem, Start("fallback", params), options))
-    return fits
+        attempts.append(_refine(problem, Start("fallback", params), options))
+    return attempts
 
 
-def _settled(fits: list[_Fit], options: CalibrationOptions) -> bool:
+def _settled(attempts: list[_Attempt], options: CalibrationOptions) -> bool:
     """Whether the first start read off the surface ends the search: by itself, or by agreeing with the proposal."""
-    if len(fits) == 1:
-        return not _doubtful(fits[0], options)
-    proposed, opinion = fits
+    if len(attempts) == 1:
+        return not _doubtful(attempts[0].fit, options)
+    proposed, opinion = (attempt.fit for attempt in attempts)
     agreed = abs(proposed.objective - opinion.objective) <= _SAME_OPTIMUM * proposed.objective
     # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
     return agreed and not (_poor(opinion) and opinion.n_on_bound > 0)
@@ -244,88 +255,44 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
     )
 
 
-def _arrays(problem: FitProblem) -> tuple[Vector, Vector, Matrix]:
-    n = problem.vol.size
-    return problem.vol.copy(), np.empty(n), np.empty((problem.lower.size, n))
+def _information(problem: FitProblem, options: CalibrationOptions) -> Vector:
+    """What a prior adds to that of the quotes when standard errors are estimated: there the noise is the fit's own."""
+    return problem.prior_precision if options.prior is None else options.prior.standard_deviations**-2.0
 
 
-def _unrefined(problem: FitProblem, proposals: list[Start]) -> _Fit:
+def _unrefined(problem: FitProblem, proposals: list[Start], options: CalibrationOptions) -> _Attempt:
     start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
-    arrays = _arrays(problem)
+    arrays = room_for(problem)
     objective = float(evaluate(start.params, problem, FINE, *arrays))
-    return _judged(problem, start.name, start.params, objective, 0, OUT_OF_ITERATIONS, False, arrays)
+    information = _information(problem, options)
+    fit = judged(problem, information, start.params, objective, 0, OUT_OF_ITERATIONS, arrays)
+    return _Attempt(start.name, fit, False)
 
 
-def _refine(problem: FitProblem, start: Start, options: CalibrationOptions) -> _Fit:
-    params = start.params.copy()
-    arrays = _arrays(problem)
+def _refine(problem: FitProblem, start: Start, options: CalibrationOptions, begun: Fit | None = None) -> _Attempt:
+    information = _information(problem, options)
     if options.refine == "lbfgs":
-        objective, total, outcome = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, lambda: _late(options))
-        expired = _late(options)
-        return _judged(problem, start.name, params, objective, total, outcome, expired, arrays)
-    total = 0
-    outcome = OUT_OF_ITERATIONS
+        params, arrays = start.params.copy(), room_for(problem)
+        ended = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, lambda: _late(options))
+        return _Attempt(start.name, judged(problem, information, params, *ended, arrays), _late(options))
+    fit = refined(problem, information, start.params) if begun is None else begun
     expired = False
-    objective = math.inf
-    while outcome == OUT_OF_ITERATIONS and total < _MAX_EVALUATIONS and not expired:
-        slice_ = _SLICE if options.deadline is not None else _MAX_EVALUATIONS
-        objective, evaluations, outcome = levenberg_marquardt(params, problem, slice_, *arrays)
-        total += evaluations
-        expired = outcome == OUT_OF_ITERATIONS and _late(options)
-    return _judged(problem, start.name, params, float(objective), total, outcome, expired, arrays)
+    while fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+        expired = _late(options)
+        if expired:
+            break
+        fit = refined(problem, information, fit.params, fit)
+    return _Attempt(start.name, fit, expired)
 
 
-def _polished(fit: _Fit, problem: FitProblem) -> _Fit:
+def _polished(fit: Fit, problem: FitProblem, options: CalibrationOptions) -> Fit:
     """The fit with all its digits; where there are no more to be had, as it was."""
-    params = fit.params.copy()
-    arrays = fit.model_vol.copy(), np.empty_like(fit.residual), np.empty_like(fit.jacobian)
+    params, arrays = fit.params.copy(), room_again(fit)
     objective, evaluations, outcome = polish(params, problem, *arrays)
     if outcome != CONVERGED and fit.outcome != SETTLED:
         outcome = fit.outcome
     total = fit.evaluations + evaluations
-    return _judged(problem, fit.start, params, float(objective), total, outcome, fit.expired, arrays)
-
-
-def _judged(
-    problem: FitProblem,
-    start: StartName,
-    params: Vector,
-    objective: float,
-    evaluations: int,
-    outcome: int,
-    expired: bool,
-    arrays: tuple[Vector, Vector, Matrix],
-) -> _Fit:
-    """Where an optimiser ended, with how good it is there and which parameters a bound holds."""
-    on_bound, free = np.empty((2, params.size), np.bool_)
-    sizes, n_on_bound = _judge(params, problem.lower, problem.upper, arrays[0], problem.vol, on_bound, free)
-    return _Fit(
-        start, params, objective, evaluations, outcome, expired, *arrays, Quality(*sizes), on_bound, free, n_on_bound
-    )
-
-
-@njit(cache=True, error_model="numpy")
-def _judge(
-    params: Vector,
-    lower: Vector,
-    upper: Vector,
-    model_vol: Vector,
-    vol: Vector,
-    on_bound: BoolVector,
-    free: BoolVector,
-) -> tuple[tuple[float, float, float], int]:
-    """One call for what numpy would take a dozen for: a fifth of what the refinement itself takes.
-
-    Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
-    """
-    n_on_bound = 0
-    for i in range(params.size):
-        width = upper[i] - lower[i]
-        close = 1e-9 * width
-        on_bound[i] = width > 0.0 and (params[i] <= lower[i] + close or params[i] >= upper[i] - close)
-        free[i] = width > 0.0 and not on_bound[i]
-        n_on_bound += on_bound[i]
-    return quality_of(model_vol, vol), n_on_bound
+    return judged(problem, _information(problem, options), params, float(objective), total, outcome, arrays)
 
 
 def _late(options: CalibrationOptions) -> bool:
@@ -334,16 +301,16 @@ def _late(options: CalibrationOptions) -> bool:
     return time.perf_counter() >= options.deadline or (options.cancelled is not None and options.cancelled())
 
 
-def _expired_if_late(fit: _Fit, options: CalibrationOptions) -> _Fit:
-    """The fit, marked as cut short where no time is left for the second opinion that it wants."""
-    return fit._replace(expired=fit.expired or _late(options))
+def _expired_if_late(attempt: _Attempt, options: CalibrationOptions) -> _Attempt:
+    """The attempt, marked as cut short where no time is left for the second opinion that it wants."""
+    return attempt._replace(expired=attempt.expired or _late(options))
 
 
-def _poor(fit: _Fit) -> bool:
+def _poor(fit: Fit) -> bool:
     return fit.quality.rmse > _TRUSTED_RMSE
 
 
-def _doubtful(fit: _Fit, options: CalibrationOptions) -> bool:
+def _doubtful(fit: Fit, options: CalibrationOptions) -> bool:
     """Whether an answer wants a second opinion. It uses nothing but the request, the network and the fit.
 
     Real panels are fitted poorly as a rule, and by the best optimum there is; a worse one was always found to lie on a
@@ -353,29 +320,23 @@ def _doubtful(fit: _Fit, options: CalibrationOptions) -> bool:
         return True
     if options.domain is None:
         return _poor(fit)
-    inside = (fit.params >= options.domain[:, 0]) & (fit.params <= options.domain[:, 1])
-    return not bool(inside.all())
+    return not all(
+        low <= value <= high for value, (low, high) in zip(fit.params.tolist(), options.domain.tolist(), strict=True)
+    )
 
 
 def _report(
-    fit: _Fit,
-    panel: OptionPanel,
-    model: Model,
-    problem: FitProblem,
-    options: CalibrationOptions,
-    status: Status,
-    n_refinements: int,
+    attempt: _Attempt, panel: OptionPanel, model: Model, problem: FitProblem, status: Status, n_refinements: int
 ) -> Calibration:
-    prior = problem.prior_precision if options.prior is None else options.prior.standard_deviations**-2.0
-    errors, correlation = uncertainty(fit.residual, fit.jacobian, fit.free, prior)
+    fit = attempt.fit
     at_bounds: tuple[str, ...] = ()
     if fit.n_on_bound:
         at_bounds = tuple(name for name, on in zip(model.parameters, fit.on_bound, strict=True) if on)
     return Calibration(
         model=model,
         parameters=fit.params,
-        standard_errors=errors,
-        correlation=correlation,
+        standard_errors=fit.standard_errors,
+        correlation=fit.correlation,
         panel=panel,
         model_iv=fit.model_vol,
         objective=fit.objective,
@@ -386,8 +347,8 @@ def _report(
         excluded=panel.excluded,
         feller_ratio=model.feller_ratio(fit.params),
         status=status,
-        message=_message(fit, panel, model, errors, at_bounds, status, problem),
-        start=fit.start,
+        message=_message(fit, panel, model, at_bounds, status, problem),
+        start=attempt.start,
         iterations=fit.evaluations,
         n_refinements=n_refinements,
         at_bounds=at_bounds,
@@ -395,10 +356,9 @@ def _report(
 
 
 def _message(
-    fit: _Fit,
+    fit: Fit,
     panel: OptionPanel,
     model: Model,
-    errors: Vector,
     at_bounds: tuple[str, ...],
     status: Status,
     problem: FitProblem,
@@ -415,9 +375,8 @@ def _message(
     if at_bounds:
         sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
     # Plain floats: numpy takes ten times as long over five numbers.
-    error = errors.tolist()
-    bounds = zip(problem.lower.tolist(), problem.upper.tolist(), strict=True)
-    free = [i for i, (low, high) in enumerate(bounds) if high > low]
+    error = fit.standard_errors.tolist()
+    free = [i for i, held in enumerate((problem.lower == problem.upper).tolist()) if not held]
     if panel.n_quotes <= model.n_params:
         sentences.append(
             f"{panel.n_quotes} quotes cannot determine {model.n_params} parameters: no standard errors; "

@@ -27,6 +27,7 @@ import numpy as np
 from numba import njit
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
+from .group import PanelGroup
 from .panel import OptionPanel
 
 STRIKE_REACH = 0.5
@@ -86,6 +87,17 @@ class Projection(NamedTuple):
         return ~np.isnan(self.iv)
 
 
+class Projections(NamedTuple):
+    """Many panels on a grid."""
+
+    iv: Matrix
+    """(n_panels, n_expiries, n_strikes), implied vols in decimals, NaN where masked."""
+    n_filled: IntVector
+    """(n_panels,), nodes where there is a vol; 0 also for a panel left out, whose `iv` says nothing."""
+    on_grid: BoolVector
+    """(n_panels,), whether every quote of the panel lay on a node: `iv` then holds the quotes themselves."""
+
+
 def project(panel: OptionPanel, grid: Grid) -> Projection:
     """The vols of a panel at the nodes of a grid, as the module's first paragraphs say.
 
@@ -94,32 +106,37 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
     returns  vols and mask; every node may be masked, if no quote is near any
     error    docs/results/projection.md, by panel
     """
-    copied = on_nodes(panel, grid)
-    if copied is not None:
-        return copied
-    iv = np.empty(grid.shape)
-    interpolate(
-        panel.expiries,
-        panel.offsets,
-        panel.log_moneyness,
-        panel.mid,
-        panel.weight,
-        grid.expiry,
-        grid.log_moneyness,
-        grid.standardised,
-        iv,
-    )
-    return Projection(iv, int(np.count_nonzero(~np.isnan(iv))), False)
+    found = project_all(PanelGroup([panel]), grid)
+    return Projection(found.iv[0], int(found.n_filled[0]), bool(found.on_grid[0]))
 
 
-def on_nodes(panel: OptionPanel, grid: Grid) -> Projection | None:
-    """`project` where every quote lies on a node, which costs a copy; None for any other panel."""
-    if grid.standardised:
-        return None
-    iv = np.empty(grid.shape)
-    quotes = panel.expiry, panel.log_moneyness, panel.mid, panel.weight
-    n_filled = _copied(*quotes, grid.expiry, grid.log_moneyness, iv)
-    return None if n_filled == 0 else Projection(iv, n_filled, True)
+def project_all(group: PanelGroup, grid: Grid, only_on_nodes: bool = False) -> Projections:
+    """`project` for each panel of a group, in one compiled call.
+
+    only_on_nodes  leave out the panels that have a quote off the nodes: the others cost a copy
+    """
+    n = len(group)
+    iv = np.empty((n, *grid.shape))
+    n_filled, on_grid = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+    if not (grid.standardised and only_on_nodes):
+        _project_all(
+            group.first,
+            group.n_expiries,
+            group.expiry,
+            group.log_moneyness,
+            group.mid,
+            group.weight,
+            group.scales.expiries,
+            group.scales.offsets,
+            grid.expiry,
+            grid.log_moneyness,
+            grid.standardised,
+            only_on_nodes,
+            iv,
+            n_filled,
+            on_grid,
+        )
+    return Projections(iv, n_filled, on_grid)
 
 
 # NaN means masked in here: compiled without the promise that there is none.
@@ -134,21 +151,61 @@ def _nearest(nodes: Vector, x: float) -> int:
     return int(j)
 
 
-# Too short to be worth giving the interpreter lock away.
-@njit(cache=True, error_model="numpy")
+@_nan_kernel
+def _project_all(
+    first: IntVector,
+    n_expiries: IntVector,
+    expiry: Vector,
+    log_moneyness: Vector,
+    mid: Vector,
+    weight: Vector,
+    expiries: Vector,
+    offsets: IntVector,
+    rows: Vector,
+    columns: Vector,
+    standardised: bool,
+    only_on_nodes: bool,
+    iv: Matrix,
+    n_filled: IntVector,
+    on_grid: BoolVector,
+) -> None:
+    """Fill the last three; the first six and `expiries`, `offsets` as a `PanelGroup` has them."""
+    for i in range(n_expiries.size):
+        a, b, m = first[i], first[i + 1], n_expiries[i]
+        if not standardised:
+            n_filled[i] = _copied(expiry[a:b], log_moneyness[a:b], mid[a:b], weight[a:b], rows, columns, iv[i])
+            on_grid[i] = n_filled[i] > 0
+        if on_grid[i] or only_on_nodes:
+            continue
+        n_filled[i] = interpolate(
+            expiries[a : a + m],
+            offsets[a + i : a + i + m + 1],
+            log_moneyness[a:b],
+            mid[a:b],
+            weight[a:b],
+            rows,
+            columns,
+            standardised,
+            iv[i],
+        )
+
+
+@_nan_kernel
 def _copied(
     expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, rows: Vector, columns: Vector, out: Matrix
 ) -> int:
-    """Fill `out` with the quotes if all of them lie on nodes, and say how many nodes that are; else leave it unfinished
-    and say zero."""
+    """Fill `out` with the quotes if all of them lie on nodes, and say how many nodes that are; else say zero."""
+    for q in range(mid.size):
+        i = _nearest(rows, expiry[q])
+        j = _nearest(columns, log_moneyness[q])
+        if abs(rows[i] - expiry[q]) > _SAME_NODE * rows[i] or abs(columns[j] - log_moneyness[q]) > _SAME_NODE:
+            return 0
     n_filled = 0
     out[:] = np.nan
     total = np.zeros(out.shape)
     for q in range(mid.size):
         i = _nearest(rows, expiry[q])
         j = _nearest(columns, log_moneyness[q])
-        if abs(rows[i] - expiry[q]) > _SAME_NODE * rows[i] or abs(columns[j] - log_moneyness[q]) > _SAME_NODE:
-            return 0
         before = total[i, j]
         total[i, j] += weight[q]
         if before == 0.0:
@@ -328,8 +385,11 @@ def interpolate(
     columns: Vector,
     standardised: bool,
     out: Matrix,
-) -> None:
-    """Fill `out` (rows, columns) from quotes sorted by expiry, then log-moneyness; `offsets` (n_expiries + 1,)."""
+) -> int:
+    """Fill `out` (rows, columns) from quotes sorted by expiry, then log-moneyness; `offsets` (n_expiries + 1,).
+
+    returns  the nodes that have a vol
+    """
     n_quotes = mid.size
     n_expiries = expiries.size
     k = np.empty(n_quotes)
@@ -346,6 +406,7 @@ def interpolate(
         time[e + 1] = expiries[e]
         level[e + 1] = _parabola(k[a:b], w[a:b], u[a:b], x, LEAST_WINDOW * near)
     slopes = _slopes(time, level)
+    n_filled = 0
     out[:] = np.nan
     for i in range(rows.size):
         t = rows[i]
@@ -371,3 +432,5 @@ def interpolate(
                     sd = math.sqrt(level[e + 1])
                     value += part * _smile(k[a:b], w[a:b], u[a:b], x * sd, sd)
             out[i, j] = math.sqrt(value * (atm / linear) / t)
+            n_filled += not np.isnan(out[i, j])
+    return n_filled

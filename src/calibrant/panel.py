@@ -59,6 +59,8 @@ class QuoteScales(NamedTuple):
     """(n_quotes,), Black's at the mid, in units of the forward."""
     least_vega: Vector
     """(n_expiries,), the smallest of each expiry."""
+    lowest_vega: float
+    """The smallest of all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +101,7 @@ class OptionPanel:
         n = self.n_quotes
         root_expiry, root_weight, vega = np.empty(n), np.empty(n), np.empty(n)
         offsets, expiries, least_vega = np.empty(n + 1, np.int64), np.empty(n), np.empty(n)
-        m = _weigh(
+        m = weigh(
             self.expiry,
             self.log_moneyness,
             self.mid,
@@ -111,7 +113,12 @@ class OptionPanel:
             vega,
             least_vega,
         )
-        return QuoteScales(offsets[: m + 1], expiries[:m], root_expiry, root_weight, vega, least_vega[:m])
+        lowest = float(least_vega[:m].min())
+        return QuoteScales(offsets[: m + 1], expiries[:m], root_expiry, root_weight, vega, least_vega[:m], lowest)
+
+    def keep_scales(self, scales: QuoteScales) -> None:
+        """Take `scales` from where they were worked out for many panels together."""
+        vars(self)["scales"] = scales
 
     @property
     def offsets(self) -> IntVector:
@@ -271,7 +278,7 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
 
     raises  InvalidInput if no quote is left
     """
-    if panel.scales.least_vega.min() >= LEAST_VEGA:
+    if panel.scales.lowest_vega >= LEAST_VEGA:
         return panel
     vega = panel.scales.vega
     used = vega >= LEAST_VEGA
@@ -399,7 +406,7 @@ def _read(
 
 
 @_brief
-def _weigh(
+def weigh(
     expiry: Vector,
     log_moneyness: Vector,
     mid: Vector,

@@ -4,7 +4,6 @@ What the service does for a request and the command line for a file.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -12,8 +11,10 @@ import numpy as np
 
 from .arbitrage import Verdict, check_quotes, check_surface
 from .arrays import Vector
-from .calibrate import Calibration, CalibrationOptions, Start, calibrate
+from .calibrate import Calibration, CalibrationOptions, Start, begin, calibrate
 from .errors import InvalidInput, Problem
+from .fits import Fit
+from .group import PanelGroup
 from .models.model import Model
 from .panel import OptionPanel
 from .release import Proposal, Release
@@ -43,6 +44,20 @@ class Assessment(NamedTuple):
     model_version: str | None
     """Of the networks; None without."""
     seconds: StageSeconds
+    """Its part of what was done for a group of panels included."""
+
+
+class Begun(NamedTuple):
+    """What was done for a panel together with others."""
+
+    proposals: list[Proposal]
+    """Of the release."""
+    fit: Fit | None
+    """Of `calibrate.begin`."""
+    network: float
+    """Seconds, its part of what the networks took for all."""
+    refine: float
+    """The same of the refinement."""
 
 
 class NetworkTooLate(TimeoutError):
@@ -55,13 +70,13 @@ def assess(
     release: Release | None,
     options: CalibrationOptions | None = None,
     given: Vector | None = None,
-    proposals: list[Proposal] | None = None,
+    begun: Begun | None = None,
 ) -> Assessment:
     """Calibrate a panel and check it for arbitrage.
 
     release    its networks propose the start; None leaves that to the starts read off the surface
     given      parameters to start from as well
-    proposals  what the release says to the panel, if it was asked before
+    begun      of `begin_all`, if the panel was among others there
     raises     InvalidInput if the panel or an option allows no calibration; NetworkTooLate; ArithmeticError if the
                result holds a number that is not finite
     """
@@ -72,17 +87,17 @@ def assess(
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
     began = perf_counter()
+    proposals: list[Proposal] = []
+    if begun is not None:
+        proposals = begun.proposals
+    elif release is not None:
+        _require_time(options)
+        proposals = release.propose(panel)
     if release is not None:
         _require_time(options)
-        if proposals is None:
-            proposals = release.propose(panel)
-            _require_time(options)
-    proposals = proposals or []
-    starts, options = starting_from(proposals, options)
-    if given is not None:
-        starts.append(Start("given", given))
+    starts, options = starting_from(proposals, options, given)
     proposed = perf_counter()
-    calibration = calibrate(panel, model, starts, options)
+    calibration = calibrate(panel, model, starts, options, None if begun is None else begun.fit)
     if not (np.isfinite(calibration.parameters).all() and np.isfinite(calibration.model_iv).all()):
         raise ArithmeticError("The calibration ended in a number that is not finite.")
     refined = perf_counter()
@@ -90,6 +105,7 @@ def assess(
     # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
     surface = check_surface(model, calibration.parameters, calibration.panel.expiry)
     checked = perf_counter()
+    network, refine = (0.0, 0.0) if begun is None else (begun.network, begun.refine)
     return Assessment(
         panel=panel,
         calibration=calibration,
@@ -98,23 +114,55 @@ def assess(
         out_of_domain=release is not None
         and not any(proposal.in_domain(calibration.parameters) for proposal in proposals),
         model_version=None if release is None else release.version,
-        seconds=StageSeconds(proposed - began, refined - proposed, checked - refined),
+        seconds=StageSeconds(network + proposed - began, refine + refined - proposed, checked - refined),
     )
 
 
+def begin_all(
+    panels: Sequence[OptionPanel],
+    model: Model,
+    release: Release,
+    options: Sequence[CalibrationOptions],
+    given: Sequence[Vector | None],
+    refine: bool = True,
+) -> list[Begun]:
+    """What can be done for many panels together: each network asked once, and the first refinement of all of them in
+    one compiled call, so that threads which share the panels of a batch do not wait for each other's interpreter.
+
+    panels          one or more
+    options, given  of each panel, as `assess` takes them
+    refine          False leaves the refinement out
+    """
+    began = perf_counter()
+    group = PanelGroup(panels)
+    proposals = release.propose_all(group)
+    proposed = perf_counter()
+    fits: list[Fit | None] = [None] * len(panels)
+    if refine:
+        starts = [starting_from(*of_panel)[0] for of_panel in zip(proposals, options, given, strict=True)]
+        fits = begin(group, model, starts, options)
+    seconds = (proposed - began) / len(panels), (perf_counter() - proposed) / len(panels)
+    return [Begun(*of_panel, *seconds) for of_panel in zip(proposals, fits, strict=True)]
+
+
 def starting_from(
-    proposals: Sequence[Proposal], options: CalibrationOptions | None = None
+    proposals: Sequence[Proposal], options: CalibrationOptions | None = None, given: Vector | None = None
 ) -> tuple[list[Start], CalibrationOptions]:
-    """The starts that the networks propose, and the options with what is known of how far to trust them."""
+    """The starts of a panel, and the options with what is known of how far to trust them.
+
+    given  parameters to start from besides those that the networks propose
+    """
     options = options or CalibrationOptions()
+    starts = [Start("network", proposal.params) for proposal in proposals]
+    if given is not None:
+        starts.append(Start("given", given))
     if not proposals:
-        return [], options
+        return starts, options
     trusted = any(proposal.trusted for proposal in proposals)
     domain = proposals[-1].network.misfit_domain
-    starts = [Start("network", proposal.params) for proposal in proposals]
     if trusted == options.trusted and domain is options.domain:
         return starts, options
-    return starts, replace(options, trusted=trusted, domain=domain)
+    return starts, options._replace(trusted=trusted, domain=domain)
 
 
 def _require_time(options: CalibrationOptions) -> None:

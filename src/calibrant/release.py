@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Vector
-from .grid import on_nodes, project
+from .grid import project_all
+from .group import PanelGroup
 from .models.model import Model
 from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
 from .panel import OptionPanel
@@ -84,22 +85,25 @@ class Release:
 
     def propose(self, panel: OptionPanel) -> list[Proposal]:
         """Starts for a panel, that of the narrowest fitting domain first."""
-        return self.propose_all([panel])[0]
+        return self.propose_all(PanelGroup([panel]))[0]
 
-    def propose_all(self, panels: Sequence[OptionPanel]) -> list[list[Proposal]]:
+    def propose_all(self, group: PanelGroup) -> list[list[Proposal]]:
         """`propose` for each panel with each network asked once: one panel costs it six times what one of 16 does."""
-        proposals: list[list[Proposal]] = [[] for _ in panels]
-        waiting = list(range(len(panels)))
+        proposals: list[list[Proposal]] = [[] for _ in group.panels]
+        waiting = list(range(len(group)))
         for network in self.networks:
             # The widest network takes what is left; the others what is quoted on their nodes.
-            see = project if network is self.networks[-1] else on_nodes
-            asked = [(i, seen) for i in waiting if (seen := see(panels[i], network.grid)) is not None]
-            if not asked:
+            seen = group if len(waiting) == len(group) else PanelGroup([group.panels[i] for i in waiting])
+            widest = network is self.networks[-1]
+            iv, n_filled, on_grid = project_all(seen, network.grid, only_on_nodes=not widest)
+            asked = np.arange(len(seen)) if widest else np.flatnonzero(on_grid)
+            if asked.size == 0:
                 continue
-            answers = network.parameters(np.stack([projection.iv for _, projection in asked]))
-            for (i, projection), params in zip(asked, answers, strict=True):
-                covered = projection.n_filled >= network.least_filled
-                proposals[i].append(Proposal(network, params, covered, covered and network.in_domain(params)))
+            answers = network.parameters(iv[asked])
+            for at, params in zip(asked.tolist(), answers, strict=True):
+                covered = bool(n_filled[at] >= network.least_filled)
+                trusted = covered and network.in_domain(params)
+                proposals[waiting[at]].append(Proposal(network, params, covered, trusted))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 

@@ -42,7 +42,7 @@ def uncertainty(residual: Vector, jacobian: Matrix, free: BoolVector, prior_prec
     returns          NaN throughout where n_quotes <= n_params or the information is singular
     """
     errors, correlation = np.empty(free.size), np.empty((free.size, free.size))
-    _fill_uncertainty(residual, jacobian, free, prior_precision, errors, correlation)
+    fill_uncertainty(residual, jacobian, free, prior_precision, errors, correlation)
     return Uncertainty(errors, correlation)
 
 
@@ -64,9 +64,10 @@ def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
 
 
 @_brief
-def _fill_uncertainty(
+def fill_uncertainty(
     residual: Vector, jacobian: Matrix, free: BoolVector, prior_precision: Vector, errors: Vector, correlation: Matrix
 ) -> None:
+    """`uncertainty`, to be called by kernels; the last two are filled."""
     n_params = free.size
     errors[:] = np.nan
     correlation[:] = np.nan

@@ -5,7 +5,6 @@ Which fault a request meets is told by the number of its quotes; everything else
 
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def _faulty(engine: Engine, job: CalibrationJob, *rest: Any) -> Assessment:
         raise ZeroDivisionError("secret")
     if n == NOT_A_NUMBER:
         # Without a refinement, which would notice by itself.
-        return _spoilt(engine, replace(job, options=replace(job.options, refine="none")))
+        return _spoilt(engine, job._replace(options=job.options._replace(refine="none")))
     return _sound(engine, job, *rest)
 
 

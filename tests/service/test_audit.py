@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,8 +45,8 @@ def audited(scheduler: Scheduler, job: CalibrationJob, engine: Engine, spoil: fl
     audit = Audit(Settings(audit_share=1.0, audit_starts=6), scheduler, Costs(), metrics)
     assessment = engine.calibrate(job)
     calibration = assessment.calibration
-    worse = replace(
-        calibration, objective=(1.0 + spoil) * calibration.objective, parameters=1.01 * calibration.parameters
+    worse = calibration._replace(
+        objective=(1.0 + spoil) * calibration.objective, parameters=1.01 * calibration.parameters
     )
 
     async def run() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from calibrant.group import PanelGroup
 from calibrant.network import Network
 from calibrant.panel import OptionPanel
 from calibrant.release import Release, released
@@ -56,7 +57,7 @@ def test_any_thread_gets_the_answers_of_the_release_itself(panels: list[OptionPa
         assert [p.network.manifest.domain for p in proposals] == [p.network.manifest.domain for p in expected]
         for one, other in zip(proposals, expected, strict=True):
             np.testing.assert_array_equal(one.params, other.params)
-    together = release.propose_all(panels)
+    together = release.propose_all(PanelGroup(panels))
     np.testing.assert_array_equal([p[0].params for p in together], [p[0].params for p in found])
 
 
