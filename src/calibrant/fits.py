@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
-from .group import FlatScales, PanelGroup
+from .group import PanelGroup
 from .models.model import Model
 from .optimisers.levenberg_marquardt import Problem, levenberg_marquardt
 from .uncertainty import Quality, fill_uncertainty, quality_of
@@ -124,7 +124,11 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
         group.n_expiries,
         group.log_moneyness,
         group.mid,
-        group.scales,
+        group.scales.expiries,
+        group.scales.offsets,
+        group.scales.root_weight,
+        group.scales.root_expiry,
+        group.scales.least_vega,
         model.lower,
         model.upper,
         np.zeros(n),
@@ -230,7 +234,11 @@ def _refine_all(
     n_expiries: IntVector,
     log_moneyness: Vector,
     mid: Vector,
-    scales: FlatScales,
+    expiries: Vector,
+    offsets: IntVector,
+    root_weight: Vector,
+    root_expiry: Vector,
+    least_vega: Vector,
     lower: Vector,
     upper: Vector,
     nothing: Vector,
@@ -250,13 +258,13 @@ def _refine_all(
         i = which[at]
         a, b, m = first[i], first[i + 1], n_expiries[i]
         problem = Problem(
-            scales.expiries[a : a + m],
-            scales.offsets[a + i : a + i + m + 1],
+            expiries[a : a + m],
+            offsets[a + i : a + i + m + 1],
             log_moneyness[a:b],
             mid[a:b],
-            scales.root_weight[a:b],
-            scales.root_expiry[a:b],
-            scales.least_vega[a : a + m],
+            root_weight[a:b],
+            root_expiry[a:b],
+            least_vega[a : a + m],
             lower,
             upper,
             nothing,

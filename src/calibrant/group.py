@@ -1,7 +1,7 @@
 """Many panels end to end in memory, so that one compiled call serves all of them and none waits for the interpreter."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate
 
 import numpy as np
 from numba import njit
@@ -10,52 +10,60 @@ from .arrays import IntVector, Vector
 from .panel import OptionPanel, QuoteScales, weigh
 
 
-class FlatScales(NamedTuple):
-    """The `QuoteScales` of the panels of a group. An array of one value a quote is cut as the quotes are; of panel i,
-    `expiries` and `least_vega` begin at first[i], `offsets`, which is one longer, at first[i] + i."""
-
-    offsets: IntVector
-    expiries: Vector
-    root_expiry: Vector
-    root_weight: Vector
-    vega: Vector
-    least_vega: Vector
-
-
 class PanelGroup:
     """Panels of any size, one after the other. Panel i has the quotes first[i] to first[i + 1] of every flat array."""
 
     def __init__(self, panels: Sequence[OptionPanel]) -> None:
         """Also works out the `scales` of the panels, which each then has without a call of its own."""
         self.panels = tuple(panels)
-        self.first: IntVector = np.zeros(len(self.panels) + 1, np.int64)
+        ends = [0, *accumulate([panel.mid.size for panel in self.panels])]
+        self.first: IntVector = np.array(ends)
         """(n_panels + 1,)"""
-        np.cumsum([panel.n_quotes for panel in self.panels], out=self.first[1:])
-        n = int(self.first[-1])
-        self.expiry, self.log_moneyness, self.mid, self.weight = (
-            _joined([getattr(panel, name) for panel in self.panels])
-            for name in ("expiry", "log_moneyness", "mid", "weight")
-        )
-        self.scales = FlatScales(np.empty(n + len(self.panels), np.int64), *np.empty((5, n)))
-        self.n_expiries: IntVector = np.empty(len(self.panels), np.int64)
+        self.expiry = _joined([panel.expiry for panel in self.panels])
+        self.log_moneyness = _joined([panel.log_moneyness for panel in self.panels])
+        self.mid = _joined([panel.mid for panel in self.panels])
+        self.weight = _joined([panel.weight for panel in self.panels])
+        self.scales: QuoteScales
+        """Those of all panels. An array of one value a quote is cut as the quotes are; of panel i, `expiries` and
+        `least_vega` begin at first[i], `offsets`, which is one longer, at first[i] + i."""
+        self.n_expiries: IntVector
         """(n_panels,)"""
-        lowest_vega = np.empty(len(self.panels))
+        if len(self.panels) == 1:
+            self.scales = self.panels[0].scales
+            self.n_expiries = np.array([self.scales.expiries.size])
+        else:
+            self._weigh(ends)
+
+    def __len__(self) -> int:
+        return len(self.panels)
+
+    def _weigh(self, ends: list[int]) -> None:
+        n = len(self.panels)
+        offsets = np.empty(ends[-1] + n, np.int64)
+        expiries, root_expiry, root_weight, vega, least_vega = np.empty((5, ends[-1]))
+        self.n_expiries, lowest_vega = np.empty(n, np.int64), np.empty(n)
         _weigh_all(
             self.first,
             self.expiry,
             self.log_moneyness,
             self.mid,
             self.weight,
-            self.scales,
+            offsets,
+            expiries,
+            root_expiry,
+            root_weight,
+            vega,
+            least_vega,
             self.n_expiries,
             lowest_vega,
         )
-        offsets, expiries, root_expiry, root_weight, vega, least_vega = self.scales
-        ends = self.first.tolist()
-        sizes = zip(self.n_expiries.tolist(), lowest_vega.tolist(), strict=True)
-        for i, (panel, (m, lowest)) in enumerate(zip(self.panels, sizes, strict=True)):
+        lowest = lowest_vega.tolist()
+        self.scales = QuoteScales(
+            offsets, expiries, root_expiry, root_weight, vega, least_vega, min(lowest, default=np.inf)
+        )
+        for i, m in enumerate(self.n_expiries.tolist()):
             a, b = ends[i], ends[i + 1]
-            panel.keep_scales(
+            self.panels[i].keep_scales(
                 QuoteScales(
                     offsets[a + i : a + i + m + 1],
                     expiries[a : a + m],
@@ -63,12 +71,9 @@ class PanelGroup:
                     root_weight[a:b],
                     vega[a:b],
                     least_vega[a : a + m],
-                    lowest,
+                    lowest[i],
                 )
             )
-
-    def __len__(self) -> int:
-        return len(self.panels)
 
 
 def _joined(arrays: list[Vector]) -> Vector:
@@ -82,10 +87,16 @@ def _weigh_all(
     log_moneyness: Vector,
     mid: Vector,
     weight: Vector,
-    scales: FlatScales,
+    offsets: IntVector,
+    expiries: Vector,
+    root_expiry: Vector,
+    root_weight: Vector,
+    vega: Vector,
+    least_vega: Vector,
     n_expiries: IntVector,
-    lowest: Vector,
+    lowest_vega: Vector,
 ) -> None:
+    """`panel.weigh` for each panel of a group; `offsets` and what follows are filled."""
     for i in range(n_expiries.size):
         a, b = first[i], first[i + 1]
         m = weigh(
@@ -93,12 +104,12 @@ def _weigh_all(
             log_moneyness[a:b],
             mid[a:b],
             weight[a:b],
-            scales.offsets[a + i : b + i + 1],
-            scales.expiries[a:b],
-            scales.root_expiry[a:b],
-            scales.root_weight[a:b],
-            scales.vega[a:b],
-            scales.least_vega[a:b],
+            offsets[a + i : b + i + 1],
+            expiries[a:b],
+            root_expiry[a:b],
+            root_weight[a:b],
+            vega[a:b],
+            least_vega[a:b],
         )
         n_expiries[i] = m
-        lowest[i] = scales.least_vega[a : a + m].min()
+        lowest_vega[i] = least_vega[a : a + m].min()
