@@ -103,12 +103,18 @@ class Engine:
 
     @classmethod
     def load(
-        cls, folder: Path, provider: str = CPU_PROVIDER, precision: str = "fp32", gpu_refinement: bool = False
+        cls,
+        folder: Path,
+        provider: str = CPU_PROVIDER,
+        precision: str = "fp32",
+        gpu_refinement: bool = False,
+        compiled: bool = False,
     ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
         provider, precision  as `Network.load`
         gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
+        compiled             an engine was loaded in this process before: what is still cold is the networks
         raises  RuntimeError if a network is missing or not what its manifest says, if the installation is not sound, or
                 if the GPU is to refine and there is none
         """
@@ -123,22 +129,29 @@ class Engine:
             releases[name] = require_release_of(model, release)
         engine = cls(releases, provider, gpu_refinement)
         for name in engine.releases:
-            engine.warm(MODELS[name])
+            panels = warm_up_panels(engine.releases[name])
+            engine.warm_networks(MODELS[name], panels)
+            if not compiled:
+                engine.warm_kernels(MODELS[name], panels)
         return engine
 
-    def warm(self, model: Model) -> None:
+    def warm_networks(self, model: Model, panels: Sequence[OptionPanel]) -> None:
+        """Ask the networks for panels together and for each alone."""
+        jobs = [CalibrationJob(model=model, panel=panel, options=CalibrationOptions()) for panel in panels]
+        for job in jobs:
+            self.begin(model.name, [job])
+        begun = self.begin(model.name, jobs)
+        if self.gpu_refinement:
+            self.sharpen(jobs, begun)
+
+    def warm_kernels(self, model: Model, panels: Sequence[OptionPanel]) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
-        panels = warm_up_panels(self.releases[model.name])
         for panel in panels:
             for refine in REFINEMENTS:
                 options = CalibrationOptions(refine=refine, deadline=perf_counter() + WARM_UP_SECONDS)
                 job = CalibrationJob(model=model, panel=panel, options=options)
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
-        jobs = [CalibrationJob(model=model, panel=panel, options=CalibrationOptions()) for panel in panels]
-        begun = self.begin(model.name, jobs)
-        if self.gpu_refinement:
-            self.sharpen(jobs, begun)
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True

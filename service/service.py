@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from starlette.requests import Request
@@ -85,7 +86,8 @@ class Service:
         """
         try:
             # On the lane at the lower priority: what it costs is not to be felt.
-            engine = await self.scheduler.run(self._load, priority=Priority.LONG, cost=_RELOADING)
+            load = partial(self._load, compiled=self._engine is not None)
+            engine = await self.scheduler.run(load, priority=Priority.LONG, cost=_RELOADING)
         except Exception as error:
             log.exception("not reloaded")
             self.metrics.reloads.inc("failed")
@@ -103,9 +105,15 @@ class Service:
             return decoding()
         return await self.scheduler.run(decoding, priority=Priority.LONG, deadline=deadline)
 
-    def _load(self) -> Engine:
+    def _load(self, compiled: bool = False) -> Engine:
         settings = self.settings
-        return Engine.load(settings.networks, PROVIDERS[settings.provider], settings.precision, settings.gpu_refinement)
+        return Engine.load(
+            settings.networks,
+            PROVIDERS[settings.provider],
+            settings.precision,
+            settings.gpu_refinement,
+            compiled,
+        )
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine
