@@ -57,20 +57,8 @@ def refined(problem: Problem, information: Vector, params: Vector, begun: Fit | 
         at, problem, information, SLICE, vols, residual, jacobian, on_bound, errors, correlation
     )
     total = evaluations if begun is None else begun.evaluations + evaluations
-    return Fit(
-        at,
-        objective,
-        total,
-        outcome,
-        vols,
-        residual,
-        jacobian,
-        Quality(*quality),
-        on_bound,
-        n_on_bound,
-        errors,
-        correlation,
-    )
+    ended = at, objective, total, outcome, vols, residual, jacobian
+    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, errors, correlation)
 
 
 def judged(
@@ -85,18 +73,8 @@ def judged(
     """Where another optimiser ended; `arrays` are the model's vols, the weighted residuals and their Jacobian there."""
     on_bound, errors, correlation = _judgement(params.size)
     quality, n_on_bound = _judge(params, problem, information, *arrays, on_bound, errors, correlation)
-    return Fit(
-        params,
-        objective,
-        evaluations,
-        outcome,
-        *arrays,
-        Quality(*quality),
-        on_bound,
-        n_on_bound,
-        errors,
-        correlation,
-    )
+    ended = params, objective, evaluations, outcome, *arrays
+    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, errors, correlation)
 
 
 def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None]) -> list[Fit | None]:
