@@ -8,6 +8,8 @@ two lanes and an event loop in one process worthwhile.
 Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A job is handed over by a byte
 through a pipe: `write` gives the interpreter lock away while it wakes the lane, which begins at once. Woken by a queue
 of Python's the lane first has to wait until the event loop comes to rest (35 us of the median round trip, against 5).
+What came of it goes back in the same way: `call_soon_threadsafe` wakes the event loop with the lock held, so that the
+loop comes to it, finds it taken and goes back to sleep.
 """
 
 import asyncio
@@ -65,7 +67,9 @@ HANGING = 3.0
 HANGING_IN_BACKGROUND = 10.0
 """The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
 
-_JOB, _STOP = b"j", b"s"
+_JOB, _STOP, _DONE = b"j", b"s", b"d"
+_MOST_TOLD = 4096
+"""Bytes read at once: more than there can be jobs."""
 _EXPIRED = "The deadline passed while the request waited for the engine."
 
 
@@ -106,6 +110,10 @@ class Lane:
         self._queues = {priority: _Queue(limits[priority]) for priority in sorted(limits)}
         self._wakes, self._wake = os.pipe()
         """A byte a job, or `_STOP`; never full, since the queues are bounded."""
+        self._tells, self._tell = os.pipe()
+        """The way back: a byte for each of `_finished`."""
+        self._finished: deque[tuple[_Job, Any, BaseException | None]] = deque()
+        self._listener: asyncio.AbstractEventLoop | None = None
         self._running: _Job | None = None
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -141,6 +149,8 @@ class Lane:
                 f"{queue.limit} jobs of this kind are waiting already.",
                 headers={"retry-after": retry_after(self.wait(job.priority))},
             )
+        if job.loop is not self._listener:
+            self._listen(job.loop)
         if job.deadline is not None:
             job.timer = job.loop.call_later(max(job.deadline - perf_counter(), 0.0), self._expire, job)
         queue.backlog += job.cost
@@ -160,8 +170,11 @@ class Lane:
         os.write(self._wake, _STOP)
         self._thread.join(HANGING_IN_BACKGROUND)
         os.close(self._wake)
+        self._settle()
+        self._listen(None)
         if not self._thread.is_alive():
-            os.close(self._wakes)
+            for descriptor in (self._wakes, self._tells, self._tell):
+                os.close(descriptor)
 
     def give_up(self) -> None:
         """Have nobody wait any longer: the running job hangs."""
@@ -170,6 +183,29 @@ class Lane:
         for job in waiting if running is None else (running, *waiting):
             if not job.done.done():
                 job.done.set_exception(DeadlineExpired("The engine does not come back from a request."))
+
+    def _listen(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Have this event loop, and no other, hear of what is done."""
+        if self._listener is not None and not self._listener.is_closed():
+            self._listener.remove_reader(self._tells)
+        if loop is not None:
+            loop.add_reader(self._tells, self._deliver)
+        self._listener = loop
+
+    def _deliver(self) -> None:
+        os.read(self._tells, _MOST_TOLD)
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._finished:
+            job, result, error = self._finished.popleft()
+            # Its caller may have gone, or the event loop on which it was waited for.
+            if job.done.done() or job.loop.is_closed():
+                continue
+            if error is None:
+                job.done.set_result(result)
+            else:
+                job.done.set_exception(error)
 
     def _expire(self, job: _Job) -> None:
         if job.done.done():
@@ -192,7 +228,7 @@ class Lane:
             job.begun = perf_counter()
             if job.deadline is not None and job.begun >= job.deadline:
                 # Its timer is late, which a busy event loop makes it.
-                _hand_over(job, None, DeadlineExpired(_EXPIRED))
+                self._hand_back(job, None, DeadlineExpired(_EXPIRED))
                 continue
             self._running = job
             try:
@@ -200,8 +236,12 @@ class Lane:
             except BaseException as raised:  # the caller's to handle, whatever it is; the thread must go on
                 result, error = None, raised
             self._running = None
-            _hand_over(job, result, error)
+            self._hand_back(job, result, error)
             del job, result, error
+
+    def _hand_back(self, job: _Job, result: Any, error: BaseException | None) -> None:
+        self._finished.append((job, result, error))
+        os.write(self._tell, _DONE)
 
 
 class Scheduler:
@@ -271,19 +311,3 @@ def lower_priority(niceness: int) -> None:
         # There, and only there, a niceness belongs to a thread; a new thread has that of the one which made it.
         own = os.getpriority(os.PRIO_PROCESS, os.getpid())
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + niceness, 19))
-
-
-def _hand_over(job: _Job, result: Any, error: BaseException | None) -> None:
-    def deliver_unless_gone() -> None:
-        if job.done.done():
-            return
-        if error is None:
-            job.done.set_result(result)
-        else:
-            job.done.set_exception(error)
-
-    try:
-        job.loop.call_soon_threadsafe(deliver_unless_gone)
-    except RuntimeError:
-        # The loop was closed while the job ran: nobody waits any more.
-        return
