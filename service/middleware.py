@@ -7,9 +7,9 @@ for all that needs no more than the headers, because every layer that wraps `sen
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from time import perf_counter
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -137,7 +137,7 @@ class RequestBoundary:
 def _context(scope: Scope) -> RequestContext:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     given = headers.get("x-request-id")
-    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     received = scope.get(RECEIVED)
     return RequestContext(request_id, headers, perf_counter() if received is None else received)
 
