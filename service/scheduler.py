@@ -70,6 +70,8 @@ HANGING_IN_BACKGROUND = 10.0
 _JOB, _STOP, _DONE = b"j", b"s", b"d"
 _MOST_TOLD = 4096
 """Bytes read at once: more than there can be jobs."""
+_EARLY = 1e-3
+"""Seconds by which a timer may run too early: uvloop's are in whole milliseconds."""
 _EXPIRED = "The deadline passed while the request waited for the engine."
 
 
@@ -81,9 +83,10 @@ class _Job:
     deadline: float | None
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    due: float = math.inf
+    """When the event loop looks whether it is waited for in vain."""
     begun: float = math.nan
     """Written by the lane."""
-    timer: asyncio.TimerHandle | None = None
 
     @property
     def allowance(self) -> float:
@@ -114,6 +117,10 @@ class Lane:
         """The way back: a byte for each of `_finished`."""
         self._finished: deque[tuple[_Job, Any, BaseException | None]] = deque()
         self._listener: asyncio.AbstractEventLoop | None = None
+        self._awaited: set[_Job] = set()
+        """Those with a deadline."""
+        self._look: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
         self._running: _Job | None = None
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -125,7 +132,10 @@ class Lane:
 
     def wait(self, priority: Priority) -> float:
         """Seconds until a job handed in now would begin, by the costs of those before it."""
-        backlog = sum(queue.backlog for before, queue in self._queues.items() if before <= priority)
+        backlog = 0.0
+        for before, queue in self._queues.items():
+            if before <= priority:
+                backlog += queue.backlog
         running = self._running
         if running is None:
             return max(backlog, 0.0)
@@ -152,7 +162,9 @@ class Lane:
         if job.loop is not self._listener:
             self._listen(job.loop)
         if job.deadline is not None:
-            job.timer = job.loop.call_later(max(job.deadline - perf_counter(), 0.0), self._expire, job)
+            job.due = job.deadline
+            self._awaited.add(job)
+            self._look_by(job.due, job.loop)
         queue.backlog += job.cost
         queue.jobs.append(job)
         os.write(self._wake, _JOB)
@@ -160,8 +172,7 @@ class Lane:
             return await job.done
         finally:
             queue.backlog -= job.cost
-            if job.timer is not None:
-                job.timer.cancel()
+            self._awaited.discard(job)
             # An error that its work raised holds this frame, and is held by its future.
             del job
 
@@ -188,6 +199,9 @@ class Lane:
         """Have this event loop, and no other, hear of what is done."""
         if self._listener is not None and not self._listener.is_closed():
             self._listener.remove_reader(self._tells)
+            if self._look is not None:
+                self._look.cancel()
+        self._look, self._look_at = None, math.inf
         if loop is not None:
             loop.add_reader(self._tells, self._deliver)
         self._listener = loop
@@ -207,17 +221,29 @@ class Lane:
             else:
                 job.done.set_exception(error)
 
-    def _expire(self, job: _Job) -> None:
-        if job.done.done():
-            return
-        if math.isnan(job.begun):
-            job.done.set_exception(DeadlineExpired(_EXPIRED))
-            return
-        job.timer = job.loop.call_later(max(GRACE, 10.0 * job.cost), self._give_up, job)
+    def _look_by(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all, set anew when it has run: most jobs are done long before they are due."""
+        if due < self._look_at:
+            if self._look is not None:
+                self._look.cancel()
+            self._look_at = due
+            self._look = loop.call_later(max(due - perf_counter(), 0.0), self._expire, loop)
 
-    def _give_up(self, job: _Job) -> None:
-        if not job.done.done():
-            job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look, self._look_at = None, math.inf
+        late = perf_counter() + _EARLY
+        for job in self._awaited:
+            if job.due > late or job.done.done():
+                continue
+            if math.isnan(job.begun):
+                job.done.set_exception(DeadlineExpired(_EXPIRED))
+            elif job.due == job.deadline:
+                job.due = late + max(GRACE, 10.0 * job.cost)
+            else:
+                job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
+        waiting = [job.due for job in self._awaited if not job.done.done()]
+        if waiting:
+            self._look_by(min(waiting), loop)
 
     def _serve(self) -> None:
         lower_priority(self._niceness)
