@@ -138,6 +138,8 @@ class Connection(HttpToolsProtocol):
         self._due = math.inf
         """By when the part is to be received."""
         self._write_due = math.inf
+        self._idle_until = math.inf
+        """When it is closed if no request comes."""
         self._header_bytes = 0
         """Received since the request began or its body last grew: headers, trailers, what chunks say of themselves."""
         self._received = 0.0
@@ -166,6 +168,8 @@ class Connection(HttpToolsProtocol):
             self._end(self._part)
         elif now > self._write_due:
             self._end("write")
+        elif now > self._idle_until:
+            self.transport.close()
 
     def _end(self, reason: str) -> None:
         self.server_state.metrics.connections_closed.inc(reason)
@@ -201,7 +205,7 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self, data: bytes | memoryview) -> None:
         """As much as there is time and room for now."""
-        self._unset_keepalive_if_required()
+        self._idle_until = math.inf
         began = perf_counter()
         view = memoryview(data)
         for begin in range(0, len(view), _SLICE):
@@ -322,9 +326,14 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         last = not self.pipeline
         unsent = self._expecting and self._serving is not None and self._serving.more_body
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        # Not uvicorn's, which arms a timer for the next request.
+        if last:
+            self._idle_until = perf_counter() + self.timeout_keep_alive
+        else:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._refusal is not None and last:
             self._refuse(self._refusal)
         elif unsent:
