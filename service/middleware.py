@@ -122,6 +122,8 @@ class RequestBoundary:
                 metrics.shed.inc(problem)
         for observe in context.after:
             observe()
+        # They hold the context: a circle, and in it the panel until the collector comes past.
+        context.after.clear()
         if self.service.settings.log_requests:
             fields = {
                 "request_id": context.request_id,
