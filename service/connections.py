@@ -96,27 +96,27 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class _Together:
+class Together:
     """A transport as one answer sees it: the head, which is what it writes first, leaves with the first of the body.
 
     Each write is a system call and a packet, for which the client wakes: 30 us of the median round trip.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._head: bytes | None = None
+        self._head: bytes | memoryview | None = None
         self._begun = False
         self._write = transport.write
         self.close = transport.close
         self.is_closing = transport.is_closing
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._begun:
             self._write(data)
         elif self._head is None:
             self._head = data
         else:
             self._begun = True
-            self._write(self._head + data)
+            self._write(b"".join((self._head, data)))
 
 
 class Connection(HttpToolsProtocol):
@@ -294,7 +294,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             # RFC 9112, 3.2.
             self._complaint = f"A request must have one Host header, but has {hosts}."
@@ -333,7 +333,7 @@ class Connection(HttpToolsProtocol):
         if last:
             self._idle_until = perf_counter() + self.timeout_keep_alive
         else:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._start_asgi_task(*self.pipeline.pop())  # type: ignore[arg-type]
         if self._refusal is not None and last:
             self._refuse(self._refusal)
         elif unsent:
@@ -358,7 +358,7 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
         if not cycle.waiting_for_100_continue and cycle.scope["method"] != "HEAD":
             # Of those the head is not the first that is written, or the last.
-            cycle.transport = cast(asyncio.Transport, _Together(self.transport))
+            cycle.transport = cast(asyncio.Transport, Together(self.transport))
         task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[arg-type]
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
