@@ -182,8 +182,8 @@ class Lane:
         self._thread.join(HANGING_IN_BACKGROUND)
         os.close(self._wake)
         self._settle()
-        self._listen(None)
         if not self._thread.is_alive():
+            self._listen(None)
             for descriptor in (self._wakes, self._tells, self._tell):
                 os.close(descriptor)
 
@@ -202,6 +202,8 @@ class Lane:
             if self._look is not None:
                 self._look.cancel()
         self._look, self._look_at = None, math.inf
+        # Whoever waited on another waits no more.
+        self._awaited.clear()
         if loop is not None:
             loop.add_reader(self._tells, self._deliver)
         self._listener = loop
