@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .endpoints import batch, calibrate, operations, price, v2
 from .errors import MethodNotAllowed, NotFound
@@ -62,6 +62,15 @@ class Application(FastAPI):
         super().__init__(**kwargs)
         self._service = service
         self._direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stack = self.middleware_stack
+        if scope["type"] == "http" and stack is not None:
+            # FastAPI looks for its telemetry first, of which we want none.
+            scope["app"] = self
+            await stack(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         settings = self._service.settings

@@ -7,9 +7,9 @@ for all that needs no more than the headers, because every layer that wraps `sen
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Awaitable, Mapping
 from time import perf_counter
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,12 +52,13 @@ class RequestBoundary:
             echoed.append((b"traceparent", trace.encode()))
         status = 0
 
-        async def send_with_headers(message: Message) -> None:
+        # Like the layers within it gives back what is to be awaited: a coroutine of its own would only pass that on.
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *echoed, (b"server-timing", _server_timing(context))]
-            await send(message)
+            return send(message)
 
         kind: Priority | None = None
         self.metrics.in_flight.inc()
@@ -121,6 +122,8 @@ class RequestBoundary:
                 metrics.shed.inc(problem)
         for observe in context.after:
             observe()
+        # They hold the context: a circle, and in it the panel until the collector comes past.
+        context.after.clear()
         if self.service.settings.log_requests:
             fields = {
                 "request_id": context.request_id,
@@ -137,7 +140,7 @@ class RequestBoundary:
 def _context(scope: Scope) -> RequestContext:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     given = headers.get("x-request-id")
-    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     received = scope.get(RECEIVED)
     return RequestContext(request_id, headers, perf_counter() if received is None else received)
 
@@ -156,18 +159,16 @@ class BodyLimit:
         self.max_bytes = max_bytes
         self.max_batch_bytes = max_batch_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         limit = self.max_batch_bytes if scope["path"].endswith("/batch") else self.max_bytes
         declared = int(context_of(scope).headers.get("content-length", "0"))
         if declared > limit:
             raise _too_large(limit, f"{declared}")
         if declared:
             # The server holds the client to what it declared.
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         arrived = 0
 
         async def receive_counted() -> Message:
@@ -179,7 +180,7 @@ class BodyLimit:
                     raise _too_large(limit, f"at least {arrived}")
             return message
 
-        await self.app(scope, receive_counted, send)
+        return self.app(scope, receive_counted, send)
 
 
 def _too_large(limit: int, size: str) -> TooLarge:
@@ -195,8 +196,8 @@ class Direct:
         self.endpoints = endpoints
         """By method and path."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         app = self.app
         if scope["type"] == "http":
             app = self.endpoints.get((scope["method"], scope["path"]), app)
-        await app(scope, receive, send)
+        return app(scope, receive, send)

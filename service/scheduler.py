@@ -8,6 +8,8 @@ two lanes and an event loop in one process worthwhile.
 Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A job is handed over by a byte
 through a pipe: `write` gives the interpreter lock away while it wakes the lane, which begins at once. Woken by a queue
 of Python's the lane first has to wait until the event loop comes to rest (35 us of the median round trip, against 5).
+What came of it goes back in the same way: `call_soon_threadsafe` wakes the event loop with the lock held, so that the
+loop comes to it, finds it taken and goes back to sleep.
 """
 
 import asyncio
@@ -65,7 +67,11 @@ HANGING = 3.0
 HANGING_IN_BACKGROUND = 10.0
 """The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
 
-_JOB, _STOP = b"j", b"s"
+_JOB, _STOP, _DONE = b"j", b"s", b"d"
+_MOST_TOLD = 4096
+"""Bytes read at once: more than there can be jobs."""
+_EARLY = 1e-3
+"""Seconds by which a timer may run too early: uvloop's are in whole milliseconds."""
 _EXPIRED = "The deadline passed while the request waited for the engine."
 
 
@@ -77,9 +83,10 @@ class _Job:
     deadline: float | None
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    due: float = math.inf
+    """When the event loop looks whether it is waited for in vain."""
     begun: float = math.nan
     """Written by the lane."""
-    timer: asyncio.TimerHandle | None = None
 
     @property
     def allowance(self) -> float:
@@ -106,6 +113,14 @@ class Lane:
         self._queues = {priority: _Queue(limits[priority]) for priority in sorted(limits)}
         self._wakes, self._wake = os.pipe()
         """A byte a job, or `_STOP`; never full, since the queues are bounded."""
+        self._tells, self._tell = os.pipe()
+        """The way back: a byte for each of `_finished`."""
+        self._finished: deque[tuple[_Job, Any, BaseException | None]] = deque()
+        self._listener: asyncio.AbstractEventLoop | None = None
+        self._awaited: set[_Job] = set()
+        """Those with a deadline."""
+        self._look: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
         self._running: _Job | None = None
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -117,7 +132,10 @@ class Lane:
 
     def wait(self, priority: Priority) -> float:
         """Seconds until a job handed in now would begin, by the costs of those before it."""
-        backlog = sum(queue.backlog for before, queue in self._queues.items() if before <= priority)
+        backlog = 0.0
+        for before, queue in self._queues.items():
+            if before <= priority:
+                backlog += queue.backlog
         running = self._running
         if running is None:
             return max(backlog, 0.0)
@@ -141,8 +159,12 @@ class Lane:
                 f"{queue.limit} jobs of this kind are waiting already.",
                 headers={"retry-after": retry_after(self.wait(job.priority))},
             )
+        if job.loop is not self._listener:
+            self._listen(job.loop)
         if job.deadline is not None:
-            job.timer = job.loop.call_later(max(job.deadline - perf_counter(), 0.0), self._expire, job)
+            job.due = job.deadline
+            self._awaited.add(job)
+            self._look_by(job.due, job.loop)
         queue.backlog += job.cost
         queue.jobs.append(job)
         os.write(self._wake, _JOB)
@@ -150,8 +172,7 @@ class Lane:
             return await job.done
         finally:
             queue.backlog -= job.cost
-            if job.timer is not None:
-                job.timer.cancel()
+            self._awaited.discard(job)
             # An error that its work raised holds this frame, and is held by its future.
             del job
 
@@ -160,8 +181,11 @@ class Lane:
         os.write(self._wake, _STOP)
         self._thread.join(HANGING_IN_BACKGROUND)
         os.close(self._wake)
+        self._settle()
         if not self._thread.is_alive():
-            os.close(self._wakes)
+            self._listen(None)
+            for descriptor in (self._wakes, self._tells, self._tell):
+                os.close(descriptor)
 
     def give_up(self) -> None:
         """Have nobody wait any longer: the running job hangs."""
@@ -171,17 +195,57 @@ class Lane:
             if not job.done.done():
                 job.done.set_exception(DeadlineExpired("The engine does not come back from a request."))
 
-    def _expire(self, job: _Job) -> None:
-        if job.done.done():
-            return
-        if math.isnan(job.begun):
-            job.done.set_exception(DeadlineExpired(_EXPIRED))
-            return
-        job.timer = job.loop.call_later(max(GRACE, 10.0 * job.cost), self._give_up, job)
+    def _listen(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Have this event loop, and no other, hear of what is done."""
+        if self._listener is not None and not self._listener.is_closed():
+            self._listener.remove_reader(self._tells)
+            if self._look is not None:
+                self._look.cancel()
+        self._look, self._look_at = None, math.inf
+        # Whoever waited on another waits no more.
+        self._awaited.clear()
+        if loop is not None:
+            loop.add_reader(self._tells, self._deliver)
+        self._listener = loop
 
-    def _give_up(self, job: _Job) -> None:
-        if not job.done.done():
-            job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
+    def _deliver(self) -> None:
+        os.read(self._tells, _MOST_TOLD)
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._finished:
+            job, result, error = self._finished.popleft()
+            # Its caller may have gone, or the event loop on which it was waited for.
+            if job.done.done() or job.loop.is_closed():
+                continue
+            if error is None:
+                job.done.set_result(result)
+            else:
+                job.done.set_exception(error)
+
+    def _look_by(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all, set anew when it has run: most jobs are done long before they are due."""
+        if due < self._look_at:
+            if self._look is not None:
+                self._look.cancel()
+            self._look_at = due
+            self._look = loop.call_later(max(due - perf_counter(), 0.0), self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look, self._look_at = None, math.inf
+        late = perf_counter() + _EARLY
+        for job in self._awaited:
+            if job.due > late or job.done.done():
+                continue
+            if math.isnan(job.begun):
+                job.done.set_exception(DeadlineExpired(_EXPIRED))
+            elif job.due == job.deadline:
+                job.due = late + max(GRACE, 10.0 * job.cost)
+            else:
+                job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
+        waiting = [job.due for job in self._awaited if not job.done.done()]
+        if waiting:
+            self._look_by(min(waiting), loop)
 
     def _serve(self) -> None:
         lower_priority(self._niceness)
@@ -192,7 +256,7 @@ class Lane:
             job.begun = perf_counter()
             if job.deadline is not None and job.begun >= job.deadline:
                 # Its timer is late, which a busy event loop makes it.
-                _hand_over(job, None, DeadlineExpired(_EXPIRED))
+                self._hand_back(job, None, DeadlineExpired(_EXPIRED))
                 continue
             self._running = job
             try:
@@ -200,8 +264,12 @@ class Lane:
             except BaseException as raised:  # the caller's to handle, whatever it is; the thread must go on
                 result, error = None, raised
             self._running = None
-            _hand_over(job, result, error)
+            self._hand_back(job, result, error)
             del job, result, error
+
+    def _hand_back(self, job: _Job, result: Any, error: BaseException | None) -> None:
+        self._finished.append((job, result, error))
+        os.write(self._tell, _DONE)
 
 
 class Scheduler:
@@ -271,19 +339,3 @@ def lower_priority(niceness: int) -> None:
         # There, and only there, a niceness belongs to a thread; a new thread has that of the one which made it.
         own = os.getpriority(os.PRIO_PROCESS, os.getpid())
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + niceness, 19))
-
-
-def _hand_over(job: _Job, result: Any, error: BaseException | None) -> None:
-    def deliver_unless_gone() -> None:
-        if job.done.done():
-            return
-        if error is None:
-            job.done.set_result(result)
-        else:
-            job.done.set_exception(error)
-
-    try:
-        job.loop.call_soon_threadsafe(deliver_unless_gone)
-    except RuntimeError:
-        # The loop was closed while the job ran: nobody waits any more.
-        return

@@ -71,8 +71,8 @@ def calibration_report(
 
 def stages_us(**seconds: float) -> dict[str, float]:
     """Stages and their total in microseconds, to a tenth: what a clock resolves."""
-    stages = {stage: round(1e6 * duration, 1) for stage, duration in seconds.items()}
-    return stages | {"total": round(sum(stages.values()), 1)}
+    tenths = {stage: round(1e7 * duration) for stage, duration in seconds.items()}
+    return {stage: n / 10 for stage, n in tenths.items()} | {"total": sum(tenths.values()) / 10}
 
 
 def numbers(values: Vector) -> list[float | None]:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from calibrant.pipeline import Assessment
+from service.context import RequestContext
+from service.engine import CalibrationJob
 from service.errors import ServiceError, TooLarge
 from service.wire.formats import JSON
 from service.wire.schema import CalibrateRequest, CalibrateResponse, Quotes
@@ -223,6 +226,21 @@ def test_a_refusal_keeps_nothing_of_its_request(client: Client, name: str) -> No
         # The thread that raised it needs a moment to forget it.
         while any(isinstance(each, ServiceError) for each in gc.get_objects()):
             assert time.monotonic() < end, "the refusal is still there"
+            time.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+def test_an_answered_request_leaves_nothing_to_the_collector(client: Client, dax: dict[str, Any]) -> None:
+    client.calibrate(dax)
+    gc.collect()
+    gc.disable()
+    try:
+        client.calibrate(dax)
+        end = time.monotonic() + 5.0
+        # What is counted once the answer has left, and the lane, need a moment.
+        while any(isinstance(each, RequestContext | CalibrationJob | Assessment) for each in gc.get_objects()):
+            assert time.monotonic() < end, "something of the request is still there"
             time.sleep(0.05)
     finally:
         gc.enable()

@@ -1,5 +1,6 @@
 """Connections that stall, trickle, lie or crowd, while good requests are answered."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.connections import Together
 from tests.service.process import Server, http_post, received
 
 HEADER, BODY, WRITE = 1.0, 1.5, 1.0
@@ -386,6 +388,39 @@ def test_a_client_that_goes_within_its_answer_takes_nothing_with_it(server: Serv
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     server.until(lambda: server.metric("calibrant_in_flight") == 1)
     assert httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code == 200
+
+
+class Sent(asyncio.Transport):
+    """Keeps what each write was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+
+def test_the_head_of_an_answer_leaves_with_the_first_of_its_body() -> None:
+    sent = Sent()
+    together = Together(sent)
+    together.write(b"head\r\n\r\n")
+    assert sent.writes == []
+    for part in (b"one", memoryview(b"two")):
+        together.write(part)
+    assert sent.writes == [b"head\r\n\r\none", b"two"]
+    empty = Together(sent)
+    empty.write(b"204\r\n\r\n")
+    empty.write(b"")
+    assert sent.writes[2:] == [b"204\r\n\r\n"]
+
+
+def test_the_answer_to_head_has_no_body(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"HEAD /docs HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        answers = received(connection, 1.0)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200"]
+    assert answers.count(b"\r\n\r\n") == 2
 
 
 def test_an_idle_connection_is_closed_and_a_busy_one_kept(server: Server) -> None:

@@ -176,6 +176,58 @@ def test_what_expires_in_the_queue_is_dropped_while_the_lane_is_still_busy(sched
     assert ran == []
 
 
+def test_each_deadline_holds_whatever_the_order_they_come_in(scheduler: Scheduler) -> None:
+    async def expire() -> None:
+        hold = threading.Event()
+        first = await held(scheduler, Priority.INTERACTIVE, hold)
+        began = perf_counter()
+        late = asyncio.ensure_future(scheduler.run(lambda: None, deadline=began + 0.2))
+        for seconds in (0.1, 0.02, 0.05):
+            with pytest.raises(DeadlineExpired):
+                await scheduler.run(lambda: None, deadline=perf_counter() + seconds)
+        assert not late.done()
+        with pytest.raises(DeadlineExpired):
+            await late
+        assert 0.19 < perf_counter() - began < 2.0
+        hold.set()
+        assert await first
+
+    asyncio.run(expire())
+
+
+def test_a_job_that_does_not_end_is_given_up_a_while_after_its_deadline(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.scheduler.GRACE", 0.05)
+    hold = threading.Event()
+
+    async def give_up() -> None:
+        began = perf_counter()
+        with pytest.raises(DeadlineExpired, match="come back"):
+            await scheduler.run(lambda: hold.wait(10), deadline=began + 0.02, cost=1e-3)
+        assert 0.06 < perf_counter() - began < 2.0
+
+    asyncio.run(give_up())
+    hold.set()
+
+
+def test_one_event_loop_after_another_may_hand_in_work(scheduler: Scheduler) -> None:
+    hold = threading.Event()
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(scheduler.run(lambda: hold.wait(10), deadline=perf_counter() + 60.0), 0.02)
+
+    async def expire() -> str:
+        with pytest.raises(DeadlineExpired):
+            await scheduler.run(lambda: None, deadline=perf_counter() + 0.02)
+        hold.set()
+        return await scheduler.run(lambda: "heard")
+
+    asyncio.run(leave())
+    assert asyncio.run(expire()) == "heard"
+
+
 def test_a_job_that_has_begun_is_waited_for_beyond_its_deadline(scheduler: Scheduler) -> None:
     async def late() -> str:
         def work() -> str:
