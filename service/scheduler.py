@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from time import perf_counter
@@ -69,7 +69,7 @@ HANGING_IN_BACKGROUND = 10.0
 
 _JOB, _STOP, _DONE = b"j", b"s", b"d"
 _MOST_TOLD = 4096
-"""Bytes read at once: more than there can be jobs."""
+"""Bytes read at once, from either pipe: more than there can be jobs."""
 _EARLY = 1e-3
 """Seconds by which a timer may run too early: uvloop's are in whole milliseconds."""
 _EXPIRED = "The deadline passed while the request waited for the engine."
@@ -249,7 +249,7 @@ class Lane:
 
     def _serve(self) -> None:
         lower_priority(self._niceness)
-        while os.read(self._wakes, 1) == _JOB:
+        for _ in self._handed_in():
             job = next(queue.jobs for queue in self._queues.values() if queue.jobs).popleft()
             if job.done.done():
                 continue
@@ -266,6 +266,15 @@ class Lane:
             self._running = None
             self._hand_back(job, result, error)
             del job, result, error
+
+    def _handed_in(self) -> Iterator[None]:
+        """One for each job, until the lane is to stop. While some wait the pipe is left alone: who reads from it gives
+        the interpreter lock away, and a busy event loop does not return it soon."""
+        while True:
+            for word in os.read(self._wakes, _MOST_TOLD):
+                if word == _STOP[0]:
+                    return
+                yield
 
     def _hand_back(self, job: _Job, result: Any, error: BaseException | None) -> None:
         self._finished.append((job, result, error))
