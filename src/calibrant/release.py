@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from .arrays import Vector
 from .grid import project_all
 from .group import PanelGroup
@@ -92,16 +90,19 @@ class Release:
         proposals: list[list[Proposal]] = [[] for _ in group.panels]
         waiting = list(range(len(group)))
         for network in self.networks:
+            if not waiting:
+                break
             # The widest network takes what is left; the others what is quoted on their nodes.
             seen = group if len(waiting) == len(group) else PanelGroup([group.panels[i] for i in waiting])
             widest = network is self.networks[-1]
-            iv, n_filled, on_grid = project_all(seen, network.grid, only_on_nodes=not widest)
-            asked = np.arange(len(seen)) if widest else np.flatnonzero(on_grid)
-            if asked.size == 0:
+            projected = project_all(seen, network.grid, only_on_nodes=not widest)
+            iv, n_filled = projected.iv, projected.n_filled.tolist()
+            asked = [at for at, on_nodes in enumerate(projected.on_grid.tolist()) if widest or on_nodes]
+            if not asked:
                 continue
-            answers = network.parameters(iv[asked])
-            for at, params in zip(asked.tolist(), answers, strict=True):
-                covered = bool(n_filled[at] >= network.least_filled)
+            answers = network.parameters(iv if len(asked) == len(iv) else iv[asked])
+            for at, params in zip(asked, answers, strict=True):
+                covered = n_filled[at] >= network.least_filled
                 trusted = covered and network.in_domain(params)
                 proposals[waiting[at]].append(Proposal(network, params, covered, trusted))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
