@@ -28,7 +28,7 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import cos_sin, exp, inlined, kernel, reduction
+from ..pricing.vector_math import cos_sin, exp, inlined, kernel
 from .products import N_ROWS, WIDTH, turned_sums
 from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
 from .violations import BOUNDS, BUTTERFLY, CALENDAR, KINDS, VERTICAL
@@ -163,7 +163,7 @@ def _sum_tabled(
             total[_PAIRS + i] = from_cosines[i] - from_sines[i]
 
 
-@reduction
+@kernel
 def _weigh(samples: Matrix, n: int, step: float, interval: float) -> tuple[float, float, float]:
     """Samples to weighted values; their sum at the forward, and the sums of the sizes of values and of rates."""
     forward_sum = 0.0
@@ -175,17 +175,15 @@ def _weigh(samples: Matrix, n: int, step: float, interval: float) -> tuple[float
         x = j * step
         weight = step / (math.pi * (x * x + 0.25))
         rate_weight = -interval * weight
-        a = samples[REAL, j] * weight
-        b = samples[IMAG, j] * weight
-        c = samples[RATE_REAL, j] * rate_weight
-        d = samples[RATE_IMAG, j] * rate_weight
-        forward_sum += a
-        size += abs(a) + abs(b)
-        rate_size += abs(c) + abs(d)
-        samples[REAL, j] = a
-        samples[IMAG, j] = b
-        samples[RATE_REAL, j] = c
-        samples[RATE_IMAG, j] = d
+        samples[REAL, j] *= weight
+        samples[IMAG, j] *= weight
+        samples[RATE_REAL, j] *= rate_weight
+        samples[RATE_IMAG, j] *= rate_weight
+    # In order: sums that LLVM may rearrange differ in their last bits between a kernel just compiled and one read back.
+    for j in range(np.uint64(n)):
+        forward_sum += samples[REAL, j]
+        size += abs(samples[REAL, j]) + abs(samples[IMAG, j])
+        rate_size += abs(samples[RATE_REAL, j]) + abs(samples[RATE_IMAG, j])
     return forward_sum, size, rate_size
 
 
