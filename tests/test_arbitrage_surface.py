@@ -8,7 +8,7 @@ import pytest
 from scipy.special import ndtri
 
 from calibrant.arbitrage import Verdict, check_price_surface, check_sampled_surface, check_surface
-from calibrant.arbitrage.samples import BLOCK, COMPILED, Sampler, plain_sampler, sample_row
+from calibrant.arbitrage.samples import BLOCK, COMPILED, GROUP, Sampler, plain_sampler, sample_row
 from calibrant.arbitrage.surface import (
     LARGEST_ERROR,
     N_EXPIRIES,
@@ -17,7 +17,21 @@ from calibrant.arbitrage.surface import (
     surface_expiries,
     verdict_on,
 )
-from calibrant.arbitrage.surface_kernels import FINEST, N_STRIKES, SPAN, TARGET_ERROR, excess_of
+from calibrant.arbitrage.surface_kernels import (
+    FINEST,
+    MAX_NODES,
+    N_STRIKES,
+    PERIODS,
+    SPACING,
+    SPAN,
+    TABLE_LEVELS,
+    TABLE_NODES,
+    TARGET_ERROR,
+    WORK_SHAPE,
+    excess_of,
+    invert_row,
+    turn_table,
+)
 from calibrant.arbitrage.surface_twin import TotalVariance, check_surface_in_vols, check_total_variance, durrleman
 from calibrant.arbitrage.violations import BUTTERFLY, CALENDAR, KINDS
 from calibrant.arrays import ComplexVector, Matrix, Vector
@@ -127,7 +141,7 @@ def test_compiled_samples_are_those_of_the_readable_formula() -> None:
     fast, slow = np.empty((4, 8 * BLOCK)), np.empty((4, 8 * BLOCK))
     for expiry in (0.01, 0.5, 5.0):
         step = 0.4 / math.sqrt(0.09 * expiry)
-        n, _, tail, rate_tail = sample_row(COMPILED["heston"], ORDINARY, expiry, step, 0.0, 0.1, fast)
+        n, _, tail, rate_tail = sample_row(COMPILED["heston"], ORDINARY, expiry, step, 0.0, 0.1, 0, fast)
         again, _, slow_tail, slow_rate_tail = plain(expiry, step, 0.0, 0.1, slow)
         assert n == again == 8 * BLOCK
         assert fast[:2] == pytest.approx(slow[:2], abs=1e-13)
@@ -135,13 +149,49 @@ def test_compiled_samples_are_those_of_the_readable_formula() -> None:
         assert (tail, rate_tail) == pytest.approx((slow_tail, slow_rate_tail), rel=1e-4, abs=1e-14)
 
 
+def test_how_many_nodes_are_expected_changes_no_sample_that_counts() -> None:
+    for params in np.vstack([draws(5, seed=8), MARKET_LIKE]):
+        step = 0.35 / math.sqrt(HESTON.expected_variance(0.5, params))
+        one_by_one = np.empty((4, 1024))
+        found = sample_row(COMPILED["heston"], params, 0.5, step, 1e-9, 0.05, 0, one_by_one)
+        n = found[0]
+        assert n % GROUP == 0
+        for expected in (n - 1, n, n + 3, 1000, 5000):
+            at_once = np.empty((4, 1024))
+            assert sample_row(COMPILED["heston"], params, 0.5, step, 1e-9, 0.05, expected, at_once) == found
+            assert np.array_equal(at_once[:, :n], one_by_one[:, :n])
+
+
+def test_the_table_turns_nodes_as_cosines_and_sines_do() -> None:
+    # Within the table, beyond its nodes, and with a period beyond it.
+    places, centre, table = turn_table()
+    for level, n in ((0, 24), (6, TABLE_NODES), (3, TABLE_NODES + 40), (TABLE_LEVELS, 32)):
+        scale, interval = 0.3, 0.1
+        step = 2.0 * math.pi / (PERIODS[level] * scale)
+        samples = np.empty((4, MAX_NODES))
+        samples[:, :n] = np.random.default_rng(level).standard_normal((4, n))
+        x = step * np.arange(n)
+        weight = step / (math.pi * (x * x + 0.25))
+        weight[0] *= 0.5
+        k = scale * SPACING * (np.arange(N_STRIKES) - 0.5 * (N_STRIKES - 1))
+        turns = np.exp(-1j * np.outer(k, x))
+        images = 1.0 / math.expm1(0.5 * PERIODS[level] * scale)
+        even_odd = np.exp(0.5 * k) * (turns @ (weight * (samples[0, :n] + 1j * samples[1, :n]))).real
+        rates = np.exp(0.5 * k) * (turns @ (weight * (samples[2, :n] + 1j * samples[3, :n]))).real
+        strike, capped, growth = np.empty((3, N_STRIKES))
+        tables = places, centre, table, np.empty(WORK_SHAPE)
+        invert_row(samples, n, 0.0, 0.0, 0.0, scale, interval, level, *tables, strike, capped, growth)
+        assert capped == pytest.approx(even_odd - images * (1.0 + np.exp(k)), abs=1e-11)
+        assert growth == pytest.approx(-interval * rates, abs=1e-11)
+
+
 def test_the_tail_bound_holds() -> None:
     for params in np.vstack([draws(10, seed=4), MARKET_LIKE]):
         for expiry in (0.05, 0.5, 3.0):
             step = 0.35 / math.sqrt(HESTON.expected_variance(expiry, params))
             few, many = np.empty((4, 4096)), np.empty((4, 4096))
-            n, _, tail, rate_tail = sample_row(COMPILED["heston"], params, expiry, step, 1e-7, 0.05, few)
-            sample_row(COMPILED["heston"], params, expiry, step, -1.0, 0.05, many)
+            n, _, tail, rate_tail = sample_row(COMPILED["heston"], params, expiry, step, 1e-7, 0.05, 0, few)
+            sample_row(COMPILED["heston"], params, expiry, step, -1.0, 0.05, 0, many)
             x = step * np.arange(4096)
             weight = step / (math.pi * (x * x + 0.25))
             left_out = weight[n:] * np.hypot(many[0, n:], many[1, n:])

@@ -16,6 +16,8 @@ from ..pricing.heston_block import heston_node
 from ..pricing.vector_math import cos_sin, exp, kernel
 
 BLOCK = 8
+"""Nodes that a tail is judged by."""
+GROUP = 4
 """Numbers of nodes are multiples of this."""
 REAL, IMAG, RATE_REAL, RATE_IMAG = range(4)
 """Rows of an array of samples: phi = E[exp(iu ln(S_T/F))], and d phi/dT per year."""
@@ -62,7 +64,14 @@ def _phi_and_rate(model: Model, x: Vector, expiry: float, params: Vector) -> tup
 
 @kernel
 def sample_row(
-    code: int, params: Vector, expiry: float, step: float, target: float, interval: float, samples: Matrix
+    code: int,
+    params: Vector,
+    expiry: float,
+    step: float,
+    target: float,
+    interval: float,
+    expected: int,
+    samples: Matrix,
 ) -> tuple[int, float, float, float]:
     """Samples of one expiry, as many as it takes.
 
@@ -71,23 +80,41 @@ def sample_row(
     step      the spacing h of the nodes
     target    nodes are taken until the tails below, the second one times the interval, are no larger
     interval  years
-    samples   (4, n_max), filled up to the number of nodes; n_max is 1 or a multiple of `BLOCK`
+    expected  nodes to sample at once, for speed; what is returned does not depend on it
+    samples   (4, n_max), filled at least up to the number of nodes; n_max is a multiple of `BLOCK`
     returns   number of nodes; relative rounding error of the samples; what the nodes not taken add at most to
               1/pi int |phi| / (x^2 + 1/4) dx, and to the same integral of |d phi/dT|
     """
     n_max = samples.shape[1]
-    n = 0
+    sampled = 0
+    n = GROUP
     noise = 0.0
     tail = 1e300
     rate_tail = 1e300
     while n < n_max and max(tail, interval * rate_tail) > target:
-        end = min(n + BLOCK, n_max)
-        if code == _HESTON:
-            noise = _sample_heston(params, expiry, step, n, end, samples)
-        n = end
+        n += GROUP
+        if n > sampled:
+            end = min(max(expected - expected % GROUP, n), n_max)
+            if code == _HESTON:
+                noise = _sample_heston(params, expiry, step, sampled, end, samples)
+            sampled = end
+        # No tail is less than its first term says: most blocks need no closer look.
+        limit = (target * math.pi * step * n * n) ** 2
+        late = max(_largest(samples, REAL, n), interval * interval * _largest(samples, RATE_REAL, n))
+        if late > limit and n < n_max:
+            continue
         tail = _tail(samples, REAL, n, step)
         rate_tail = _tail(samples, RATE_REAL, n, step)
     return n, noise, tail, rate_tail
+
+
+@kernel
+def _largest(samples: Matrix, part: int, end: int) -> float:
+    """The largest |f|^2 of the half block before `end`, f in the rows `part` and `part` + 1."""
+    largest = 0.0
+    for j in range(end - BLOCK // 2, end):
+        largest = max(largest, samples[part, j] ** 2 + samples[part + 1, j] ** 2)
+    return largest
 
 
 @kernel
@@ -100,15 +127,22 @@ def _tail(samples: Matrix, part: int, n: int, step: float) -> float:
     """
     if n < BLOCK:
         return 1e300
-    half = BLOCK // 2
-    early = 0.0
-    late = 0.0
-    for j in range(n - BLOCK, n - half):
-        early = max(early, samples[part, j] ** 2 + samples[part + 1, j] ** 2)
-        late = max(late, samples[part, j + half] ** 2 + samples[part + 1, j + half] ** 2)
+    early = _largest(samples, part, n - BLOCK // 2)
+    late = _largest(samples, part, n)
     # Nodes that fall by this ratio, the root of the one measured, add up to 1 / (1 - ratio); that do not fall, to n.
     ratio = math.sqrt(math.sqrt(math.sqrt(math.sqrt(late / early)))) if late < early else 1.0
     return math.sqrt(late) * min(1.0 / max(1.0 - ratio, 1e-3), float(n)) / (math.pi * step * n * n)
+
+
+@kernel
+def natural_scales(code: int, params: Vector, expiry: Vector, scale: Vector) -> None:
+    """sqrt(-8 ln E[sqrt(S/F)]) of each expiry, (n_expiries,), filled: the standard deviation of a lognormal S, and a
+    scale that any model has, a little above the at-the-money one."""
+    if code == _HESTON:
+        kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
+        for i in range(expiry.size):
+            _, _, _, _, _, _, _, _, log_real, _ = heston_node(0.0, expiry[i], kappa, theta, xi, rho, v0)
+            scale[i] = math.sqrt(-8.0 * log_real)
 
 
 @kernel

@@ -31,10 +31,12 @@ from .surface_kernels import (
     N_STRIKES,
     PERIODS,
     SPACING,
+    WORK_SHAPE,
     excess_of,
     fitting_scale,
     interval_after,
     invert_row,
+    level_ahead,
     next_level,
     price_grid_kernel,
     tail_target,
@@ -164,9 +166,12 @@ def _empty_grid(expiry: Vector) -> PriceGrid:
 def _sampled_grid(sampler: Sampler, expiry: Vector) -> PriceGrid:
     """`price_grid_kernel`, step for step, around a sampler that is not compiled."""
     grid = _empty_grid(expiry)
-    places, table = _turns()
+    turns = _turns()
     samples = np.empty((4, MAX_NODES))
+    work = np.empty(WORK_SHAPE)
     level = 0
+    level_before = -1
+    alias_before = 0.0
     ratio = 1.001
     for i, years in enumerate(expiry.tolist()):
         interval = interval_after(expiry, i)
@@ -178,7 +183,9 @@ def _sampled_grid(sampler: Sampler, expiry: Vector) -> PriceGrid:
             step = 2.0 * np.pi / (PERIODS[level] * scale)
             sampled = sampler(years, step, tail_target(scale), interval, samples)
             row = grid.strike[i], grid.capped[i], grid.growth[i]
-            at_the_money, grid.error[i] = invert_row(samples, *sampled, scale, interval, level, places, table, *row)
+            at_the_money, grid.error[i], alias = invert_row(
+                samples, *sampled, scale, interval, level, *turns, work, *row
+            )
             wanted = fitting_scale(at_the_money, scale)
             after = next_level(level, sampled[0], grid.error[i])
             if wanted == scale and after == level:
@@ -186,6 +193,11 @@ def _sampled_grid(sampler: Sampler, expiry: Vector) -> PriceGrid:
             level = after
         grid.scale[i] = scale
         ratio = scale / natural
+        if level != level_before:
+            alias_before = alias
+        level_before = level
+        level = level_ahead(level, alias_before, alias)
+        alias_before = alias
     return grid
 
 

@@ -17,9 +17,10 @@ add at most max(1, e^{k_hi - L/2 - k_s}) V for any k_s in [k_hi - L, k_lo]. The 
 guessed. The images of dC/dT are bounded likewise, taking it for granted that they too die out beyond the seam.
 
 Nodes and strikes are both counted in standard deviations of their expiry, so that e^{-ixk} is one table for all
-expiries of all models and the inversion a product of matrices. With the few nodes it takes, 24 to 64 as a rule, that
+expiries of all models and the inversion a product of matrices. With the few nodes it takes, 20 to 60 as a rule, that
 costs no more than a fast Fourier transform (docs/results/arbitrage.md has one beside the whole check), and every expiry
-takes the nodes and the period that it needs.
+takes the nodes and the period that it needs. By the addition theorems strikes at c + d and c - d share cos x d and
+sin x d, which halves the table: what is read of it then stays in the first-level cache for most expiries.
 """
 
 import math
@@ -27,8 +28,9 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import cos_sin, inlined, kernel
-from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, sample_row
+from ..pricing.vector_math import cos_sin, exp, inlined, kernel
+from .products import N_ROWS, WIDTH, turned_sums
+from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
 from .violations import BOUNDS, BUTTERFLY, CALENDAR, KINDS, VERTICAL
 
 N_STRIKES = 200
@@ -36,9 +38,9 @@ HALF = N_STRIKES // 2
 SPAN = 5.0
 """The strikes lie evenly in log-moneyness within +-SPAN standard deviations."""
 SPACING = 2.0 * SPAN / (N_STRIKES - 1)
-PERIODS = tuple(16.0 * 1.25**level for level in range(18))
+PERIODS = tuple(16.0 * 1.12**level for level in range(34))
 """Periods L of the trapezoid rule in standard deviations: the longer, the heavier the tails may be."""
-TABLE_LEVELS = 8
+TABLE_LEVELS = 15
 TABLE_NODES = 256
 MAX_NODES = 4096
 """Nodes of one expiry, at most: what then remains is stated as error. 4 ms for the worst expiry, 30 for a surface."""
@@ -47,27 +49,51 @@ TARGET_ERROR = 1e-8
 FINEST = 0.9
 """The at-the-money standard deviation is between this and one times the scale that strikes are counted in."""
 N_KINDS = len(KINDS)
-_SEAMS = 4
-_COLUMNS = HALF + _SEAMS
+_SEAMS = (0.85, 0.78, 0.72, 0.66, 0.5, 0.33)
+"""How far below the forward the seams lie, in periods, as far as the strikes leave room for them.
+
+The best one is where puts and the images of calls are about equal: at 0.65 to 0.85 where the left tail is the heavier
+one, mirrored where the right one is.
+"""
+_PAIRS = HALF // 2 + len(_SEAMS)
+_COLUMNS = 2 * _PAIRS
+_CENTRE = 0.5 * HALF * SPACING
+"""Strikes go in pairs, at _CENTRE + d and _CENTRE - d: cos and sin of x d serve both. With a seam goes another one."""
+_BLOCKS = _PAIRS // WIDTH
+WORK_SHAPE = (4 * N_ROWS, TABLE_NODES + 8)
 _LANES = 4
 _EPSILON = 2.2e-16
 _ROOT_EIGHT = 2.0**1.5
 
 
-def turn_table() -> tuple[Matrix, Matrix]:
-    """cos and sin of x k at nodes, for positive strikes and then the distances of the seams below zero.
+def turn_table() -> tuple[Matrix, Matrix, Vector]:
+    """cos and sin of what the nodes are turned by, at the nodes of the first periods.
 
-    returns  places (n_periods, _COLUMNS) in standard deviations; table (2, TABLE_LEVELS, TABLE_NODES, _COLUMNS)
+    returns  places (n_periods, _COLUMNS) in standard deviations: the strikes above the forward, the seams below it, and
+             (negative) what is paired with the seams;
+             centre (2, TABLE_LEVELS, TABLE_NODES), cos and sin of x _CENTRE;
+             table (TABLE_LEVELS * 2 * _BLOCKS * TABLE_NODES * WIDTH,), cos and sin of x d, a block of pairs together
     """
     periods = np.array(PERIODS)
+    seams = np.clip(np.outer(periods, _SEAMS), SPAN, periods[:, None] - SPAN)
     places = np.empty((periods.size, _COLUMNS))
     places[:, :HALF] = (np.arange(HALF) + 0.5) * SPACING
-    places[:, HALF:] = np.stack(
-        [periods - SPAN - 1.0, periods - SPAN - 3.0, 0.5 * periods, np.full(periods.size, SPAN + 2.0)], axis=1
-    )
+    places[:, HALF:] = np.hstack([seams, 2.0 * _CENTRE - seams])
+    distances = np.empty((TABLE_LEVELS, _PAIRS))
+    distances[:, : HALF // 2] = (np.arange(HALF // 2) + 0.5) * SPACING
+    distances[:, HALF // 2 :] = seams[:TABLE_LEVELS] - _CENTRE
     nodes = np.arange(TABLE_NODES) * (2.0 * math.pi / periods[:TABLE_LEVELS, None])
-    angles = nodes[:, :, None] * places[:TABLE_LEVELS, None, :]
-    return places, np.stack([np.cos(angles), np.sin(angles)])
+    angles = distances.reshape(TABLE_LEVELS, _BLOCKS, 1, WIDTH) * nodes[:, None, :, None]
+    # On a line of the cache, so that no two loads share one.
+    table = _on_a_line(2 * angles.size)
+    table.reshape(TABLE_LEVELS, 2, *angles.shape[1:])[:] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return places, np.stack([np.cos(_CENTRE * nodes), np.sin(_CENTRE * nodes)]), table
+
+
+def _on_a_line(size: int) -> Vector:
+    room = np.empty(size + 8)
+    first = -room.ctypes.data % 64 // 8
+    return room[first : first + size]
 
 
 @inlined
@@ -76,9 +102,10 @@ def _add_turned(weight: Vector, rate: Vector, j: int, table: Matrix, row: int, s
     w0, w1, w2, w3 = weight[j], weight[j + 1], weight[j + 2], weight[j + 3]
     r0, r1, r2, r3 = rate[j], rate[j + 1], rate[j + 2], rate[j + 3]
     t0, t1, t2, t3 = table[row], table[row + 1], table[row + 2], table[row + 3]
+    # Every product is added as it comes: four fused multiply-adds a sum.
     for i in range(sums.size):
-        sums[i] += w0 * t0[i] + w1 * t1[i] + w2 * t2[i] + w3 * t3[i]
-        rate_sums[i] += r0 * t0[i] + r1 * t1[i] + r2 * t2[i] + r3 * t3[i]
+        sums[i] = (((sums[i] + w0 * t0[i]) + w1 * t1[i]) + w2 * t2[i]) + w3 * t3[i]
+        rate_sums[i] = (((rate_sums[i] + r0 * t0[i]) + r1 * t1[i]) + r2 * t2[i]) + r3 * t3[i]
 
 
 @kernel
@@ -102,6 +129,65 @@ def _add_far(samples: Matrix, first: int, last: int, step: float, places: Vector
 
 
 @kernel
+def _sum_tabled(
+    samples: Matrix, n: int, level: int, centre: Matrix, table: Vector, weights: Matrix, halves: Matrix, sums: Matrix
+) -> None:
+    """sum_j Re phi_j cos x_j k, sum_j Im phi_j sin x_j k, and the same of the rates, over the nodes of the table.
+
+    weights, halves  (2 * N_ROWS, >= n) and (2 * N_ROWS, >= _PAIRS), room to work in
+    sums             (4, _COLUMNS), filled: at k = _CENTRE +- d from sums of cos x_j d and of sin x_j d
+    """
+    for j in range(np.uint64(n)):
+        cosine = centre[0, level, j]
+        sine = centre[1, level, j]
+        weights[0, j] = samples[REAL, j] * cosine
+        weights[1, j] = samples[IMAG, j] * sine
+        weights[2, j] = samples[RATE_REAL, j] * cosine
+        weights[3, j] = samples[RATE_IMAG, j] * sine
+        weights[4, j] = -samples[REAL, j] * sine
+        weights[5, j] = samples[IMAG, j] * cosine
+        weights[6, j] = -samples[RATE_REAL, j] * sine
+        weights[7, j] = samples[RATE_IMAG, j] * cosine
+    at = 2 * level * _BLOCKS * TABLE_NODES * WIDTH
+    for row in (0, N_ROWS):
+        for block in range(_BLOCKS):
+            turned_sums(weights, row, n, table, at, halves, block * WIDTH)
+            at += TABLE_NODES * WIDTH
+    for part in range(4):
+        from_cosines, from_sines, total = halves[part], halves[N_ROWS + part], sums[part]
+        for i in range(HALF // 2):
+            total[HALF // 2 + i] = from_cosines[i] + from_sines[i]
+            total[HALF // 2 - 1 - i] = from_cosines[i] - from_sines[i]
+        for i in range(HALF // 2, _PAIRS):
+            total[HALF // 2 + i] = from_cosines[i] + from_sines[i]
+            total[_PAIRS + i] = from_cosines[i] - from_sines[i]
+
+
+@kernel
+def _weigh(samples: Matrix, n: int, step: float, interval: float) -> tuple[float, float, float]:
+    """Samples to weighted values; their sum at the forward, and the sums of the sizes of values and of rates."""
+    forward_sum = 0.0
+    size = 0.0
+    rate_size = 0.0
+    samples[REAL, 0] *= 0.5
+    samples[RATE_REAL, 0] *= 0.5
+    for j in range(np.uint64(n)):
+        x = j * step
+        weight = step / (math.pi * (x * x + 0.25))
+        rate_weight = -interval * weight
+        samples[REAL, j] *= weight
+        samples[IMAG, j] *= weight
+        samples[RATE_REAL, j] *= rate_weight
+        samples[RATE_IMAG, j] *= rate_weight
+    # In order: sums that LLVM may rearrange differ in their last bits between a kernel just compiled and one read back.
+    for j in range(np.uint64(n)):
+        forward_sum += samples[REAL, j]
+        size += abs(samples[REAL, j]) + abs(samples[IMAG, j])
+        rate_size += abs(samples[RATE_REAL, j]) + abs(samples[RATE_IMAG, j])
+    return forward_sum, size, rate_size
+
+
+@kernel
 def invert_row(
     samples: Matrix,
     n: int,
@@ -112,49 +198,35 @@ def invert_row(
     interval: float,
     level: int,
     places: Matrix,
-    table: Matrix,
+    centre: Matrix,
+    table: Vector,
+    work: Matrix,
     strike: Vector,
     capped: Vector,
     growth: Vector,
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """M and interval dC/dT on the strikes of one expiry.
 
     samples..rate_tail  of `sample_row` with the step 2 pi / (PERIODS[level] scale); samples become weighted values
     scale               the standard deviation that strikes and nodes are counted in
     interval            years
-    places, table       of `turn_table`
+    places..table       of `turn_table`
+    work                WORK_SHAPE, room to work in
     strike              (N_STRIKES,), filled, in units of the forward
     capped, growth      (N_STRIKES,), filled with M and interval dC/dT
-    returns             the call at the forward; what any size computed from `capped` and `growth` may be wrong by
+    returns             the call at the forward; what any size computed from `capped` and `growth` may be wrong by, and
+                        how much of that the images are
     """
     period = PERIODS[level]
     step = 2.0 * math.pi / (period * scale)
     k_max = SPAN * scale
     root_high = math.exp(0.5 * k_max)
-    a, b, c, d = samples[REAL], samples[IMAG], samples[RATE_REAL], samples[RATE_IMAG]
-    for j in range(n):
-        x = j * step
-        weight = step / (math.pi * (x * x + 0.25))
-        a[j] *= weight
-        b[j] *= weight
-        c[j] *= -interval * weight
-        d[j] *= -interval * weight
-    a[0] *= 0.5
-    c[0] *= 0.5
-    forward_sum = 0.0
-    size = 0.0
-    rate_size = 0.0
-    for j in range(n):
-        forward_sum += a[j]
-        size += abs(a[j]) + abs(b[j])
-        rate_size += abs(c[j]) + abs(d[j])
-
-    sums = np.zeros((4, _COLUMNS))
+    forward_sum, size, rate_size = _weigh(samples, n, step, interval)
+    sums = np.empty((4, _COLUMNS))
+    roots = np.empty(_COLUMNS)
     even, odd, rate_even, rate_odd = sums[0], sums[1], sums[2], sums[3]
     n_tabled = min(n, TABLE_NODES) if level < TABLE_LEVELS else 0
-    for j in range(0, n_tabled, 4):
-        _add_turned(a, c, j, table[0, level], j, even, rate_even)
-        _add_turned(b, d, j, table[1, level], j, odd, rate_odd)
+    _sum_tabled(samples, n_tabled, level, centre, table, work[: 2 * N_ROWS], work[2 * N_ROWS :], sums)
     if n > n_tabled:
         _add_far(samples, n_tabled, n, 2.0 * math.pi / period, places[level], sums)
 
@@ -164,12 +236,18 @@ def invert_row(
     rate_rounding = (8.0 * _EPSILON + noise) * rate_size
     alias = 1e300
     rate_alias = 1e300
+    for i in range(np.uint64(HALF), np.uint64(_COLUMNS)):
+        roots[i] = exp(-0.5 * scale * abs(places[level, i]))
+    beyond = math.exp(k_max - half_period)
     for i in range(HALF, _COLUMNS):
-        k = -scale * places[level, i]
-        root = math.exp(0.5 * k)
-        put = root * root - (root * (even[i] - odd[i]) - images * (1.0 + root * root))
-        put_growth = root * (rate_even[i] - rate_odd[i])
-        factor = max(1.0, math.exp(k_max - half_period - k))
+        if abs(places[level, i]) < SPAN:
+            continue
+        side = math.copysign(1.0, places[level, i])
+        root = roots[i]
+        square = root * root
+        put = square - (root * (even[i] - side * odd[i]) - images * (1.0 + square))
+        put_growth = root * (rate_even[i] - side * rate_odd[i])
+        factor = max(1.0, beyond / square)
         alias = min(alias, factor * (abs(put) + rounding))
         rate_alias = min(rate_alias, factor * (abs(put_growth) + rate_rounding))
     # A size is a difference of two prices, or one growth.
@@ -177,7 +255,6 @@ def invert_row(
     rate_error = rate_alias + root_high * (interval * rate_tail + rate_rounding)
 
     # Square roots of the strikes above the forward, a few at a time from those before.
-    roots = np.empty(HALF)
     for m in range(_LANES):
         roots[m] = math.exp(0.5 * SPACING * scale * (m + 0.5))
     ratio = math.exp(0.5 * SPACING * scale * _LANES)
@@ -196,7 +273,7 @@ def invert_row(
         strike[HALF - 1 - m] = down
         capped[HALF - 1 - m] = root * (even[m] - odd[m]) - images * (1.0 + down)
         growth[HALF - 1 - m] = root * (rate_even[m] - rate_odd[m])
-    return 1.0 - (forward_sum - 2.0 * images), max(error, rate_error)
+    return 1.0 - (forward_sum - 2.0 * images), max(error, rate_error), max(2.0 * alias, rate_alias)
 
 
 @kernel
@@ -230,8 +307,22 @@ def next_level(level: int, n: int, error: float) -> int:
     """The period to try after one that took n nodes and left this error; the same one where there is no more to try."""
     if error <= TARGET_ERROR or n == MAX_NODES:
         return level
-    # What the images add falls about exponentially with the period.
-    return min(level + 1 + int(0.7 * math.log10(min(error, 1.0) / TARGET_ERROR)), len(PERIODS) - 1)
+    # What the images add falls about exponentially with the period, by a decade or so a level.
+    return min(level + 1 + int(1.4 * math.log10(min(error, 1.0) / TARGET_ERROR)), len(PERIODS) - 1)
+
+
+@kernel
+def level_ahead(level: int, alias_before: float, alias: float) -> int:
+    """The period to start the next expiry with, from what the images were at the last two expiries, both with `level`.
+
+    An expiry whose period turns out too short is computed again, one whose period is too long takes too many nodes.
+    """
+    if alias < 0.005 * TARGET_ERROR:
+        return max(level - 1, 0)
+    # Half of the target is for the images; that they grow again by as much is likely.
+    if alias * alias > 0.5 * TARGET_ERROR * alias_before:
+        return min(level + 1, len(PERIODS) - 1)
+    return level
 
 
 @kernel
@@ -283,7 +374,8 @@ def price_grid_kernel(
     params: Vector,
     expiry: Vector,
     places: Matrix,
-    table: Matrix,
+    centre: Matrix,
+    table: Vector,
     scale: Vector,
     strike: Matrix,
     capped: Matrix,
@@ -297,25 +389,27 @@ def price_grid_kernel(
     returns                 how many conditions are missed by more than the error of their expiry
     """
     samples = np.empty((4, MAX_NODES))
-    origin = np.empty((4, 1))
+    work = np.empty(WORK_SHAPE)
+    natural = np.empty(expiry.size)
+    natural_scales(code, params, expiry, natural)
     excess = np.empty((N_KINDS, N_STRIKES))
     n_missed = 0
+    n = 0
     level = 0
+    level_before = -1
+    alias_before = 0.0
     ratio = 1.001
     for i in range(expiry.size):
         row = i % strike.shape[0]
         interval = interval_after(expiry, i)
-        sample_row(code, params, expiry[i], 0.0, 0.0, interval, origin)
-        # E[sqrt(S/F)] = e^{-w/8} for a lognormal S: a scale that any model has, a little above the at-the-money one.
-        natural = math.sqrt(-8.0 * math.log(origin[0, 0]))
-        wanted = ratio * natural
+        wanted = ratio * natural[i]
         for _ in range(2 * len(PERIODS)):
             scale[i] = wanted
             step = 2.0 * math.pi / (PERIODS[level] * wanted)
             n, noise, tail, rate_tail = sample_row(
-                code, params, expiry[i], step, tail_target(wanted), interval, samples
+                code, params, expiry[i], step, tail_target(wanted), interval, n, samples
             )
-            at_the_money, error[i] = invert_row(
+            at_the_money, error[i], alias = invert_row(
                 samples,
                 n,
                 noise,
@@ -325,7 +419,9 @@ def price_grid_kernel(
                 interval,
                 level,
                 places,
+                centre,
                 table,
+                work,
                 strike[row],
                 capped[row],
                 growth[row],
@@ -336,9 +432,12 @@ def price_grid_kernel(
                 break
             level = after
         # Neighbouring expiries are alike.
-        ratio = scale[i] / natural
-        if error[i] < 0.01 * TARGET_ERROR:
-            level = max(level - 1, 0)
+        ratio = scale[i] / natural[i]
+        if level != level_before:
+            alias_before = alias
+        level_before = level
+        level = level_ahead(level, alias_before, alias)
+        alias_before = alias
         _row_excess(capped[row], growth[row], strike[row], excess)
         n_missed += _count_above(excess, error[i])
     return n_missed
