@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from calibrant.arrays import Matrix, Vector
 from training.domain import Domain
 from training.networks import COMPRESSED_SCALE, LEAST_VOL, SMALL_LOG_SMILE, SMALL_SMILE, CnnTransformer, ResidualBlock
+from training.shallow import ShallowNetwork
 
 from .graph import Graph
 
@@ -36,15 +37,37 @@ matrix holds; on 6 x 6 the matrix is a hundred times the kernel."""
 def to_onnx(network: CnnTransformer, domain: Domain) -> bytes:
     """The network in ONNX: `iv` (batch, n_expiries, n_strikes) float32 in, `parameters` (batch, n_params) out."""
     graph = Graph()
-    maps = _Maps(_features(graph, network), domain.shape, flat=False)
+    features = _features(graph, network)
+    if isinstance(network, ShallowNetwork):
+        last = _shallow(graph, network, features)
+    else:
+        last = _deep(graph, network, features)
+    _parameters(graph, network, graph.add("Tanh", last))
+    return graph.model(domain)
+
+
+def _shallow(graph: Graph, network: ShallowNetwork, features: str) -> str:
+    """The output layer before its tanh, (batch, n_params)."""
+    value = graph.add("Flatten", features)
+    for i, layer in enumerate(network.layers):
+        if isinstance(layer, nn.Linear):
+            value = _linear(graph, f"layers.{i}", value, _float64(layer.weight).T, _float64(layer.bias))
+        else:
+            value = graph.add("Relu", value)
+    return value
+
+
+def _deep(graph: Graph, network: CnnTransformer, features: str) -> str:
+    """The output layer before its tanh, (batch, n_params)."""
+    n_rows, n_columns = network.mean.shape
+    maps = _Maps(features, (n_rows, n_columns), flat=False)
     for i, block in enumerate(network.blocks):
         assert isinstance(block, ResidualBlock)
-        write = _dense_block if np.prod(maps.shape) <= DENSE_NODES else _convolutions
+        write = _dense_block if maps.shape[0] * maps.shape[1] <= DENSE_NODES else _convolutions
         maps = write(graph, f"blocks.{i}", block, maps)
     tokens, n_tokens = _tokens(graph, network, maps)
-    hidden = _encoder(graph, network, tokens, n_tokens)
-    _parameters(graph, network, hidden)
-    return graph.model(domain)
+    hidden = graph.add("Tanh", _encoder(graph, network, tokens, n_tokens))
+    return _linear(graph, "output", hidden, _float64(network.output.weight).T, _float64(network.output.bias))
 
 
 class _Maps(NamedTuple):
@@ -182,10 +205,8 @@ def _encoder(graph: Graph, network: CnnTransformer, tokens: str, n_tokens: int) 
     return graph.add("ReduceMean", graph.shaped(each, -1, n_tokens, hidden.shape[1]), np.array([1]), keepdims=0)
 
 
-def _parameters(graph: Graph, network: CnnTransformer, hidden: str) -> None:
-    """The output layer and the scales of the parameters."""
-    weight, bias = _float64(network.output.weight).T, _float64(network.output.bias)
-    share = graph.add("Tanh", _linear(graph, "output", graph.add("Tanh", hidden), weight, bias))
+def _parameters(graph: Graph, network: CnnTransformer, share: str) -> None:
+    """`CnnTransformer.parameters_of`, without taking the columns apart."""
     logs = np.array(network.log_scaled, np.float64)
     centre, half_range = _float64(network.centre), _float64(network.half_range)
     if not logs.any():
