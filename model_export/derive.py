@@ -119,7 +119,8 @@ def _stage(artefact: Path, staged: Path, release: int) -> dict[str, Any]:
     """Write one network into a folder named after its domain; its manifest."""
     network, domain = read_network(artefact)
     before = Network.load(artefact)
-    session = open_session((artefact / before.manifest.file).read_bytes())
+    traced = (artefact / before.manifest.file).read_bytes()
+    session = open_session(traced)
     misread = largest_difference(network, session, parity_inputs(domain))
     if misread > PARITY_TOLERANCE:
         raise ParityError(f"the weights read from {before.version} answer otherwise than it does, by {misread:.3g}")
@@ -146,6 +147,8 @@ def _stage(artefact: Path, staged: Path, release: int) -> dict[str, Any]:
             "sha256": before.manifest.sha256,
             "n_panels": len(iv),
             "difference": difference,
+            "nodes_before": len(onnx.load_model_from_string(traced).graph.node),
+            "nodes": len(onnx.load_model_from_string(model).graph.node),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             **{package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")},
         },
