@@ -78,10 +78,10 @@ def _derivation(manifest: Mapping[str, Any]) -> list[str]:
     if derived is None:
         return []
     return [
-        f"- **Derived**: the weights are those of {derived['from']}, and the training and the figures here are its own. "
-        f"The graph was written anew, {derived['nodes']} nodes for {derived['nodes_before']}, so that a single panel is "
-        f"answered sooner. Over {derived['n_panels']:,} panels, clean, noisy, with gaps and unlike any market, the "
-        f"answers differ by {derived['difference']:.1g} of a parameter's range at most."
+        f"- **Derived**: the weights are those of {derived['from']}, and the training and the figures here are its "
+        f"own. The graph was written anew, {derived['nodes']} nodes for {derived['nodes_before']}, so that a single "
+        f"panel is answered sooner. Over {derived['n_panels']:,} panels, clean, noisy, with gaps and unlike any "
+        f"market, the answers differ by {derived['difference']:.1g} of a parameter's range at most."
     ]
 
 
