@@ -62,12 +62,26 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         f"torch {created['torch']}, commit {manifest['source_commit'][:12]}.",
         f"- **File**: sha256 {manifest['sha256']}; ONNX Runtime and torch differ by {manifest['parity']:.1g} of a "
         "parameter's range.",
+        *_derivation(manifest),
         "",
         *_metrics(manifest["metrics"]),
         "",
         "Limits:",
         "",
         *(f"- {limit}" for limit in _LIMITS[domain["name"]]),
+    ]
+
+
+def _derivation(manifest: Mapping[str, Any]) -> list[str]:
+    """Of a network whose weights are an earlier release's, see `derive`."""
+    derived = manifest.get("derived")
+    if derived is None:
+        return []
+    return [
+        f"- **Derived**: the weights are those of {derived['from']}, and the training and the figures here are its "
+        f"own. The graph was written anew, {derived['nodes']} nodes for {derived['nodes_before']}, so that a single "
+        f"panel is answered sooner. Over {derived['n_panels']:,} panels, clean, noisy, with gaps and unlike any "
+        f"market, the answers differ by {derived['difference']:.1g} of a parameter's range at most."
     ]
 
 

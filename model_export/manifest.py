@@ -75,7 +75,7 @@ def build_manifest(
         "created": {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": torch.__version__,
-            **{package: version(package) for package in ("onnx", "onnxscript", "onnxruntime", "numpy")},
+            **{package: version(package) for package in ("onnx", "onnxruntime", "numpy")},
             "data": run["data"],
             "validation": run["validation"],
             "options": run["options"],

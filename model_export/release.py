@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,20 @@ def release(runs: Sequence[Path], out: Path) -> Release:
     raises  ParityError, ArtefactError; FileExistsError if that version is already released; ValueError for two runs of
             one domain
     """
+
+    def stage(run: Path, staged: Path) -> dict[str, Any]:
+        return _stage(run, staged, name=out.parent.name, version=int(out.name))
+
+    return put_in_place(out, runs, stage)
+
+
+def put_in_place(out: Path, sources: Sequence[Path], stage: Callable[[Path, Path], dict[str, Any]]) -> Release:
+    """Write a release of one network from each source, and let its folder appear only when it is whole and loads.
+
+    stage   writes the network of a source into a folder named after its domain, in the folder of the release that is
+            its second argument; returns its manifest
+    raises  as `release`, and what `stage` raises
+    """
     if out.exists():
         raise FileExistsError(f"{out} is already released: choose the next version")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +56,10 @@ def release(runs: Sequence[Path], out: Path) -> Release:
         staged = Path(scratch) / "release"
         staged.mkdir()
         manifests: dict[str, dict[str, Any]] = {}
-        for run in runs:
-            manifest = _stage(run, staged, name=out.parent.name, version=int(out.name))
+        for source in sources:
+            manifest = stage(source, staged)
             manifests[manifest["training_domain"]["name"]] = manifest
-        if len(manifests) < len(runs):
+        if len(manifests) < len(sources):
             raise ValueError(f"each run must be of a domain of its own, but they are of {', '.join(manifests)}")
         digests = {domain: manifest["sha256"] for domain, manifest in manifests.items()}
         (staged / CONTENTS).write_text(json.dumps({"networks": digests}, indent=1) + "\n")

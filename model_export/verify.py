@@ -52,10 +52,12 @@ def largest_difference(network: CnnTransformer, session: Any, iv: NDArray[np.flo
         expectations.append(expected[:batch])
     if not all(np.isfinite(values).all() for values in (*answers, expected)):
         raise ParityError("torch or ONNX Runtime gave a parameter that is not finite")
-    return max(
-        float((_share_of_output(network, a) - _share_of_output(network, e)).abs().max())
-        for a, e in zip(answers, expectations, strict=True)
-    )
+    return max(furthest_apart(network, a, e) for a, e in zip(answers, expectations, strict=True))
+
+
+def furthest_apart(network: CnnTransformer, some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """Largest difference of any parameter between two sets of answers, as a share of its output range."""
+    return float((_share_of_output(network, some) - _share_of_output(network, others)).abs().max())
 
 
 def _share_of_output(network: CnnTransformer, params: NDArray[np.float32]) -> torch.Tensor:

@@ -26,7 +26,7 @@ from calibrant.sessions import (
 )
 
 ROOT = Path(__file__).parents[1]
-MODEL = (ROOT / "networks" / "heston" / "2" / "market" / "model.onnx").read_bytes()
+MODEL = (ROOT / "networks" / "heston" / "3" / "market" / "model.onnx").read_bytes()
 PANEL = (12, 12)
 
 

@@ -14,13 +14,13 @@ from calibrant.arrays import Matrix
 
 from .domain import VISIBLE_DEVIATIONS, Domain
 
-_SMALL_SMILE = 5e-4
+SMALL_SMILE = 5e-4
 """Of vol: below it the compressed channel is linear, above it logarithmic."""
-_SMALL_LOG_SMILE = 5e-3
+SMALL_LOG_SMILE = 5e-3
 """The same of log vol, where panels are noisy."""
-_LEAST_VOL = 1e-4
+LEAST_VOL = 1e-4
 """Keeps the logarithm finite; no panel is that quiet."""
-_COMPRESSED_SCALE = 1.0 / 3.0
+COMPRESSED_SCALE = 1.0 / 3.0
 """Brings the compressed channel to a standard deviation of about one."""
 
 
@@ -211,15 +211,15 @@ class CnnTransformer(nn.Module):
         mask = visible.double()
         vol = torch.where(visible, iv, 1.0)
         if self.log_vols:
-            vol = vol.clamp(min=_LEAST_VOL).log()
+            vol = vol.clamp(min=LEAST_VOL).log()
         row_mean = (vol * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True).clamp(min=1.0)
         level = (vol - self.mean) * self.inverse_std * mask
         smile = (vol - row_mean) * mask
         standard = (smile - self.smile_mean * mask) * self.inverse_smile_std
-        small = _SMALL_LOG_SMILE if self.log_vols else _SMALL_SMILE
+        small = SMALL_LOG_SMILE if self.log_vols else SMALL_SMILE
         # asinh(x), which ONNX Runtime has in float32 alone.
         size = smile.abs() * (1.0 / small)
-        compressed = smile.sign() * (size + (size * size + 1.0).sqrt()).log() * _COMPRESSED_SCALE
+        compressed = smile.sign() * (size + (size * size + 1.0).sqrt()).log() * COMPRESSED_SCALE
         return torch.stack([level, standard, compressed, mask], 1).to(self.centre.dtype)
 
     def _keep(self, name: str, value: Matrix, dtype: torch.dtype = torch.float64) -> None:

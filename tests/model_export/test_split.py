@@ -12,8 +12,8 @@ from calibrant.sessions import BATCH_SIZES  # noqa: E402
 from model_export.split import Parts, at_batch_size, split  # noqa: E402
 from tests.shared import ROOT  # noqa: E402
 
-MARKET = ROOT / "networks" / "heston" / "2" / "market" / "model.onnx"
-PAPER = ROOT / "networks" / "heston" / "2" / "paper" / "model.onnx"
+MARKET = ROOT / "networks" / "heston" / "3" / "market" / "model.onnx"
+PAPER = ROOT / "networks" / "heston" / "3" / "paper" / "model.onnx"
 
 
 @pytest.fixture(scope="module", params=[PAPER, MARKET], ids=["paper", "market"])

@@ -23,7 +23,7 @@ from model_export.to_tensorrt import (
 )
 from tests.shared import ROOT
 
-ARTEFACT = ROOT / "networks" / "heston" / "2" / "paper"
+ARTEFACT = ROOT / "networks" / "heston" / "3" / "paper"
 
 
 @pytest.fixture(scope="module")

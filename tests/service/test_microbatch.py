@@ -16,7 +16,7 @@ from service.errors import Overloaded
 from service.microbatch import LARGEST, MicroBatcher
 from tests.shared import ROOT
 
-ARTEFACT = ROOT / "networks" / "heston" / "2" / "market"
+ARTEFACT = ROOT / "networks" / "heston" / "3" / "market"
 Work = Callable[[Sequence[Panels]], Sequence[Panels]]
 
 

@@ -1,0 +1,104 @@
+"""The graph written for ONNX Runtime is the network, whatever its sizes and strides, and stays lean."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed")
+onnx = pytest.importorskip("onnx", reason="the train extra is not installed")
+pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
+
+from calibrant.sessions import open_session  # noqa: E402
+from model_export.graph import Graph  # noqa: E402
+from model_export.to_onnx import to_onnx  # noqa: E402
+from model_export.verify import PARITY_TOLERANCE, largest_difference, parity_inputs, verify  # noqa: E402
+from training.domain import DOMAINS, MARKET, PAPER, Domain  # noqa: E402
+from training.networks import CnnTransformer, NetworkOptions, Normalisation  # noqa: E402
+from training.panels import make_panels  # noqa: E402
+from training.shallow import ShallowNetwork  # noqa: E402
+
+
+def normalisation(domain: Domain) -> Normalisation:
+    with np.errstate(all="ignore"):
+        return Normalisation.of(make_panels(domain, 21, 0, 256)["iv"], domain)
+
+
+def disturbed(network: CnnTransformer) -> CnnTransformer:
+    """With batch-norms, layer-norms and biases that an untrained network has not: each must reach the graph."""
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for name, value in network.named_buffers():
+            if name.endswith("running_mean"):
+                value.add_(0.3 * torch.randn(value.shape, generator=generator))
+            if name.endswith("running_var"):
+                value.mul_(0.5 + torch.rand(value.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+@pytest.mark.parametrize(
+    "strides",
+    [
+        ((2, 2), (2, 2), (2, 2), (1, 1)),
+        ((2, 2), (2, 2), (2, 2), (2, 2)),
+        ((2, 2), (2, 2), (1, 1), (1, 1)),
+        ((2, 1), (1, 2), (1, 1), (1, 1)),
+    ],
+    ids=["released", "one token", "six or nine tokens", "convolutions to the end"],
+)
+def test_networks_of_other_strides_answer_as_in_torch(domain: Domain, strides: tuple[tuple[int, int], ...]) -> None:
+    torch.manual_seed(1)
+    network = disturbed(CnnTransformer(domain, normalisation(domain), NetworkOptions(strides=strides)))
+    assert verify(network, to_onnx(network, domain), domain) <= PARITY_TOLERANCE
+
+
+def test_a_network_of_other_sizes_answers_as_in_torch() -> None:
+    torch.manual_seed(2)
+    options = NetworkOptions(
+        channels=(4, 12, 20), strides=((2, 2), (2, 2), (1, 1)), width=48, heads=4, feed_forward=80, hidden=24
+    )
+    network = disturbed(CnnTransformer(PAPER, normalisation(PAPER), options))
+    assert verify(network, to_onnx(network, PAPER), PAPER) <= PARITY_TOLERANCE
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_the_shallow_baseline_answers_as_in_torch(domain: Domain) -> None:
+    torch.manual_seed(3)
+    network = ShallowNetwork(domain, normalisation(domain)).eval()
+    assert verify(network, to_onnx(network, domain), domain) <= PARITY_TOLERANCE
+
+
+def test_every_layer_reaches_the_graph() -> None:
+    """A change of any parameter moves the network's answers, and those of its graph to the same place."""
+    torch.manual_seed(5)
+    network = disturbed(CnnTransformer(MARKET, normalisation(MARKET), NetworkOptions()))
+    iv = parity_inputs(MARKET, 16)
+    session = open_session(to_onnx(network, MARKET))
+    for name, value in network.named_parameters():
+        with torch.no_grad():
+            kept = value.clone()
+            value.add_(0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(6)))
+            assert largest_difference(network, session, iv) > 3.0 * PARITY_TOLERANCE, name
+            assert largest_difference(network, open_session(to_onnx(network, MARKET)), iv) <= PARITY_TOLERANCE, name
+            value.copy_(kept)
+
+
+def test_the_released_architecture_stays_lean() -> None:
+    """What a single panel's time goes into: a node costs as much as its arithmetic."""
+    network = CnnTransformer(MARKET, normalisation(MARKET), NetworkOptions()).eval()
+    nodes = Counter(node.op_type for node in onnx.load_model_from_string(to_onnx(network, MARKET)).graph.node)
+    assert nodes.total() <= 90
+    assert nodes["Conv"] == 6
+    assert nodes["Elu"] == 8
+    assert not {"Split", "Squeeze", "Gather", "Slice"} & set(nodes)
+
+
+def test_a_name_is_given_once() -> None:
+    graph = Graph()
+    graph.constant("weight", np.ones(2))
+    with pytest.raises(ValueError, match="holds a constant weight already"):
+        graph.constant("weight", np.zeros(2))
