@@ -319,8 +319,9 @@ def test_a_batch_refined_where_the_gpu_would_has_the_answers_it_has_without(
     monkeypatch.setattr(engine, "gpu_refinement", True)
     found = results(post(client, panels))
     assert [answer.get("status") for answer in found] == [answer.get("status") for answer in expected]
-    for answer, other in zip(found, expected, strict=True):
-        if answer.get("status") == "converged":
-            assert list(answer["parameters"].values()) == pytest.approx(list(other["parameters"].values()), rel=1e-6)
+    for i in (0, 4):
+        assert found[i]["parameters"] == pytest.approx(expected[i]["parameters"], rel=1e-6)
+    # Six equal vols leave most parameters open: what they say is the fit.
+    assert found[3]["fit"]["max_abs_bp"] == pytest.approx(expected[3]["fit"]["max_abs_bp"], abs=1e-4)
     assert found[0]["iterations"] < expected[0]["iterations"]
     assert found[2]["parameters"] == pytest.approx(expected[2]["parameters"], rel=1e-6)

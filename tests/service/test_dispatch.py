@@ -206,7 +206,7 @@ def test_many_prices_go_to_the_background(scheduler: Scheduler, engine: Engine) 
 def test_a_long_panel_that_has_begun_ends_when_its_client_goes(
     scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
 ) -> None:
-    columns = {name: column * 90 for name, column in dax["quotes"].items()}
+    columns = {name: column * 450 for name, column in dax["quotes"].items()}
 
     async def seconds_until_free(hang_up: bool) -> float:
         began = perf_counter()
