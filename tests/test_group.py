@@ -68,15 +68,14 @@ def test_each_panel_is_projected_as_by_itself(grid: Grid) -> None:
 
 def test_what_is_begun_together_ends_as_by_itself() -> None:
     asked = panels()
-    starts = [[Start("network", start)] for start in (*NEAR, *NEAR[:3])]
     # One that a slice does not bring home, and one from outside the bounds.
-    starts[0] = [Start("network", FAR)]
-    starts[1] = [Start("network", 100.0 * FAR)]
+    starts = [FAR, 100.0 * FAR, *NEAR[2:], *NEAR[:3]]
     options = [CalibrationOptions(second_opinion=i % 2 == 0) for i in range(len(asked))]
     begun = begin(PanelGroup(asked), HESTON, starts, options)
-    for panel, of_panel, o, fit in zip(asked, starts, options, begun, strict=True):
+    for panel, start, o, fit in zip(asked, starts, options, begun, strict=True):
         assert fit is not None
-        same(calibrate(panel, HESTON, of_panel, o, fit), calibrate(panel, HESTON, of_panel, o))
+        alone = [Start("network", start)]
+        same(calibrate(panel, HESTON, alone, o, fit), calibrate(panel, HESTON, alone, o))
     assert begun[0] is not None
     assert (begun[0].outcome, begun[0].evaluations) == (OUT_OF_ITERATIONS, SLICE)
     assert identifiable(asked[6]).n_quotes < asked[6].n_quotes
@@ -88,14 +87,14 @@ def test_what_is_begun_together_ends_as_by_itself() -> None:
 @pytest.mark.parametrize("name", ["dax_20020705_quantlib", "spx_20110124_cboe", "sx5e_20100301_andreasenhuge"])
 def test_market_panels_too(name: str) -> None:
     asked = [panel for _, panel in read_csv(SHARED / "market" / f"{name}.csv")]
-    starts = [[Start("network", NEAR[0])]] * len(asked)
-    options = [CalibrationOptions()] * len(asked)
-    for panel, fit in zip(asked, begin(PanelGroup(asked), HESTON, starts, options), strict=True):
-        same(calibrate(panel, HESTON, starts[0], options[0], fit), calibrate(panel, HESTON, starts[0], options[0]))
+    starts, options = [Start("network", NEAR[0])], CalibrationOptions()
+    begun = begin(PanelGroup(asked), HESTON, [NEAR[0]] * len(asked), [options] * len(asked))
+    for panel, fit in zip(asked, begun, strict=True):
+        same(calibrate(panel, HESTON, starts, options, fit), calibrate(panel, HESTON, starts, options))
 
 
 def test_what_is_out_of_the_ordinary_is_left_to_calibrate() -> None:
-    panel, start = noisy_panel(TRUTHS[0], 170, 5.0), Start("network", NEAR[0])
+    panel = noisy_panel(TRUTHS[0], 170, 5.0)
     prior = Prior(parameters=NEAR[0], standard_deviations=np.ones(5))
     odd = (
         CalibrationOptions(refine="lbfgs"),
@@ -108,7 +107,7 @@ def test_what_is_out_of_the_ordinary_is_left_to_calibrate() -> None:
     assert wings.scales.lowest_vega < LEAST_VEGA
     with pytest.raises(InvalidInput):
         identifiable(wings)
-    group = PanelGroup([panel] * (len(odd) + 2) + [wings])
-    starts = [[start]] * len(odd) + [[], [start, start], [start]]
-    assert begin(group, HESTON, starts, [*odd, *[CalibrationOptions()] * 3]) == [None] * len(starts)
+    group = PanelGroup([panel] * (len(odd) + 1) + [wings])
+    starts = [*[NEAR[0]] * len(odd), None, NEAR[0]]
+    assert begin(group, HESTON, starts, [*odd, *[CalibrationOptions()] * 2]) == [None] * len(starts)
     assert begin(PanelGroup([]), HESTON, [], []) == []

@@ -129,12 +129,12 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     used = identifiable(panel)
+    if begun is not None and begun.outcome == CONVERGED and not (options.second_opinion and _doubtful(begun, options)):
+        return _report(_Attempt(starts[0].name, begun, False), used, model, options, "converged", 1)
     problem = fit_problem(used, model, options)
-    proposals = list(starts)
-    if begun is None:
-        proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
+    proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
     if options.refine == "none":
-        return _report(_unrefined(problem, proposals, options), used, model, problem, "network_only", 0)
+        return _report(_unrefined(problem, proposals, options), used, model, options, "network_only", 0)
     attempts = _attempts(problem, proposals, options, begun)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
     best = attempts[0]
@@ -147,27 +147,28 @@ def calibrate(
         if best.fit.outcome != CONVERGED:
             best = best._replace(fit=_polished(best.fit, problem, options))
         status = "converged" if best.fit.outcome in (CONVERGED, SETTLED) else "not_converged"
-    return _report(best, used, model, problem, status, len(attempts))
+    return _report(best, used, model, options, status, len(attempts))
 
 
 def begin(
-    group: PanelGroup, model: Model, starts: Sequence[Sequence[Start]], options: Sequence[CalibrationOptions]
+    group: PanelGroup, model: Model, starts: Sequence[Vector | None], options: Sequence[CalibrationOptions]
 ) -> list[Fit | None]:
     """What `calibrate` does first, for many panels in one compiled call: it leaves the interpreter to other threads.
 
-    starts, options  of each panel, as `calibrate` takes them
-    returns          for each panel what `calibrate` goes on from, which changes nothing but where the time is spent;
-                     None where the panel or its options are out of the ordinary
+    starts   of each panel the parameters of its only start; None for a panel with another number of them
+    options  of each panel, as `calibrate` takes them
+    returns  for each panel what `calibrate` goes on from, which changes nothing but where the time is spent; None where
+             the panel or its options are out of the ordinary
     """
     used = list(group.panels)
     asked: list[Vector | None] = [None] * len(used)
-    for i, (of_panel, o) in enumerate(zip(starts, options, strict=True)):
-        if len(of_panel) == 1 and o.refine == "lm" and o.bounds is None and not o.fixed and o.prior is None:
+    for i, (start, o) in enumerate(zip(starts, options, strict=True)):
+        if start is not None and o.refine == "lm" and o.bounds is None and not o.fixed and o.prior is None:
             try:
                 used[i] = identifiable(used[i])
             except InvalidInput:
                 continue
-            asked[i] = of_panel[0].params
+            asked[i] = start
     if any(fitted is not given for fitted, given in zip(used, group.panels, strict=True)):
         group = PanelGroup(used)
     return first_fits(group, model, asked)
@@ -326,7 +327,12 @@ def _doubtful(fit: Fit, options: CalibrationOptions) -> bool:
 
 
 def _report(
-    attempt: _Attempt, panel: OptionPanel, model: Model, problem: FitProblem, status: Status, n_refinements: int
+    attempt: _Attempt,
+    panel: OptionPanel,
+    model: Model,
+    options: CalibrationOptions,
+    status: Status,
+    n_refinements: int,
 ) -> Calibration:
     fit = attempt.fit
     at_bounds: tuple[str, ...] = ()
@@ -347,7 +353,7 @@ def _report(
         excluded=panel.excluded,
         feller_ratio=model.feller_ratio(fit.params),
         status=status,
-        message=_message(fit, panel, model, at_bounds, status, problem),
+        message=_message(fit, panel, model, at_bounds, status, options),
         start=attempt.start,
         iterations=fit.evaluations,
         n_refinements=n_refinements,
@@ -361,9 +367,14 @@ def _message(
     model: Model,
     at_bounds: tuple[str, ...],
     status: Status,
-    problem: FitProblem,
+    options: CalibrationOptions,
 ) -> str | None:
     """What a user should know before trusting the numbers; None when there is nothing."""
+    # Plain floats: numpy takes ten times as long over five numbers.
+    error, size = fit.standard_errors.tolist(), fit.params.tolist()
+    several = panel.expiries.size > 1
+    if status == "converged" and several and all(e <= _IDENTIFIED * abs(x) for e, x in zip(error, size, strict=True)):
+        return None
     sentences = []
     if status == "not_converged":
         sentences.append(
@@ -374,9 +385,7 @@ def _message(
         sentences.append("The time budget ended the refinement: these are the best parameters so far.")
     if at_bounds:
         sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
-    # Plain floats: numpy takes ten times as long over five numbers.
-    error = fit.standard_errors.tolist()
-    free = [i for i, held in enumerate((problem.lower == problem.upper).tolist()) if not held]
+    free = [i for i, name in enumerate(model.parameters) if name not in (options.fixed or ())]
     if panel.n_quotes <= model.n_params:
         sentences.append(
             f"{panel.n_quotes} quotes cannot determine {model.n_params} parameters: no standard errors; "
@@ -385,12 +394,11 @@ def _message(
     elif len(at_bounds) < len(free) and all(math.isnan(error[i]) for i in free):
         sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
     else:
-        size = fit.params.tolist()
         loose = [i for i in free if error[i] > _IDENTIFIED * abs(size[i])]
         if loose:
             relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
             named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]
             sentences.append(f"The panel does not identify {', '.join(named)}: standard error in brackets.")
-    if panel.expiries.size == 1 and len(free) > 2:
+    if not several and len(free) > 2:
         sentences.append("One expiry does not tell kappa and theta apart from v0.")
     return " ".join(sentences) or None

@@ -176,6 +176,11 @@ class Network:
         inside = all(low <= value <= high for value, (low, high) in zip(params.tolist(), self._domain, strict=True))
         return inside and (mask is None or int(np.count_nonzero(mask)) >= self.least_filled)
 
+    def which_in_domain(self, params: Matrix) -> list[bool]:
+        """`in_domain` of each row (n, n_params)."""
+        inside: BoolVector = (params >= self.manifest.domain_lower) & (params <= self.manifest.domain_upper)
+        return [all(row) for row in inside.tolist()]
+
     def _verify_golden(self) -> None:
         manifest = self.manifest
         answer = self.parameters(manifest.golden_iv)

@@ -136,12 +136,15 @@ def begin_all(
     began = perf_counter()
     group = PanelGroup(panels)
     proposals = release.propose_all(group)
-    proposed = perf_counter()
+    asked = perf_counter()
     fits: list[Fit | None] = [None] * len(panels)
     if refine:
-        starts = [starting_from(*of_panel)[0] for of_panel in zip(proposals, options, given, strict=True)]
+        starts = [
+            proposed[0].params if len(proposed) == 1 and start is None else None
+            for proposed, start in zip(proposals, given, strict=True)
+        ]
         fits = begin(group, model, starts, options)
-    seconds = (proposed - began) / len(panels), (perf_counter() - proposed) / len(panels)
+    seconds = (asked - began) / len(panels), (perf_counter() - asked) / len(panels)
     return [Begun(*of_panel, *seconds) for of_panel in zip(proposals, fits, strict=True)]
 
 

@@ -101,10 +101,9 @@ class Release:
             if not asked:
                 continue
             answers = network.parameters(iv if len(asked) == len(iv) else iv[asked])
-            for at, params in zip(asked, answers, strict=True):
+            for at, params, inside in zip(asked, answers, network.which_in_domain(answers), strict=True):
                 covered = n_filled[at] >= network.least_filled
-                trusted = covered and network.in_domain(params)
-                proposals[waiting[at]].append(Proposal(network, params, covered, trusted))
+                proposals[waiting[at]].append(Proposal(network, params, covered, covered and inside))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
 
