@@ -15,7 +15,6 @@ from calibrant.calibrate import CalibrationOptions, calibrate
 from calibrant.models import HESTON
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
-from service.batch import GROUP_PANELS
 from service.crew import Crew
 
 from . import serving
@@ -24,6 +23,8 @@ from .quoted_panels import quoted_panels
 from .sections import Measured
 from .sessions import N_PANELS, apart
 
+_PART = 64
+"""Panels that a thread takes at a time."""
 _RUNS = 10
 _ROUNDS = 4
 
@@ -40,7 +41,7 @@ def _refined(cores: tuple[int, ...], seconds: float, networks: Path, noise_bp: f
     release = released(networks, HESTON.name)
     panels = quoted_panels(N_PANELS * 4, noise_bp).panels()
     crew = Crew(len(cores))
-    parts = [panels[i : i + GROUP_PANELS] for i in range(0, len(panels), GROUP_PANELS)]
+    parts = [panels[i : i + _PART] for i in range(0, len(panels), _PART)]
 
     def converged_of(i: int) -> int:
         part = parts[i % len(parts)]
@@ -99,8 +100,8 @@ def throughput_lines(data: dict[str, Any]) -> list[str]:
     return [
         "## Throughput in process",
         f"Network + refinement of panels of 80 quotes, {data['noise_bp']:g} bp of noise, by a thread a core that takes "
-        f"{GROUP_PANELS} panels at a time, as in a batch. Panels a second, one and two cores in turn. Wanted: 2,000 on "
-        "one core, 1.8 times that on two.",
+        f"{_PART} panels at a time. Panels a second, one and two cores in turn. Wanted: 2,000 on one core, 1.8 times that "
+        "on two.",
         "",
         *table(
             ["cores", "best", "times one core", "median", "times one core", "runs", "a second of processor time"], rows

@@ -160,18 +160,25 @@ def begin(
     returns  for each panel what `calibrate` goes on from, which changes nothing but where the time is spent; None where
              the panel or its options are out of the ordinary
     """
-    used = list(group.panels)
-    asked: list[Vector | None] = [None] * len(used)
-    for i, (start, o) in enumerate(zip(starts, options, strict=True)):
-        if start is not None and o.refine == "lm" and o.bounds is None and not o.fixed and o.prior is None:
-            try:
-                used[i] = identifiable(used[i])
-            except InvalidInput:
-                continue
-            asked[i] = start
-    if any(fitted is not given for fitted, given in zip(used, group.panels, strict=True)):
-        group = PanelGroup(used)
-    return first_fits(group, model, asked)
+    whole: list[Vector | None] = [None] * len(group)
+    trimmed: dict[int, tuple[OptionPanel, Vector]] = {}
+    for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
+        if start is None or o.refine != "lm" or o.bounds is not None or o.fixed or o.prior is not None:
+            continue
+        try:
+            used = identifiable(panel)
+        except InvalidInput:
+            continue
+        if used is panel:
+            whole[i] = start
+        else:
+            trimmed[i] = used, start
+    fits = first_fits(group, model, whole)
+    if trimmed:
+        panels, from_there = zip(*trimmed.values(), strict=True)
+        for i, fit in zip(trimmed, first_fits(PanelGroup(panels), model, from_there), strict=True):
+            fits[i] = fit
+    return fits
 
 
 def _attempts(

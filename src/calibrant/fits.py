@@ -90,7 +90,8 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
     if not asked:
         return fits
     which, n = np.array(asked), model.n_params
-    params = np.clip(np.array([starts[i] for i in asked]), model.lower, model.upper)
+    params = np.concatenate([start for start in starts if start is not None]).reshape(-1, n)
+    params = np.minimum(np.maximum(params, model.lower), model.upper)
     model_vol = group.mid.copy()
     residual, jacobian = np.empty(model_vol.size), np.empty(n * model_vol.size)
     counts, sizes = np.empty((which.size, 3), np.int64), np.empty((which.size, 4))
@@ -121,24 +122,12 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
         correlation,
     )
     ends = group.first.tolist()
-    for at, (i, (evaluations, outcome, n_on_bound), (objective, *quality)) in enumerate(
-        zip(asked, counts.tolist(), sizes.tolist(), strict=True)
-    ):
+    rows = zip(asked, params, counts.tolist(), sizes.tolist(), on_bound, errors, correlation, strict=True)
+    for i, at, (evaluations, outcome, n_on_bound), (objective, *quality), bounded, error, correlated in rows:
         a, b = ends[i], ends[i + 1]
-        fits[i] = Fit(
-            params[at],
-            objective,
-            evaluations,
-            outcome,
-            model_vol[a:b],
-            residual[a:b],
-            jacobian[n * a : n * b].reshape(n, b - a),
-            Quality(*quality),
-            on_bound[at],
-            n_on_bound,
-            errors[at],
-            correlation[at],
-        )
+        filled = model_vol[a:b], residual[a:b], jacobian[n * a : n * b].reshape(n, b - a)
+        ended = at, objective, evaluations, outcome, *filled
+        fits[i] = Fit(*ended, Quality(*quality), bounded, n_on_bound, error, correlated)
     return fits
 
 
