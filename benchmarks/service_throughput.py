@@ -4,6 +4,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from calibrant.models import HESTON
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
 from service.crew import Crew
+from service.scheduler import SWITCH_INTERVAL
 
 from . import serving
 from .machine import table
@@ -38,6 +40,7 @@ class Speed(NamedTuple):
 def _refined(cores: tuple[int, ...], seconds: float, networks: Path, noise_bp: float) -> Speed:
     """Network + refinement in a process of its own: threads that share the panels in parts, as those of a batch do."""
     os.sched_setaffinity(0, cores)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     release = released(networks, HESTON.name)
     panels = quoted_panels(N_PANELS * 4, noise_bp).panels()
     crew = Crew(len(cores))
@@ -100,8 +103,8 @@ def throughput_lines(data: dict[str, Any]) -> list[str]:
     return [
         "## Throughput in process",
         f"Network + refinement of panels of 80 quotes, {data['noise_bp']:g} bp of noise, by a thread a core that takes "
-        f"{_PART} panels at a time. Panels a second, one and two cores in turn. Wanted: 2,000 on one core, 1.8 times that "
-        "on two.",
+        f"{_PART} panels at a time. Panels a second, one and two cores in turn. Wanted: 2,000 on one core, 1.8 times "
+        "that on two.",
         "",
         *table(
             ["cores", "best", "times one core", "median", "times one core", "runs", "a second of processor time"], rows
