@@ -44,7 +44,7 @@ class Service:
         self.scheduler = Scheduler()
         costs = Costs()
         self.dispatch = Dispatch(self.scheduler, costs, settings)
-        self.crew = Crew(settings.batch_threads or max(usable_cores() // settings.workers, 1))
+        self.crew = Crew(settings.batch_threads or max(usable_cores() // settings.workers - 1, 1))
         self.batches = Batches(self.scheduler, self.crew)
         self.pauses = Pauses(self.metrics)
         self.admission = Admission(settings, self.scheduler, self.pauses)

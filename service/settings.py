@@ -29,7 +29,10 @@ class Settings(BaseSettings):
     )
     max_batch_panels: int = Field(20_000, ge=1, description="Most panels of one batch; one with more gets 413.")
     batch_threads: int | None = Field(
-        None, ge=1, description="Threads that share the work of a batch; by default as many as there are cores."
+        None,
+        ge=1,
+        description="Threads that share the work of a batch; by default one less than there are cores, which leaves "
+        "one to interactive requests.",
     )
     default_deadline_ms: float = Field(
         50.0,

@@ -10,7 +10,7 @@ from time import perf_counter, sleep
 import pytest
 
 from service.errors import DeadlineExpired, Overloaded
-from service.scheduler import HANGING, QUEUE_LIMITS, Priority, Scheduler
+from service.scheduler import BACKGROUND_NICENESS, HANGING, QUEUE_LIMITS, Priority, Scheduler
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_the_background_lane_yields_to_the_interactive_one(scheduler: Scheduler)
 
     interactive, background = asyncio.run(both())
     assert interactive == niceness() <= background
-    assert background == min(interactive + 10, 19)
+    assert background == min(interactive + BACKGROUND_NICENESS, 19)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(scheduler: Scheduler) -> None:
