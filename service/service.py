@@ -22,6 +22,7 @@ from .crew import Crew, usable_cores
 from .dispatch import Dispatch
 from .engine import CalibrationJob, Engine
 from .errors import DeadlineExpired, EngineFailed, NotReady, ServiceError
+from .hugepages import use_huge_pages
 from .metrics import Metrics
 from .pauses import Pauses
 from .scheduler import Priority, Scheduler
@@ -70,6 +71,7 @@ class Service:
         # What start-up made lives as long as the process: keep the collector from walking it on every full collection.
         gc.collect()
         gc.freeze()
+        use_huge_pages()
         self.pauses.start()
 
     async def stop(self) -> None:
