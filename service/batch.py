@@ -5,6 +5,9 @@ batch that nobody waits for any more ends. A group is shared by a crew of thread
 the refinements begun, a part of the group in one call that needs no interpreter, then each panel is finished and
 judged. Where the GPU refines, thousands of panels are read and refined there in one job, and judged in groups as ever.
 A panel that fails is that panel's problem.
+
+Lanes and niceness give an interactive request the processor, but not the interpreter lock, which knows no priority and
+which it needs a dozen times. So between two panels a batch steps aside while one is being served.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Generic, NamedTuple, TypeVar
 
 from calibrant.errors import InvalidInput
@@ -37,6 +40,10 @@ GROUP_QUOTES = 4000
 GPU_GROUP_PANELS = 4096
 GPU_GROUP_QUOTES = 1_000_000
 """The same where the GPU refines: one launch."""
+_STEP_ASIDE = 2e-3
+"""Seconds, at most, that a thread of a batch leaves the interpreter to an interactive request before its next panel: as
+long as one takes, so that a batch gets on beside clients who never pause."""
+_NAP = 2e-4
 _AT_A_TIME = 2
 """Groups of one batch on the lane."""
 _BEGINNING = 5e-6
@@ -56,12 +63,24 @@ class Done(Generic[Part]):
     """What was made of its answer."""
 
 
+class _Read(NamedTuple):
+    """A panel that is ready to be refined."""
+
+    request: PanelRequest
+    decode: float
+    """Seconds."""
+    begun: Begun | None
+    """None where that failed on it or its neighbours: it finds out for itself."""
+
+
 class Batches:
     """Runs batches on the background lane."""
 
-    def __init__(self, scheduler: Scheduler, crew: Crew) -> None:
+    def __init__(self, scheduler: Scheduler, crew: Crew, somebody_waits: Callable[[], bool]) -> None:
+        """`somebody_waits` says, on any thread, whether an interactive request is being served."""
         self._scheduler = scheduler
         self._crew = crew
+        self._somebody_waits = somebody_waits
 
     async def run(
         self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[Answer], Part]
@@ -76,7 +95,7 @@ class Batches:
         crew = self._crew
 
         async def read(group: range) -> dict[int, _Read | ServiceError]:
-            work = partial(_read, engine, crew, batch, group, deadline)
+            work = partial(self._read, engine, batch, group, deadline)
             cost = _BEGINNING * sum(batch.n_quotes(i) for i in group)
             return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
 
@@ -85,7 +104,7 @@ class Batches:
             try:
                 # Shielded: others of its panels may wait for it too.
                 panels = await asyncio.shield(reading)
-                work = partial(_calibrate, engine, crew, batch, group, panels, handed_in, finish)
+                work = partial(self._calibrate, engine, batch, group, panels, handed_in, finish)
                 return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
             except ServiceError as error:
                 if group.start == 0 and not isinstance(error, DeadlineExpired):
@@ -110,6 +129,63 @@ class Batches:
             for task in (*under_way, *readings):
                 task.cancel()
 
+    def _read(
+        self, engine: Engine, batch: Batch, group: range, deadline: Deadline
+    ) -> dict[int, _Read | ServiceError]:
+        """The panels of a group by their number, with what the networks make of them, or why there is none."""
+        read: dict[int, _Read | ServiceError] = {}
+        of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
+        # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
+        for i in group:
+            self._step_aside()
+            before = perf_counter()
+            try:
+                request = batch.panel(i, deadline)
+            except Exception as error:
+                read[i] = error if isinstance(error, ServiceError) else _failure(error, i)
+            else:
+                of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
+        for name, panels in of_models.items():
+            begun = _begun(engine, self._crew, name, [request.job for _, request, _ in panels])
+            for (i, request, decode), of_panel in zip(panels, begun, strict=True):
+                read[i] = _Read(request, decode, of_panel)
+        return read
+
+    def _calibrate(
+        self,
+        engine: Engine,
+        batch: Batch,
+        group: range,
+        read: Mapping[int, _Read | ServiceError],
+        handed_in: float,
+        finish: Callable[[Answer], Part],
+    ) -> list[Done[Part]]:
+        began = perf_counter()
+
+        def refusal_of(i: int, error: ServiceError) -> Done[Part]:
+            return Done(None, error, finish(Answer(i, None, error, {})))
+
+        def one(place: int) -> Done[Part]:
+            i = group[place]
+            panel = read[i]
+            if isinstance(panel, ServiceError):
+                return refusal_of(i, panel)
+            job = panel.request.job
+            self._step_aside()
+            try:
+                outcome = engine.calibrate(job, panel.begun)
+                stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
+                return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
+            except Exception as error:
+                return refusal_of(i, _refusal(error, batch, i))
+
+        return self._crew.share(one, len(group))
+
+    def _step_aside(self) -> None:
+        until = perf_counter() + _STEP_ASIDE
+        while self._somebody_waits() and perf_counter() < until:
+            sleep(_NAP)
+
 
 def _together(engine: Engine, crew: Crew) -> tuple[int, int]:
     """Panels and quotes, at most, that are read in one job."""
@@ -128,68 +204,6 @@ def _groups(batch: Batch, panels: range, most_panels: int, most_quotes: int) -> 
             first, n_quotes = i, 0
         n_quotes += more
     yield range(first, panels.stop)
-
-
-def _calibrate(
-    engine: Engine,
-    crew: Crew,
-    batch: Batch,
-    group: range,
-    read: Mapping[int, "_Read | ServiceError"],
-    handed_in: float,
-    finish: Callable[[Answer], Part],
-) -> list[Done[Part]]:
-    began = perf_counter()
-
-    def refusal_of(i: int, error: ServiceError) -> Done[Part]:
-        return Done(None, error, finish(Answer(i, None, error, {})))
-
-    def one(place: int) -> Done[Part]:
-        i = group[place]
-        panel = read[i]
-        if isinstance(panel, ServiceError):
-            return refusal_of(i, panel)
-        job = panel.request.job
-        try:
-            outcome = engine.calibrate(job, panel.begun)
-            stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
-            return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
-        except Exception as error:
-            return refusal_of(i, _refusal(error, batch, i))
-
-    return crew.share(one, len(group))
-
-
-class _Read(NamedTuple):
-    """A panel that is ready to be refined."""
-
-    request: PanelRequest
-    decode: float
-    """Seconds."""
-    begun: Begun | None
-    """None where that failed on it or its neighbours: it finds out for itself."""
-
-
-def _read(
-    engine: Engine, crew: Crew, batch: Batch, group: range, deadline: Deadline
-) -> dict[int, _Read | ServiceError]:
-    """The panels of a group by their number, with what the networks make of them, or why there is none."""
-    read: dict[int, _Read | ServiceError] = {}
-    of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
-    # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
-    for i in group:
-        before = perf_counter()
-        try:
-            request = batch.panel(i, deadline)
-        except Exception as error:
-            read[i] = error if isinstance(error, ServiceError) else _failure(error, i)
-        else:
-            of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
-    for name, panels in of_models.items():
-        begun = _begun(engine, crew, name, [request.job for _, request, _ in panels])
-        for (i, request, decode), of_panel in zip(panels, begun, strict=True):
-            read[i] = _Read(request, decode, of_panel)
-    return read
 
 
 def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]) -> Sequence[Begun | None]:

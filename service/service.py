@@ -46,9 +46,9 @@ class Service:
         costs = Costs()
         self.dispatch = Dispatch(self.scheduler, costs, settings)
         self.crew = Crew(settings.batch_threads or max(usable_cores() // settings.workers - 1, 1))
-        self.batches = Batches(self.scheduler, self.crew)
         self.pauses = Pauses(self.metrics)
         self.admission = Admission(settings, self.scheduler, self.pauses)
+        self.batches = Batches(self.scheduler, self.crew, self.admission.somebody_waits)
         self.audit = Audit(settings, self.scheduler, costs, self.metrics)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""

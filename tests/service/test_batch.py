@@ -18,6 +18,7 @@ from calibrant.models import MODELS
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
 from service.batch import GROUP_PANELS
+from service.context import RequestContext
 from service.errors import ServiceError
 from service.settings import Settings
 from service.wire import schema
@@ -300,6 +301,42 @@ def test_interactive_requests_are_answered_while_a_batch_runs(client: Client) ->
         answered_meanwhile += 1
     thread.join()
     assert answered_meanwhile > 5
+
+
+def test_a_batch_steps_aside_for_interactive_requests_but_gets_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, asked = client.app.state.service.batches, 0
+
+    def somebody_waits() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    panels = [panel()] * 20
+    expected = results(post(client, panels))
+    monkeypatch.setattr(batches, "_somebody_waits", somebody_waits)
+    began = time.perf_counter()
+    found = results(post(client, panels))
+    # Each panel twice, to be read and to be judged.
+    assert time.perf_counter() - began >= 2 * len(panels) * 2e-3 / batches._crew.size
+    assert asked > 2 * len(panels)
+    assert [answer["parameters"] for answer in found] == [answer["parameters"] for answer in expected]
+
+
+def test_an_interactive_request_is_waited_for_until_it_is_answered(client: Client) -> None:
+    admission = client.app.state.service.admission
+    scope = {"type": "http", "method": "POST", "path": "/v1/calibrate", "client": ("127.0.0.1", 1)}
+    context = RequestContext("x", {})
+    assert not admission.somebody_waits()
+    kind = admission.admit(scope, context)
+    assert admission.somebody_waits()
+    admission.leave(kind, context)
+    assert not admission.somebody_waits()
+    # A batch waits for none of its like.
+    kind = admission.admit({**scope, "path": BATCH}, context)
+    assert not admission.somebody_waits()
+    admission.leave(kind, context)
 
 
 def test_an_arrow_answer_to_documents_is_keyed_by_their_number(client: Client) -> None:

@@ -19,7 +19,8 @@ from service.wire.jobs import calibration_job, price_job
 from service.wire.json import decode
 from service.wire.documents import calibration_document, price_document
 from service.engine import Engine
-from service.batch import _calibrate, _groups, _read
+from service.scheduler import Scheduler
+from service.batch import Batches, _groups
 from service.crew import Crew
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.formats import JSON
@@ -70,13 +71,15 @@ tensors = {"expiry": quotes["expiry"], "log_moneyness": [0.0] * 104, "iv": quote
 tensors = {name: np.array([values, [*values[1:], np.nan]]) for name, values in tensors.items()}
 body, headers = inference(tensors)
 rows = decode_request(body, int(headers["inference-header-content-length"]), MODELS["heston"])
-crew = Crew(2)
+crew, scheduler = Crew(2), Scheduler()
+batches = Batches(scheduler, crew, lambda: False)
 for panels in (batch, rows):
     for group in _groups(panels, range(panels.n_panels), 16, 4000):
-        read = _read(engine, crew, panels, group, lambda _: 1e12)
-        for done in _calibrate(engine, crew, panels, group, read, 0.0, lambda answer: None):
+        read = batches._read(engine, panels, group, lambda _: 1e12)
+        for done in batches._calibrate(engine, panels, group, read, 0.0, lambda answer: None):
             assert done.job is not None, done.outcome
 crew.stop()
+scheduler.stop()
 print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
 print(len(before))
 """
