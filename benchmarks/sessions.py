@@ -12,6 +12,8 @@ import numpy as np
 
 from calibrant.arrays import Vector
 
+from .serving import pinned
+
 N_PANELS = 64
 """Different ones, taken in turn: none is answered from a warm cache of its own."""
 
@@ -95,6 +97,22 @@ def window(session: Session, requests: Sequence[bytes], seconds: float) -> Itera
     while perf_counter() < end:
         yield session.exchange(requests[i % len(requests)])
         i += 1
+
+
+def pace(core: int, seconds: float) -> Vector:
+    """Microseconds that a fixed piece of Python takes on a core, again and again for so long.
+
+    In a virtual machine another machine's thread may run on the other half of the core: then everything that runs here
+    takes half as long again or more, and no counter inside says so. The least of these is the core by itself.
+    """
+    taken = []
+    with pinned([core]):
+        end = perf_counter() + seconds
+        while (began := perf_counter()) < end:
+            for _ in range(2000):
+                pass
+            taken.append(1e6 * (perf_counter() - began))
+    return np.array(taken)
 
 
 def at(values: Vector, *quantiles: float) -> list[float]:

@@ -190,7 +190,9 @@ class JsonWriter:
         return JSON.encode(document_of(answer))
 
     def whole(self, parts: Sequence[bytes]) -> bytes:
-        return b'{"results":[' + b",".join(parts) + b"]}"
+        pieces = [piece for part in parts for piece in (b",", part)]
+        # Joined once: a copy of megabytes holds up every other thread.
+        return b"".join((b'{"results":[', *pieces[1:], b"]}"))
 
 
 class MsgpackWriter:
