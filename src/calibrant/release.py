@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from .arrays import Vector
-from .grid import project_all
+from .grid import project, project_all, project_on_nodes
 from .group import PanelGroup
 from .models.model import Model
 from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
@@ -83,7 +85,18 @@ class Release:
 
     def propose(self, panel: OptionPanel) -> list[Proposal]:
         """Starts for a panel, that of the narrowest fitting domain first."""
-        return self.propose_all(PanelGroup([panel]))[0]
+        proposals: list[Proposal] = []
+        for network in self.networks:
+            # The widest network takes what is left; the others what is quoted on their nodes.
+            take = project if network is self.networks[-1] else project_on_nodes
+            seen = take(panel, network.grid)
+            if seen is None:
+                continue
+            (params,) = network.parameters(seen.iv[np.newaxis])
+            proposals.append(_proposal(network, params, seen.n_filled))
+            if proposals[-1].trusted:
+                break
+        return proposals
 
     def propose_all(self, group: PanelGroup) -> list[list[Proposal]]:
         """`propose` for each panel with each network asked once: one panel costs it six times what one of 16 does."""
@@ -92,7 +105,6 @@ class Release:
         for network in self.networks:
             if not waiting:
                 break
-            # The widest network takes what is left; the others what is quoted on their nodes.
             seen = group if len(waiting) == len(group) else PanelGroup([group.panels[i] for i in waiting])
             widest = network is self.networks[-1]
             projected = project_all(seen, network.grid, only_on_nodes=not widest)
@@ -101,11 +113,15 @@ class Release:
             if not asked:
                 continue
             answers = network.parameters(iv if len(asked) == len(iv) else iv[asked])
-            for at, params, inside in zip(asked, answers, network.which_in_domain(answers), strict=True):
-                covered = n_filled[at] >= network.least_filled
-                proposals[waiting[at]].append(Proposal(network, params, covered, covered and inside))
+            for at, params in zip(asked, answers, strict=True):
+                proposals[waiting[at]].append(_proposal(network, params, n_filled[at]))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
+
+
+def _proposal(network: Network, params: Vector, n_filled: int) -> Proposal:
+    covered = n_filled >= network.least_filled
+    return Proposal(network, params, covered, covered and network.in_domain(params))
 
 
 def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> Release:
