@@ -92,7 +92,7 @@ class Release:
             seen = take(panel, network.grid)
             if seen is None:
                 continue
-            (params,) = network.parameters(seen.iv[np.newaxis])
+            params = network.parameters(seen.iv[np.newaxis])[0]
             proposals.append(_proposal(network, params, seen.n_filled))
             if proposals[-1].trusted:
                 break
