@@ -445,6 +445,9 @@ def interpolate(
         time[e + 1] = expiries[e]
         level[e + 1] = _parabola(k[a:b], w[a:b], u[a:b], x, LEAST_WINDOW * near)
     slopes = _slopes(time, level)
+    # Standardised nodes lie at the same strikes of an expiry whatever the row: its smile is worked out once.
+    smiles = np.empty((n_expiries, columns.size))
+    known = np.zeros(n_expiries, np.bool_)
     n_filled = 0
     out[:] = np.nan
     for i in range(rows.size):
@@ -460,16 +463,22 @@ def interpolate(
         linear = (1.0 - share) * level[before + 1] + share * level[after + 1]
         if not (atm > 0.0 and linear > 0.0):
             continue
-        for j in range(columns.size):
-            x = columns[j] if standardised else columns[j] / math.sqrt(atm)
-            value = 0.0
-            for side in range(2):
-                part = share if side == 1 else 1.0 - share
-                if part > 0.0:
-                    e = after if side == 1 else before
+        out[i] = 0.0
+        for side in range(2):
+            part = share if side == 1 else 1.0 - share
+            if part > 0.0:
+                e = after if side == 1 else before
+                smile = smiles[e]
+                if not known[e]:
                     a, b = starts[e], starts[e + 1]
                     sd = math.sqrt(level[e + 1])
-                    value += part * _smile(k[a:b], w[a:b], u[a:b], x * sd, sd)
-            out[i, j] = math.sqrt(value * (atm / linear) / t)
+                    for j in range(columns.size):
+                        x = columns[j] if standardised else columns[j] / math.sqrt(atm)
+                        smile[j] = _smile(k[a:b], w[a:b], u[a:b], x * sd, sd)
+                    known[e] = standardised
+                for j in range(columns.size):
+                    out[i, j] += part * smile[j]
+        for j in range(columns.size):
+            out[i, j] = math.sqrt(out[i, j] * (atm / linear) / t)
             n_filled += not np.isnan(out[i, j])
     return n_filled
