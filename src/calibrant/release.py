@@ -88,12 +88,12 @@ class Release:
         proposals: list[Proposal] = []
         for network in self.networks:
             # The widest network takes what is left; the others what is quoted on their nodes.
-            take = project if network is self.networks[-1] else project_on_nodes
-            seen = take(panel, network.grid)
-            if seen is None:
+            widest = network is self.networks[-1]
+            projected = project(panel, network.grid) if widest else project_on_nodes(panel, network.grid)
+            if projected is None:
                 continue
-            params = network.parameters(seen.iv[np.newaxis])[0]
-            proposals.append(_proposal(network, params, seen.n_filled))
+            params = network.parameters(projected.iv[np.newaxis])[0]
+            proposals.append(_proposal(network, params, projected.n_filled))
             if proposals[-1].trusted:
                 break
         return proposals

@@ -71,7 +71,7 @@ class PlainSession:
             step: HostStep = self._bound.step
         except AttributeError:
             step = self._bound.step = HostStep(self._session, 1, *self._single)
-        step.inputs[:] = iv
+        step.inputs[...] = iv
         step.run()
         return step.outputs.astype(np.float64)
 
