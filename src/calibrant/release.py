@@ -52,6 +52,10 @@ class Release:
         self.model = first.name
         self.parameters = first.parameters
         self.provider = self.networks[0].provider
+        digests = [network.manifest.sha256 for network in self.networks]
+        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.version = f"{self.model}-{first.version}@sha256:{whole[:12]}"
+        """`heston-2@sha256:` and twelve hexadecimal digits: of the file, or of the digests of several."""
 
     @classmethod
     def load(cls, folder: Path | str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Release":
@@ -75,13 +79,6 @@ class Release:
                 raise ArtefactError(f"{folder / domain} is not the network that {contents} names.")
             networks.append(network)
         return cls(networks)
-
-    @property
-    def version(self) -> str:
-        """`heston-2@sha256:` and twelve hexadecimal digits: of the file, or of the digests of several."""
-        digests = [network.manifest.sha256 for network in self.networks]
-        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-        return f"{self.model}-{self.networks[0].manifest.version}@sha256:{whole[:12]}"
 
     def propose(self, panel: OptionPanel) -> list[Proposal]:
         """Starts for a panel, that of the narrowest fitting domain first."""
