@@ -55,12 +55,14 @@ def largest_difference(network: CnnTransformer, session: Any, iv: NDArray[np.flo
     return max(furthest_apart(network, a, e) for a, e in zip(answers, expectations, strict=True))
 
 
-def furthest_apart(network: CnnTransformer, some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+def furthest_apart(
+    network: CnnTransformer, some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]
+) -> float:
     """Largest difference of any parameter between two sets of answers, as a share of its output range."""
     return float((_share_of_output(network, some) - _share_of_output(network, others)).abs().max())
 
 
-def _share_of_output(network: CnnTransformer, params: NDArray[np.float32]) -> torch.Tensor:
+def _share_of_output(network: CnnTransformer, params: NDArray[np.floating[Any]]) -> torch.Tensor:
     return 0.5 * network.normalised_of(torch.from_numpy(params).double())
 
 

@@ -6,13 +6,14 @@ they ask for at the same time goes to the GPU together.
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from calibrant.arrays import Matrix
 from calibrant.network import Network
 from calibrant.release import Release
-from calibrant.sessions import Panels
 
 from .microbatch import MicroBatcher
 
@@ -20,19 +21,19 @@ from .microbatch import MicroBatcher
 class _Asked(NamedTuple):
     network: int
     """Its place in the release."""
-    iv: Panels
+    iv: NDArray[np.floating[Any]]
 
 
 class _Forwarding:
     """A session that leaves the work to the owner."""
 
-    def __init__(self, batcher: MicroBatcher[_Asked, Panels], place: int, network: Network) -> None:
+    def __init__(self, batcher: MicroBatcher[_Asked, Matrix], place: int, network: Network) -> None:
         self.provider = network.provider
         self.tolerance = network.tolerance
         self._batcher = batcher
         self._place = place
 
-    def run(self, iv: Panels) -> Panels:
+    def run(self, iv: NDArray[np.floating[Any]]) -> Matrix:
         return self._batcher.ask(_Asked(self._place, iv)).result()
 
 
@@ -44,12 +45,12 @@ def owned(load: Callable[[], Release], delay: float = 0.0) -> Release:
     """
     loaded: list[Release] = []
 
-    def make() -> Callable[[Sequence[_Asked]], Sequence[Panels]]:
+    def make() -> Callable[[Sequence[_Asked]], Sequence[Matrix]]:
         release = load()
         loaded.append(release)
         return lambda asked: _answers(release, asked)
 
-    batcher: MicroBatcher[_Asked, Panels] = MicroBatcher(make, delay=delay)
+    batcher: MicroBatcher[_Asked, Matrix] = MicroBatcher(make, delay=delay)
     try:
         batcher.ready.result()
     except BaseException:
@@ -62,12 +63,12 @@ def owned(load: Callable[[], Release], delay: float = 0.0) -> Release:
     return release
 
 
-def _answers(release: Release, asked: Sequence[_Asked]) -> list[Panels]:
+def _answers(release: Release, asked: Sequence[_Asked]) -> list[Matrix]:
     """Each network is run once, for all who asked it."""
-    answers: list[Panels] = [np.empty((0, 0), np.float32)] * len(asked)
+    answers: list[Matrix] = [np.empty((0, 0))] * len(asked)
     for place in sorted({one.network for one in asked}):
         members = [i for i, one in enumerate(asked) if one.network == place]
-        params = release.networks[place].run(np.concatenate([asked[i].iv for i in members]))
+        params = release.networks[place].parameters(np.concatenate([asked[i].iv for i in members]))
         ends = np.cumsum([len(asked[i].iv) for i in members])
         for i, part in zip(members, np.split(params, ends[:-1]), strict=True):
             answers[i] = part

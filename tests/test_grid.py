@@ -4,7 +4,7 @@ import pytest
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
 from calibrant.errors import InvalidInput
-from calibrant.grid import EXPIRY_REACH, STRIKE_REACH, Grid, project
+from calibrant.grid import EXPIRY_REACH, STRIKE_REACH, Grid, project, project_on_nodes
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import call_prices
@@ -47,6 +47,42 @@ def test_quotes_at_one_node_count_by_their_weights() -> None:
     projection = project(panel, GRID)
     assert projection.mask.sum() == 1
     assert projection.iv[0, 2] == pytest.approx((2 * 0.2 + 0.23 + 0.3) / 4, rel=1e-14)
+
+
+def test_expiries_that_differ_by_less_than_a_node_is_wide_share_its_row() -> None:
+    k = GRID.log_moneyness
+    expiry = np.repeat([0.1, 0.1 * (1.0 + 5e-10), 2.0], [k.size, 2, 3])
+    iv = np.concatenate((np.full(k.size, 0.2), [0.3, 0.4], [0.5, 0.6, 0.7]))
+    projection = project(_panel(expiry, np.concatenate((k, k[[2, 7]], k[[0, 4, 9]])), iv), GRID)
+    assert projection.on_grid
+    assert projection.n_filled == np.count_nonzero(projection.mask) == k.size + 3
+    np.testing.assert_allclose(projection.iv[0, [1, 2, 7]], [0.2, 0.25, 0.3], rtol=1e-14)
+    np.testing.assert_array_equal(projection.iv[7, [0, 4, 9]], [0.5, 0.6, 0.7])
+
+
+def test_only_a_panel_on_the_nodes_is_projected_on_nodes() -> None:
+    on = _panel(ON_ROWS, ON_COLUMNS, np.random.default_rng(12).uniform(0.1, 0.6, ON_ROWS.size))
+    copied = project_on_nodes(on, GRID)
+    assert copied is not None
+    np.testing.assert_array_equal(copied.iv, project(on, GRID).iv)
+    off = _panel(np.append(ON_ROWS, 2.0), np.append(ON_COLUMNS, 0.3), np.full(ON_ROWS.size + 1, 0.2))
+    assert project_on_nodes(off, GRID) is None
+    relative = Grid(expiry=GRID.expiry, log_moneyness=GRID.log_moneyness, standardised=True)
+    assert project_on_nodes(on, relative) is None
+    assert not project(on, relative).on_grid
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_a_row_of_nodes_is_filled_the_same_whatever_the_others_are(standardised: bool) -> None:
+    expiry, k = _irregular()
+    panel = _panel(expiry, k, np.random.default_rng(13).uniform(0.2, 0.3, k.size))
+    rows = np.geomspace(0.05, 3.0, 12)
+    columns = np.linspace(-1.0, 1.0, 11) * (7.0 if standardised else 0.75)
+    whole = project(panel, Grid(expiry=rows, log_moneyness=columns, standardised=standardised))
+    assert 0 < np.count_nonzero(whole.mask) < whole.mask.size
+    for i in range(rows.size):
+        alone = project(panel, Grid(expiry=rows[i : i + 1], log_moneyness=columns, standardised=standardised))
+        np.testing.assert_array_equal(whole.iv[i], alone.iv[0])
 
 
 def test_one_quote_off_the_grid_makes_the_panel_irregular() -> None:

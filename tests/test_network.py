@@ -111,8 +111,10 @@ def test_the_domain_is_the_box_trained_on_and_a_panel_that_covers_the_grid() -> 
     manifest = read_manifest(FIRST)
     middle = (manifest.domain_lower + manifest.domain_upper) / 2
     assert network.in_domain(middle)
+    assert network.in_domain(manifest.domain_lower)
+    assert network.in_domain(manifest.domain_upper)
     for i in range(middle.size):
-        for edge in (manifest.domain_lower[i] - 1e-3, manifest.domain_upper[i] + 1e-3):
+        for edge in (manifest.domain_lower[i] - 1e-3, manifest.domain_upper[i] + 1e-3, np.nan):
             outside = middle.copy()
             outside[i] = edge
             assert not network.in_domain(outside)

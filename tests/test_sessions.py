@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from calibrant.arrays import Matrix
 from calibrant.sessions import (
     BATCH_SIZES,
     CPU_PROVIDER,
@@ -133,7 +134,7 @@ def test_the_runtime_reports_to_nobody_and_leaves_no_identifier(tmp_path: Path) 
 def test_a_single_panel_is_answered_alike_on_every_thread(session: Any, panels: Panels) -> None:
     plain = PlainSession(session)
     expected = plain.run(panels[:2])[:1]
-    answers: list[Panels] = [plain.run(panels[:1])]
+    answers: list[Matrix] = [plain.run(panels[:1])]
     thread = threading.Thread(target=lambda: answers.append(plain.run(panels[:1])))
     thread.start()
     thread.join()

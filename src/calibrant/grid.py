@@ -21,6 +21,7 @@ quoted for an expiry it needs, or an expiry less than half the shortest or more 
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ class Grid:
         if not self.expiry[0] > 0.0:
             raise ValueError(f"`expiry` must be > 0 years, but begins with {self.expiry[0]}.")
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """(n_expiries, n_strikes)."""
         return self.expiry.size, self.log_moneyness.size
@@ -106,14 +107,37 @@ def project(panel: OptionPanel, grid: Grid) -> Projection:
     returns  vols and mask; every node may be masked, if no quote is near any
     error    docs/results/projection.md, by panel
     """
-    found = project_all(PanelGroup([panel]), grid)
-    return Projection(found.iv[0], int(found.n_filled[0]), bool(found.on_grid[0]))
+    copied = project_on_nodes(panel, grid)
+    if copied is not None:
+        return copied
+    iv = np.empty(grid.shape)
+    n_filled = interpolate(
+        panel.expiries,
+        panel.offsets,
+        panel.log_moneyness,
+        panel.mid,
+        panel.weight,
+        grid.expiry,
+        grid.log_moneyness,
+        grid.standardised,
+        iv,
+    )
+    return Projection(iv, n_filled, False)
+
+
+def project_on_nodes(panel: OptionPanel, grid: Grid) -> Projection | None:
+    """`project` for a panel whose quotes all lie on nodes; None, at the cost of a look, for any other."""
+    if grid.standardised:
+        return None
+    iv = np.empty(grid.shape)
+    n_filled = _copied(panel.expiry, panel.log_moneyness, panel.mid, panel.weight, grid.expiry, grid.log_moneyness, iv)
+    return Projection(iv, n_filled, True) if n_filled else None
 
 
 def project_all(group: PanelGroup, grid: Grid, only_on_nodes: bool = False) -> Projections:
     """`project` for each panel of a group, in one compiled call.
 
-    only_on_nodes  leave out the panels that have a quote off the nodes: the others cost a copy
+    only_on_nodes  leave out the panels that have a quote off the nodes, as `project_on_nodes`
     """
     n = len(group)
     iv = np.empty((n, *grid.shape))
@@ -141,6 +165,8 @@ def project_all(group: PanelGroup, grid: Grid, only_on_nodes: bool = False) -> P
 
 # NaN means masked in here: compiled without the promise that there is none.
 _nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
+# Too short to be worth giving the interpreter lock away.
+_brief = njit(cache=True, error_model="numpy")
 
 
 @_nan_kernel
@@ -190,22 +216,35 @@ def _project_all(
         )
 
 
-@_nan_kernel
+@_brief
+def _nearest_from(nodes: Vector, j: int, x: float) -> int:
+    """The node nearest to x, of node j and those after it."""
+    while j + 1 < nodes.size and not x - nodes[j] < nodes[j + 1] - x:
+        j += 1
+    return j
+
+
+@_brief
 def _copied(
     expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, rows: Vector, columns: Vector, out: Matrix
 ) -> int:
-    """Fill `out` with the quotes if all of them lie on nodes, and say how many nodes that are; else say zero."""
-    for q in range(mid.size):
-        i = _nearest(rows, expiry[q])
-        j = _nearest(columns, log_moneyness[q])
-        if abs(rows[i] - expiry[q]) > _SAME_NODE * rows[i] or abs(columns[j] - log_moneyness[q]) > _SAME_NODE:
-            return 0
+    """Fill `out` with the quotes if all of them lie on nodes, and say how many nodes that are; else say zero.
+
+    The quotes are sorted by expiry, then log-moneyness.
+    """
     n_filled = 0
     out[:] = np.nan
     total = np.zeros(out.shape)
+    i = j = 0
     for q in range(mid.size):
-        i = _nearest(rows, expiry[q])
-        j = _nearest(columns, log_moneyness[q])
+        if q == 0 or expiry[q] != expiry[q - 1]:
+            i = _nearest_from(rows, i, expiry[q])
+            if abs(rows[i] - expiry[q]) > _SAME_NODE * rows[i]:
+                return 0
+            j = 0
+        j = _nearest_from(columns, j, log_moneyness[q])
+        if abs(columns[j] - log_moneyness[q]) > _SAME_NODE:
+            return 0
         before = total[i, j]
         total[i, j] += weight[q]
         if before == 0.0:
@@ -406,6 +445,9 @@ def interpolate(
         time[e + 1] = expiries[e]
         level[e + 1] = _parabola(k[a:b], w[a:b], u[a:b], x, LEAST_WINDOW * near)
     slopes = _slopes(time, level)
+    # Standardised nodes lie at the same strikes of an expiry whatever the row: its smile is worked out once.
+    smiles = np.empty((n_expiries, columns.size))
+    known = np.zeros(n_expiries, np.bool_)
     n_filled = 0
     out[:] = np.nan
     for i in range(rows.size):
@@ -421,16 +463,22 @@ def interpolate(
         linear = (1.0 - share) * level[before + 1] + share * level[after + 1]
         if not (atm > 0.0 and linear > 0.0):
             continue
-        for j in range(columns.size):
-            x = columns[j] if standardised else columns[j] / math.sqrt(atm)
-            value = 0.0
-            for side in range(2):
-                part = share if side == 1 else 1.0 - share
-                if part > 0.0:
-                    e = after if side == 1 else before
+        out[i] = 0.0
+        for side in range(2):
+            part = share if side == 1 else 1.0 - share
+            if part > 0.0:
+                e = after if side == 1 else before
+                smile = smiles[e]
+                if not known[e]:
                     a, b = starts[e], starts[e + 1]
                     sd = math.sqrt(level[e + 1])
-                    value += part * _smile(k[a:b], w[a:b], u[a:b], x * sd, sd)
-            out[i, j] = math.sqrt(value * (atm / linear) / t)
+                    for j in range(columns.size):
+                        x = columns[j] if standardised else columns[j] / math.sqrt(atm)
+                        smile[j] = _smile(k[a:b], w[a:b], u[a:b], x * sd, sd)
+                    known[e] = standardised
+                for j in range(columns.size):
+                    out[i, j] += part * smile[j]
+        for j in range(columns.size):
+            out[i, j] = math.sqrt(out[i, j] * (atm / linear) / t)
             n_filled += not np.isnan(out[i, j])
     return n_filled

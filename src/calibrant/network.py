@@ -7,6 +7,7 @@ match the manifest's hash and its session reproduces the manifest's golden outpu
 import hashlib
 import json
 import math
+from operator import le
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from .arrays import BoolVector, Matrix, Vector
 from .grid import Grid
-from .sessions import CPU_PROVIDER, ArtefactError, Panels, PlainSession, Session, open_session
+from .sessions import CPU_PROVIDER, ArtefactError, PlainSession, Session, open_session
 
 __all__ = ["CPU_PROVIDER", "MANIFEST", "ArtefactError", "Manifest", "Network", "nan_to_none", "open_session"]
 
@@ -121,7 +122,7 @@ class Network:
         if manifest.grid.standardised:
             # Standardised grids are trained on noisy quotes, fixed ones on panels of the model itself.
             self.misfit_domain = np.column_stack((manifest.domain_lower, manifest.domain_upper))
-        self._domain = list(zip(manifest.domain_lower.tolist(), manifest.domain_upper.tolist(), strict=True))
+        self._lower, self._upper = manifest.domain_lower.tolist(), manifest.domain_upper.tolist()
 
     @classmethod
     def load(cls, folder: Path | str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Network":
@@ -160,10 +161,6 @@ class Network:
         iv       (b, n_expiries, n_strikes), decimals, NaN where missing
         returns  (b, n_params), inside the output bounds
         """
-        return self.run(iv.astype(np.float32, copy=False)).astype(np.float64)
-
-    def run(self, iv: Panels) -> Panels:
-        """`parameters` in the network's own precision."""
         return self._session.run(iv)
 
     def in_domain(self, params: Vector, mask: BoolVector | None = None) -> bool:
@@ -173,13 +170,9 @@ class Network:
         mask    (n_expiries, n_strikes), True at the nodes that the panel's quotes could fill: enough of them
         """
         # Plain floats: numpy takes ten times as long over five numbers.
-        inside = all(low <= value <= high for value, (low, high) in zip(params.tolist(), self._domain, strict=True))
+        values = params.tolist()
+        inside = all(map(le, self._lower, values)) and all(map(le, values, self._upper))
         return inside and (mask is None or int(np.count_nonzero(mask)) >= self.least_filled)
-
-    def which_in_domain(self, params: Matrix) -> list[bool]:
-        """`in_domain` of each row (n, n_params)."""
-        inside: BoolVector = (params >= self.manifest.domain_lower) & (params <= self.manifest.domain_upper)
-        return [all(row) for row in inside.tolist()]
 
     def _verify_golden(self) -> None:
         manifest = self.manifest

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from .arrays import Vector
-from .grid import project_all
+from .grid import project, project_all, project_on_nodes
 from .group import PanelGroup
 from .models.model import Model
 from .network import CPU_PROVIDER, MANIFEST, ArtefactError, Network
@@ -50,6 +52,10 @@ class Release:
         self.model = first.name
         self.parameters = first.parameters
         self.provider = self.networks[0].provider
+        digests = [network.manifest.sha256 for network in self.networks]
+        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.version = f"{self.model}-{first.version}@sha256:{whole[:12]}"
+        """`heston-2@sha256:` and twelve hexadecimal digits: of the file, or of the digests of several."""
 
     @classmethod
     def load(cls, folder: Path | str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> "Release":
@@ -74,16 +80,20 @@ class Release:
             networks.append(network)
         return cls(networks)
 
-    @property
-    def version(self) -> str:
-        """`heston-2@sha256:` and twelve hexadecimal digits: of the file, or of the digests of several."""
-        digests = [network.manifest.sha256 for network in self.networks]
-        whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-        return f"{self.model}-{self.networks[0].manifest.version}@sha256:{whole[:12]}"
-
     def propose(self, panel: OptionPanel) -> list[Proposal]:
         """Starts for a panel, that of the narrowest fitting domain first."""
-        return self.propose_all(PanelGroup([panel]))[0]
+        proposals: list[Proposal] = []
+        for network in self.networks:
+            # The widest network takes what is left; the others what is quoted on their nodes.
+            widest = network is self.networks[-1]
+            projected = project(panel, network.grid) if widest else project_on_nodes(panel, network.grid)
+            if projected is None:
+                continue
+            params = network.parameters(projected.iv[np.newaxis])[0]
+            proposals.append(_proposal(network, params, projected.n_filled))
+            if proposals[-1].trusted:
+                break
+        return proposals
 
     def propose_all(self, group: PanelGroup) -> list[list[Proposal]]:
         """`propose` for each panel with each network asked once: one panel costs it six times what one of 16 does."""
@@ -92,7 +102,6 @@ class Release:
         for network in self.networks:
             if not waiting:
                 break
-            # The widest network takes what is left; the others what is quoted on their nodes.
             seen = group if len(waiting) == len(group) else PanelGroup([group.panels[i] for i in waiting])
             widest = network is self.networks[-1]
             projected = project_all(seen, network.grid, only_on_nodes=not widest)
@@ -101,11 +110,15 @@ class Release:
             if not asked:
                 continue
             answers = network.parameters(iv if len(asked) == len(iv) else iv[asked])
-            for at, params, inside in zip(asked, answers, network.which_in_domain(answers), strict=True):
-                covered = n_filled[at] >= network.least_filled
-                proposals[waiting[at]].append(Proposal(network, params, covered, covered and inside))
+            for at, params in zip(asked, answers, strict=True):
+                proposals[waiting[at]].append(_proposal(network, params, n_filled[at]))
             waiting = [i for i in waiting if not any(proposal.trusted for proposal in proposals[i])]
         return proposals
+
+
+def _proposal(network: Network, params: Vector, n_filled: int) -> Proposal:
+    covered = n_filled >= network.least_filled
+    return Proposal(network, params, covered, covered and network.in_domain(params))
 
 
 def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precision: str = "fp32") -> Release:

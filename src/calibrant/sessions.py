@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Matrix
+
 # Since 1.29 ONNX Runtime keeps an identifier of the machine in the user's cache and reports to its maker, unless it is
 # told not to before it is first imported. A desk's service tells nobody what it runs.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -26,7 +28,7 @@ PROVIDERS = {"cpu": CPU_PROVIDER, "cuda": CUDA_PROVIDER, "tensorrt": TENSORRT_PR
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 Panels = NDArray[np.float32]
-"""(b, n_expiries, n_strikes), NaN where missing; or (b, n_params)."""
+"""In the network's own precision: (b, n_expiries, n_strikes), NaN where missing; or (b, n_params)."""
 
 
 class ArtefactError(RuntimeError):
@@ -41,8 +43,8 @@ class Session(Protocol):
     tolerance: float
     """By how much its answers may differ from the processor's, as a share of a parameter's output range."""
 
-    def run(self, iv: Panels) -> Panels:
-        """Parameters (b, n_params) of vols (b, n_expiries, n_strikes)."""
+    def run(self, iv: NDArray[np.floating[Any]]) -> Matrix:
+        """Parameters (b, n_params) of vols (b, n_expiries, n_strikes), which are rounded to the network's precision."""
 
 
 class PlainSession:
@@ -61,17 +63,17 @@ class PlainSession:
         self._single = (*vols.shape[1:],), params.shape[-1]
         self._bound = threading.local()
 
-    def run(self, iv: Panels) -> Panels:
+    def run(self, iv: NDArray[np.floating[Any]]) -> Matrix:
         if len(iv) != 1:
             (params,) = self._session.run(None, {"iv": np.ascontiguousarray(iv, np.float32)})
-            return np.asarray(params, np.float32)
+            return np.asarray(params, np.float64)
         try:
             step: HostStep = self._bound.step
         except AttributeError:
             step = self._bound.step = HostStep(self._session, 1, *self._single)
-        step.inputs[:] = iv
+        step.inputs[...] = iv
         step.run()
-        return step.outputs.copy()
+        return step.outputs.astype(np.float64)
 
 
 class Step(Protocol):
@@ -104,7 +106,7 @@ class FixedShapes:
             for _ in range(4):
                 step.run()
 
-    def run(self, iv: Panels) -> Panels:
+    def run(self, iv: NDArray[np.floating[Any]]) -> Matrix:
         """Parameters of any number of panels, in batches of the largest size and a last one filled up.
 
         raises  RuntimeError on another thread than the one that made this
@@ -112,7 +114,7 @@ class FixedShapes:
         if threading.get_ident() != self._owner:
             raise RuntimeError("A session with CUDA graphs must be run by the thread that made it.")
         n_params = self._steps[self.sizes[0]].outputs.shape[1]
-        params = np.empty((len(iv), n_params), np.float32)
+        params = np.empty((len(iv), n_params))
         for first in range(0, len(iv), self.sizes[-1]):
             part = iv[first : first + self.sizes[-1]]
             n = len(part)
