@@ -239,14 +239,21 @@ def _json_amounts(data: Bytes) -> tuple[int, int, int, int, int]:
         values += marks.n_set(commas)
         members += marks.n_set(colons)
         containers += marks.n_set(openings)
-        # Where numbers begin and end, by turns.
-        edges = ~breaks ^ (~breaks << 1 | in_number)
-        while edges != 0:
-            place = i + marks.first_set(edges)
-            edges &= edges - 1
-            longest = max(longest, (place - begin) * in_number)
-            begin = place
-            in_number ^= 1
+        numbers = ~breaks
+        # Where numbers begin, and where they end: behind their last byte. Of one from the block before there is no
+        # beginning, and of one that goes on in the next no end.
+        begins = numbers & ~(numbers << 1 | in_number)
+        ends = ~numbers & (numbers << 1 | in_number)
+        while ends != 0:
+            if in_number == 0:
+                begin = i + marks.first_set(begins)
+                begins &= begins - 1
+            in_number = 0
+            longest = max(longest, i + marks.first_set(ends) - begin)
+            ends &= ends - 1
+        if begins != 0:
+            begin = i + marks.first_set(begins)
+            in_number = 1
     return containers, members, values, text, max(longest, (size - begin) * in_number)
 
 
