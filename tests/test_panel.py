@@ -1,9 +1,10 @@
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
-from calibrant.arrays import Vector
+from calibrant.arrays import Vector, column_of
 from calibrant.black import vega
 from calibrant.errors import InvalidInput
 from calibrant.panel import MAX_PROBLEMS, OptionPanel, identifiable
@@ -60,6 +61,31 @@ def test_log_moneyness_alone_gives_the_same_panel() -> None:
 def test_a_forward_per_quote_is_taken_quote_by_quote() -> None:
     panel = OptionPanel.from_quotes(**_quotes(forward=[100.0, 100.0, 101.0, 101.0]))
     np.testing.assert_allclose(panel.log_moneyness, np.log([0.9, 1.1, 95 / 101, 105 / 101]), rtol=1e-15)
+
+
+def test_a_forward_stays_with_its_quote_whatever_the_order() -> None:
+    quotes = _random_quotes(60, 5)
+    quotes["bid_iv"][::7] = np.nan
+    panel = OptionPanel.from_quotes(**quotes)
+    assert panel.forward is not None
+    assert panel.n_quotes < 60
+    np.testing.assert_array_equal(panel.forward, quotes["forward"][panel.index])
+    np.testing.assert_allclose(quotes["strike"][panel.index] / panel.forward, np.exp(panel.log_moneyness), rtol=1e-14)
+
+
+def test_a_panel_has_every_field_and_changes_none() -> None:
+    panel = OptionPanel.from_quotes(**_quotes())
+    assert vars(panel).keys() == {field.name for field in dataclasses.fields(OptionPanel)}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        panel.mid = panel.ask  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("values", [[], [0.1], [0.1, None, 3.0], [None], [1, 2**53, -0.0, 1e-320]])
+def test_a_column_is_what_numpy_makes_of_it(values: list[float | None]) -> None:
+    column, expected = column_of(values), np.asarray(values, np.float64)
+    assert column.dtype == expected.dtype
+    assert column.tobytes() == expected.tobytes()
+    assert column.flags.writeable
 
 
 def test_the_unit_of_strikes_and_forwards_cancels() -> None:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import Matrix, Vector, column_of
 from calibrant.calibrate import CalibrationOptions, Prior
 from calibrant.errors import InvalidInput, Path, Problem
 from calibrant.models import MODELS
@@ -19,26 +20,18 @@ from . import schema
 def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
     """What the engine is asked to do; `deadline` on the clock of `time.perf_counter`."""
     model = model_named(request.model)
-    quotes = request.quotes
-    panel = OptionPanel.from_quotes(
-        expiry=quotes.expiry,
-        strike=quotes.strike,
-        forward=quotes.forward,
-        log_moneyness=quotes.log_moneyness,
-        iv=quotes.iv,
-        bid_iv=quotes.bid_iv,
-        ask_iv=quotes.ask_iv,
-        weight=quotes.weight,
-    )
-    options = CalibrationOptions(
-        refine=request.refine,
-        bounds=None if request.bounds is None else bounds_of(model, request.bounds),
-        fixed=None if request.fixed is None else held_of(model, request.fixed, ("fixed",)),
-        prior=None if request.prior is None else prior_of(model, request.prior),
-        deadline=deadline,
-    )
+    quotes: dict[str, Any] = {
+        name: column_of(values) if isinstance(values, list) else values
+        for name, values in vars(request.quotes).items()
+        if values is not None
+    }
+    panel = OptionPanel.from_quotes(**quotes)
+    bounds = None if request.bounds is None else bounds_of(model, request.bounds)
+    fixed = None if request.fixed is None else held_of(model, request.fixed, ("fixed",))
+    prior = None if request.prior is None else prior_of(model, request.prior)
+    options = CalibrationOptions(request.refine, bounds, fixed, prior, deadline)
     given = None if request.start is None else parameters_of(model, request.start, ("start",))
-    return CalibrationJob(model=model, panel=panel, options=options, given=given)
+    return CalibrationJob(model, panel, options, given)
 
 
 def price_job(request: schema.PriceRequest) -> PriceJob:

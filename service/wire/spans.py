@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from . import marks
+
 Bytes = NDArray[np.uint8]
 Span = tuple[int, int]
 
@@ -27,6 +29,7 @@ FAULTS = {
     MISPLACED: "a value, a comma or a bracket is missing or out of place",
 }
 
+_BYTE = np.dtype(np.uint8)
 # Read-only, as `bytes` are. With the signature given, everything is compiled (or loaded) when the module is imported.
 _BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 _SPANS = types.Array(types.int64, 2, "C")
@@ -76,7 +79,7 @@ class Parts(NamedTuple):
 
 def view(body: bytes | bytearray) -> Bytes:
     """The bytes as the kernels want them, not copied."""
-    array: Bytes = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
+    array: Bytes = np.frombuffer(body if isinstance(body, bytes) else memoryview(body).toreadonly(), _BYTE)
     return array
 
 
@@ -183,38 +186,75 @@ def _json_parts(data: Bytes, i: int, keyed: bool, out: NDArray[np.int64]) -> tup
     return n, data.size, TRUNCATED
 
 
+@njit([_TWO(types.int64, types.int64, types.int64, types.int64)], cache=True, nogil=True)
+def _unescaped(quotes: int, escapes: int, inside: int, skipped: int) -> tuple[int, int]:
+    """Of a block of bytes (see `marks`) the quotes that begin or end a string, and whether its last byte escapes the
+    one after it; `inside` and `skipped` say whether its first byte is in a string (-1 if so, else 0), and escaped."""
+    left = (quotes | escapes) & ~skipped
+    skipped = ends = 0
+    while left != 0:
+        lowest = left & -left
+        left ^= lowest
+        if quotes & lowest != 0:
+            ends |= lowest
+            inside = ~inside
+        elif inside != 0:
+            left &= ~(lowest << 1)
+            skipped = 1 if lowest < 0 else 0
+    return ends, skipped
+
+
 @njit([_FIVE(_BYTES)], cache=True, nogil=True)
 def _json_amounts(data: Bytes) -> tuple[int, int, int, int, int]:
     """As `Amounts` says. Whether it is JSON at all is not judged: whoever decodes it stops where it is not, and has met
     no more than this until then."""
     containers = members = values = text = longest = 0
-    i = 0
     size = data.size
-    while i < size:
-        begin = i
-        # A number: most bytes belong to one, and most of those are digits.
-        while i < size:
-            c = data[i]
-            if not (45 <= c <= 57) and (c <= 44 or c == 58 or c == 91 or c == 93 or c == 123 or c == 125):
-                break
-            i += 1
-        longest = max(longest, i - begin)
-        if i >= size:
-            break
-        c = data[i]
-        if c == 34:
-            end = min(_after_string(data, i), size)
-            text += end - i
-            i = end
-            continue
-        i += 1
-        if c == 44:
-            values += 1
-        elif c == 58:
-            members += 1
-        elif c == 91 or c == 123:
-            containers += 1
-    return containers, members, values, text, longest
+    inside = skipped = in_number = begin = 0
+    for i in range(0, size, marks.WIDTH):
+        if size - i >= marks.WIDTH:
+            breaks, quotes, escapes, commas, colons, openings = marks.json_marks(data, i)
+            there = -1
+        else:
+            # Zeros behind the end belong to nothing.
+            last = np.zeros(marks.WIDTH, np.uint8)
+            for j in range(i, size):
+                last[j - i] = data[j]
+            breaks, quotes, escapes, commas, colons, openings = marks.json_marks(last, 0)
+            there = (1 << (size - i)) - 1
+        if (quotes | inside) != 0:
+            if (escapes | skipped) != 0:
+                quotes, skipped = _unescaped(quotes, escapes, inside, skipped)
+            # Every byte from a quote on is flipped by it: those of strings, but for the quote at the end, remain.
+            within = quotes
+            for shift in (1, 2, 4, 8, 16, 32):
+                within ^= within << shift
+            within ^= inside
+            inside = within >> 63
+            text += marks.n_set((within | quotes) & there)
+            commas &= ~within
+            colons &= ~within
+            openings &= ~within
+            breaks |= within
+        values += marks.n_set(commas)
+        members += marks.n_set(colons)
+        containers += marks.n_set(openings)
+        numbers = ~breaks
+        # Where numbers begin, and where they end: behind their last byte. Of one from the block before there is no
+        # beginning, and of one that goes on in the next no end.
+        begins = numbers & ~(numbers << 1 | in_number)
+        ends = ~numbers & (numbers << 1 | in_number)
+        while ends != 0:
+            if in_number == 0:
+                begin = i + marks.first_set(begins)
+                begins &= begins - 1
+            in_number = 0
+            longest = max(longest, i + marks.first_set(ends) - begin)
+            ends &= ends - 1
+        if begins != 0:
+            begin = i + marks.first_set(begins)
+            in_number = 1
+    return containers, members, values, text, max(longest, (size - begin) * in_number)
 
 
 # MessagePack ----------------------------------------------------------------------------------------------------------

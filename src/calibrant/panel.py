@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import BoolVector, IntVector, Vector
+from .arrays import BoolVector, IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .errors import InvalidInput, Path, Problem, name_of
 
@@ -99,21 +99,9 @@ class OptionPanel:
     @cached_property
     def scales(self) -> QuoteScales:
         n = self.n_quotes
-        root_expiry, root_weight, vega = np.empty(n), np.empty(n), np.empty(n)
-        offsets, expiries, least_vega = np.empty(n + 1, np.int64), np.empty(n), np.empty(n)
-        m = weigh(
-            self.expiry,
-            self.log_moneyness,
-            self.mid,
-            self.weight,
-            offsets,
-            expiries,
-            root_expiry,
-            root_weight,
-            vega,
-            least_vega,
-        )
-        lowest = float(least_vega[:m].min())
+        offsets, rows = np.empty(n + 1, np.int64), np.empty((5, n))
+        m, lowest = _weigh_one(self.expiry, self.log_moneyness, self.mid, self.weight, offsets, rows)
+        expiries, root_expiry, root_weight, vega, least_vega = rows
         return QuoteScales(offsets[: m + 1], expiries[:m], root_expiry, root_weight, vega, least_vega[:m], lowest)
 
     def keep_scales(self, scales: QuoteScales) -> None:
@@ -160,26 +148,26 @@ class OptionPanel:
         raises         InvalidInput with every problem found (100 at most): a value outside the ranges above, unequal
                        lengths, fields missing or too many, no usable quote
         """
-        given = {
-            "expiry": expiry,
-            "strike": strike,
-            "forward": forward,
-            "log_moneyness": log_moneyness,
-            "iv": iv,
-            "bid_iv": bid_iv,
-            "ask_iv": ask_iv,
-            "weight": weight,
-        }
-        arrays = {name: _as_vector(values, (*path, name)) for name, values in given.items() if values is not None}
-        if "forward" in arrays and arrays["forward"].ndim == 0:
+        arrays = {}
+        for name, values in (
+            ("expiry", expiry),
+            ("strike", strike),
+            ("forward", forward),
+            ("log_moneyness", log_moneyness),
+            ("iv", iv),
+            ("bid_iv", bid_iv),
+            ("ask_iv", ask_iv),
+            ("weight", weight),
+        ):
+            if values is not None:
+                arrays[name] = _as_vector(values, path, name)
+        one_forward = "forward" in arrays and arrays["forward"].ndim == 0
+        if one_forward:
             arrays["forward"] = arrays["forward"].reshape(1)
-            one_forward = True
-        else:
-            one_forward = False
         _require_fields(arrays, one_forward, path)
         years = arrays["expiry"]
         n = years.size
-        columns = np.empty((6, n))
+        columns = np.empty((7, n))
         index = np.empty(n, np.int64)
         state = np.empty(n, np.int8)
         sound, n_used, has_spreads = _read(
@@ -197,9 +185,6 @@ class OptionPanel:
         )
         if not sound:
             raise InvalidInput(*_problems(arrays, one_forward, path))
-        forwards = None
-        if "forward" in arrays:
-            forwards = np.full(n_used, arrays["forward"][0]) if one_forward else arrays["forward"].take(index[:n_used])
         excluded: tuple[Exclusion, ...] = ()
         if n_used < n:
             excluded = tuple(Exclusion(i, _REASONS[code]) for i, code in enumerate(state.tolist()) if code)
@@ -210,19 +195,23 @@ class OptionPanel:
                         path or ("iv",), f"must hold at least one usable quote, but all {n} are left out ({reasons})."
                     )
                 )
-        used_expiry, used_moneyness, mid, bid, ask, used_weight = columns[:, :n_used]
-        return cls(
+            columns, index = columns[:, :n_used], index[:n_used]
+        used_expiry, used_moneyness, mid, bid, ask, used_weight, used_forward = columns
+        panel = object.__new__(cls)
+        # As `__init__` does, which takes four times as long: a frozen dataclass sets every field by a call.
+        vars(panel).update(
             expiry=used_expiry,
             log_moneyness=used_moneyness,
             mid=mid,
             bid=bid,
             ask=ask,
             weight=used_weight,
-            forward=forwards,
-            index=index[:n_used],
-            explicit_weight=weight is not None or bool(has_spreads),
+            forward=None if forward is None else used_forward,
+            index=index,
+            explicit_weight=weight is not None or has_spreads,
             excluded=excluded,
         )
+        return panel
 
     @classmethod
     def from_grid(
@@ -244,15 +233,15 @@ class OptionPanel:
                         (n_expiries, n_strikes), NaN where missing; meaning and ranges as in `from_quotes`
         raises          InvalidInput as `from_quotes`, pointing at expiry[i], log_moneyness[j] or iv[i][j]
         """
-        rows = _as_vector(expiry, (*path, "expiry"))
-        columns = _as_vector(log_moneyness, (*path, "log_moneyness"))
+        rows = _as_vector(expiry, path, "expiry")
+        columns = _as_vector(log_moneyness, path, "log_moneyness")
         shape = (rows.size, columns.size)
         given = {"iv": iv, "bid_iv": bid_iv, "ask_iv": ask_iv, "weight": weight}
         flat: dict[str, Vector] = {}
         for name, values in given.items():
             if values is None:
                 continue
-            grid = _as_array(values, (*path, name))
+            grid = _as_array(values, path, name)
             if grid.shape != shape:
                 needed = f"must have the shape (n_expiries, n_strikes) = {shape}, but has {grid.shape}."
                 raise InvalidInput(Problem.at((*path, name), needed))
@@ -303,6 +292,8 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
     )
 
 
+_N_ORDERING = 6
+"""Columns by which the quotes of a panel are sorted: all but the forward."""
 _USED, _STATE_MISSING, _STATE_ONE_SIDED, _STATE_ZERO_WEIGHT = range(4)
 _REASONS = {_STATE_MISSING: _MISSING, _STATE_ONE_SIDED: _ONE_SIDED, _STATE_ZERO_WEIGHT: _ZERO_WEIGHT}
 
@@ -327,14 +318,15 @@ def _read(
     bid_iv: Vector,
     ask_iv: Vector,
     weight: Vector,
-    columns: NDArray[np.float64],
+    columns: Matrix,
     index: IntVector,
     state: NDArray[np.int8],
 ) -> tuple[bool, int, bool]:
     """Check every value, complete the quotes and sort them: one pass over a sound panel given in order.
 
     expiry         (n,); the other inputs (n,) or empty where not given, forward also (1,)
-    columns        (6, n), filled in the panel's order: expiry, log_moneyness, mid, bid, ask, weight
+    columns        (7, n), filled in the panel's order: expiry, log_moneyness, mid, bid, ask, weight and, if it is
+                   given, forward
     index          (n,), filled: position in the request
     state          (n,), filled by request position: why a quote is left out, or `_USED`
     returns        whether every value is sound (if not, nothing else counts), the number of quotes used, and whether
@@ -385,6 +377,8 @@ def _read(
         columns[3, used] = bid
         columns[4, used] = ask
         columns[5, used] = w
+        if forward.size > 0:
+            columns[6, used] = forward[i] if forward.size > 1 else forward[0]
         index[used] = i
         if used > 0 and in_order and (weight.size > 0 or n_spreads == 0 or n_spreads == used + 1):
             in_order = not _before(columns, used, used - 1)
@@ -440,10 +434,19 @@ def weigh(
     return m
 
 
+@_brief
+def _weigh_one(
+    expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, offsets: IntVector, rows: Matrix
+) -> tuple[int, float]:
+    """`weigh`, filling rows (5, n): expiries, root_expiry, root_weight, vega, least_vega; also the smallest vega."""
+    m = weigh(expiry, log_moneyness, mid, weight, offsets, rows[0], rows[1], rows[2], rows[3], rows[4])
+    return m, rows[4, :m].min()
+
+
 @_nan_kernel
 def _before(columns: NDArray[np.float64], i: int, j: int) -> bool:
     """Whether quote i comes before quote j; an absent bid or ask before any."""
-    for row in range(columns.shape[0]):
+    for row in range(_N_ORDERING):
         a = columns[row, i]
         b = columns[row, j]
         if np.isnan(a):
@@ -479,12 +482,12 @@ def _sorted(columns: NDArray[np.float64], n: int) -> IntVector:
     return order
 
 
-def _as_array(values: ArrayLike | Sequence[float | None], path: Path) -> NDArray[np.float64]:
+def _as_array(values: ArrayLike | Sequence[float | None], path: Path, name: str) -> NDArray[np.float64]:
     """As contiguous float64, None turned into NaN."""
     try:
         return np.asarray(values, dtype=np.float64, order="C")
     except (TypeError, ValueError):
-        raise InvalidInput(_not_numbers(values, path)) from None
+        raise InvalidInput(_not_numbers(values, (*path, name))) from None
 
 
 def _not_numbers(values: object, path: Path) -> Problem:
@@ -496,17 +499,19 @@ def _not_numbers(values: object, path: Path) -> Problem:
     return Problem.at(path, f"must be an array of numbers, but is {str(values)[:80]!r}.")
 
 
-def _as_vector(values: ArrayLike | Sequence[float | None], path: Path) -> Vector:
-    array = _as_array(values, path)
-    if array.ndim > 1 or (array.ndim == 0 and path[-1] != "forward"):
-        raise InvalidInput(Problem.at(path, f"must be a one-dimensional array, but has the shape {array.shape}."))
+def _as_vector(values: ArrayLike | Sequence[float | None], path: Path, name: str) -> Vector:
+    array = _as_array(values, path, name)
+    if array.ndim != 1 and (array.ndim > 1 or name != "forward"):
+        raise InvalidInput(
+            Problem.at((*path, name), f"must be a one-dimensional array, but has the shape {array.shape}.")
+        )
     return array
 
 
 def _require_fields(arrays: dict[str, Vector], one_forward: bool, path: Path) -> None:
     """Enough fields, none that contradict each other, all of one length, at least one quote."""
     problems: list[Problem] = []
-    has_strike, has_forward, has_moneyness = (name in arrays for name in ("strike", "forward", "log_moneyness"))
+    has_strike, has_forward, has_moneyness = "strike" in arrays, "forward" in arrays, "log_moneyness" in arrays
     if has_moneyness and (has_strike or has_forward):
         problems.append(
             Problem.at((*path, "log_moneyness"), "must be given alone, or left out beside `strike` and `forward`.")
@@ -517,7 +522,7 @@ def _require_fields(arrays: dict[str, Vector], one_forward: bool, path: Path) ->
         )
     elif has_strike and not has_forward:
         problems.append(Problem.at((*path, "forward"), "must be given with `strike`."))
-    if not {"iv", "bid_iv", "ask_iv"} & arrays.keys():
+    if not ("iv" in arrays or "bid_iv" in arrays or "ask_iv" in arrays):
         problems.append(Problem.at((*path, "iv"), "must be given, or `bid_iv` and `ask_iv`."))
     n = arrays["expiry"].size
     if n == 0:

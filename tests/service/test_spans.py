@@ -110,6 +110,51 @@ def test_the_longest_number_is_counted_wherever_it_stands() -> None:
     assert spans.json_amounts(spans.view(b'{"12345678": ["12345678", "\\"]}')).longest == 0
 
 
+def counted_byte_by_byte(body: bytes) -> spans.Amounts:
+    """What `spans.json_amounts` counts, 64 bytes at once there."""
+    containers = members = values = text = longest = i = begin = 0
+    while i < len(body):
+        c = body[i : i + 1]
+        if not (c <= b"," or c in b":[]{}"):
+            i += 1
+            longest = max(longest, i - begin)
+            continue
+        containers += c in b"[{"
+        members += c == b":"
+        values += c == b","
+        end = i + 1
+        if c == b'"':
+            while end < len(body) and body[end] != ord('"'):
+                end += 2 if body[end] == ord("\\") else 1
+            end = min(end + 1, len(body))
+            text += end - i
+        i = begin = end
+    return spans.Amounts(containers, members, values, text, longest)
+
+
+# Runs of one byte, so that strings, escapes and numbers end anywhere in a block and reach over several.
+RUNS = st.tuples(st.sampled_from([bytes([c]) for c in b'""""\\\\\\01-e,,:[]{} \n\0~\x80\xff']), st.integers(1, 70))
+PIECES = st.sampled_from([b'"', b'\\"', b"\\", b",", b'":', b"0.25", b"[{", b"]}", b", "])
+
+
+@thorough
+@given(
+    st.lists(RUNS.map(lambda run: run[0] * run[1]) | PIECES, max_size=40) | st.binary(max_size=200).map(lambda b: [b])
+)
+def test_whatever_the_bytes_are_they_are_counted_as_one_by_one(parts: list[bytes]) -> None:
+    body = b"".join(parts)
+    assert spans.json_amounts(spans.view(body)) == counted_byte_by_byte(body)
+
+
+@pytest.mark.parametrize("mark", [b'"', b"\\", b'\\"', b",", b":", b"[", b"}", b" ", b"7"])
+@pytest.mark.parametrize("around", [b"1", b" ", b'"', b'",', b"\\", b'"\\', b'"a'])
+def test_bytes_are_counted_wherever_a_block_ends(mark: bytes, around: bytes) -> None:
+    for place in range(130):
+        for behind in (0, 1, 62, 63, 64, 65):
+            body = (around * 130)[:place] + mark + (around * 65)[:behind]
+            assert spans.json_amounts(spans.view(body)) == counted_byte_by_byte(body)
+
+
 @thorough
 @given(st.lists(VALUES, max_size=40))
 def test_the_parts_of_a_msgpack_list_are_its_elements(value: Any) -> None:
