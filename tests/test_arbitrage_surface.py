@@ -206,6 +206,12 @@ def test_parameters_that_are_no_numbers_are_refused() -> None:
             check_surface(HESTON, bad, EXPIRIES)
 
 
+@pytest.mark.parametrize("bad", [[0.5, np.nan], [np.inf, 0.5], [0.5, 0.0], []])
+def test_expiries_that_no_option_has_are_refused(bad: list[float]) -> None:
+    with pytest.raises(InvalidInput, match="`expiry` must be finite numbers > 0"):
+        check_surface(HESTON, ORDINARY, np.array(bad))
+
+
 def test_what_is_no_characteristic_function_is_not_called_free() -> None:
     def twice_too_large(
         expiry: float, step: float, target: float, interval: float, samples: Matrix

@@ -26,6 +26,7 @@ sin x d, which halves the table: what is read of it then stays in the first-leve
 import math
 
 import numpy as np
+from numba import njit
 
 from ..arrays import Matrix, Vector
 from ..pricing.vector_math import cos_sin, exp, inlined, kernel
@@ -441,6 +442,18 @@ def price_grid_kernel(
         _row_excess(capped[row], growth[row], strike[row], excess)
         n_missed += _count_above(excess, error[i])
     return n_missed
+
+
+# The error may be no number, where the parameters are those of no model: compiled without the promise that it is one.
+@njit(cache=True, nogil=True, error_model="numpy")
+def count_missed(
+    code: int, params: Vector, expiry: Vector, places: Matrix, centre: Matrix, table: Vector
+) -> tuple[int, float]:
+    """How many conditions on a model's grid are missed by more than the error of their expiry; the largest error."""
+    scale, error = np.empty(expiry.size), np.empty(expiry.size)
+    strike, capped, growth = np.empty((1, N_STRIKES)), np.empty((1, N_STRIKES)), np.empty((1, N_STRIKES))
+    n_missed = price_grid_kernel(code, params, expiry, places, centre, table, scale, strike, capped, growth, error)
+    return n_missed, error.max()
 
 
 @kernel
