@@ -43,22 +43,36 @@ class Fit(NamedTuple):
     """(n_params, n_params), likewise."""
 
 
-def refined(problem: Problem, information: Vector, params: Vector, begun: Fit | None = None) -> Fit:
+def refined(problem: Problem, information: Vector, start: Vector | Fit) -> Fit:
     """A slice of Levenberg-Marquardt.
 
     information  (n_params,), 1 / sd^2 of a Gaussian prior, for the standard errors
-    params       (n_params,), the start, inside the bounds
-    begun        the slice before, which this one goes on from; `params` is then its end
+    start        (n_params,), which is brought inside the bounds; or the slice before, which this one goes on from
     """
-    vols, residual, jacobian = room_for(problem) if begun is None else room_again(begun)
-    at = params.copy()
-    on_bound, errors, correlation = _judgement(at.size)
+    if isinstance(start, Fit):
+        params, before, room = start.params.copy(), start.evaluations, room_again(start)
+    else:
+        # Whatever a start is made of: numba would compile the kernel anew for other arrays than its own.
+        params, before, room = np.array(start, np.float64), 0, room_for(problem)
+    model_vol, residual, jacobian = room
+    on_bound, errors, correlation = _judgement(params.size)
     objective, evaluations, outcome, quality, n_on_bound = _refine(
-        at, problem, information, SLICE, vols, residual, jacobian, on_bound, errors, correlation
+        params, problem, information, SLICE, model_vol, residual, jacobian, on_bound, errors, correlation
     )
-    total = evaluations if begun is None else begun.evaluations + evaluations
-    ended = at, objective, total, outcome, vols, residual, jacobian
-    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, errors, correlation)
+    return Fit(
+        params,
+        objective,
+        before + evaluations,
+        outcome,
+        model_vol,
+        residual,
+        jacobian,
+        Quality(*quality),
+        on_bound,
+        n_on_bound,
+        errors,
+        correlation,
+    )
 
 
 def judged(
@@ -90,8 +104,7 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
     if not asked:
         return fits
     which, n = np.array(asked), model.n_params
-    params = np.concatenate([start for start in starts if start is not None]).reshape(-1, n)
-    params = np.minimum(np.maximum(params, model.lower), model.upper)
+    params = np.concatenate([start for start in starts if start is not None], dtype=np.float64).reshape(-1, n)
     model_vol = group.mid.copy()
     residual, jacobian = np.empty(model_vol.size), np.empty(n * model_vol.size)
     counts, sizes = np.empty((which.size, 3), np.int64), np.empty((which.size, 4))
@@ -184,7 +197,14 @@ def _refine(
     errors: Vector,
     correlation: Matrix,
 ) -> tuple[float, int, int, tuple[float, float, float], int]:
-    """Objective, evaluations, outcome, `quality_of`, parameters on a bound; `params` and what follows are filled."""
+    """Objective, evaluations, outcome, `quality_of`, parameters on a bound; `params`, first brought inside the bounds,
+    and `model_vol` and what follows are filled."""
+    for i in range(params.size):
+        # This way round a start that is no number stays what it is.
+        if params[i] < problem.lower[i]:
+            params[i] = problem.lower[i]
+        elif params[i] > problem.upper[i]:
+            params[i] = problem.upper[i]
     objective, evaluations, outcome = levenberg_marquardt(
         params, problem, max_evaluations, model_vol, residual, jacobian
     )
