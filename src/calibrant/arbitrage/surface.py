@@ -40,16 +40,15 @@ from .surface_kernels import (
     level_ahead,
     next_level,
     price_grid_kernel,
+    spread_expiries,
     tail_target,
     turn_table,
 )
 from .violations import Verdict, verdict_of
 
-N_EXPIRIES = 50
 LARGEST_ERROR = 1e-6
 """A surface whose numbers are known no better than this, in units of the forward, is not called free of arbitrage."""
 
-_FRACTIONS = np.linspace(0.0, 1.0, N_EXPIRIES)
 _turns = lru_cache(maxsize=1)(turn_table)
 
 
@@ -80,15 +79,17 @@ def surface_expiries(quoted_expiry: Vector) -> Vector:
 
     raises  InvalidInput for expiries that are not finite or not > 0, or for none at all
     """
+    expiry: Vector = spread_expiries(*_ends(quoted_expiry))
+    return expiry
+
+
+def _ends(quoted_expiry: Vector) -> tuple[float, float]:
+    """The shortest and the longest."""
     # Plain floats: numpy takes ten times as long over a few numbers.
-    years = quoted_expiry.tolist()
+    years = np.asarray(quoted_expiry, dtype=np.float64).tolist()
     if not years or not all(map(math.isfinite, years)) or not min(years) > 0.0:
         raise InvalidInput(Problem.at(("expiry",), f"must be finite numbers > 0, but is {str(years)[:80]}."))
-    low = math.log(0.5 * min(years))
-    high = math.log(1.5 * max(years))
-    logs = _FRACTIONS * (high - low)
-    logs += low
-    return np.exp(logs, out=logs)
+    return min(years), max(years)
 
 
 def check_surface(model: Model, params: Vector, quoted_expiry: Vector) -> Verdict:
@@ -105,14 +106,14 @@ def check_surface(model: Model, params: Vector, quoted_expiry: Vector) -> Verdic
         raise InvalidInput(
             Problem.at(("parameters",), f"must be {model.n_params} finite numbers, but is {p.tolist()}.")
         )
-    expiry = surface_expiries(np.asarray(quoted_expiry, dtype=np.float64))
+    shortest, longest = _ends(quoted_expiry)
     code = COMPILED.get(model.name)
     if code is not None:
         # A first look that keeps no prices: most surfaces need no more.
-        n_missed, numerical_error = count_missed(code, p, expiry, *_turns())
+        n_missed, numerical_error = count_missed(code, p, shortest, longest, *_turns())
         if n_missed == 0 and numerical_error <= LARGEST_ERROR:
             return Verdict(free=True, n_violations=0, violations=(), numerical_error=numerical_error)
-    return verdict_on(price_grid(model, p, expiry))
+    return verdict_on(price_grid(model, p, spread_expiries(shortest, longest)))
 
 
 def check_sampled_surface(sampler: Sampler, expiry: Vector) -> Verdict:
