@@ -10,7 +10,7 @@ import numpy as np
 
 from .arrays import Matrix, Vector
 from .errors import InvalidInput, Problem
-from .fits import Fit, first_fits, judged, refined, room_again, room_for
+from .fits import IDENTIFIED, Fit, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
 from .models.model import Model
 from .optimisers.lbfgs import lbfgs
@@ -30,7 +30,6 @@ _TRUSTED_RMSE = 10e-4
 _SAME_OPTIMUM = 1e-6
 _UNSPECIFIED_NOISE = 10e-4
 """Noise of quotes with neither spread nor weight, against which a prior is weighed: 10 bp."""
-_IDENTIFIED = 0.5
 
 
 class Start(NamedTuple):
@@ -136,11 +135,12 @@ def calibrate(
         return _report(_unrefined(problem, starts, options), used, model, options, "network_only", 0)
     attempts = _attempts(problem, starts, options, begun)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
-    best = attempts[0]
-    for attempt in attempts[1:]:
+    best, expired = attempts[0], False
+    for attempt in attempts:
+        expired = expired or attempt.expired
         if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
             best = attempt
-    if any(attempt.expired for attempt in attempts):
+    if expired:
         status: Status = "budget_exhausted"
     else:
         if best.fit.outcome != CONVERGED:
@@ -384,12 +384,11 @@ def _message(
     options: CalibrationOptions,
 ) -> str | None:
     """What a user should know before trusting the numbers; None when there is nothing."""
+    several = panel.expiries.size > 1
+    if status == "converged" and several and fit.n_loose == 0:
+        return None
     # Plain floats: numpy takes ten times as long over five numbers.
     error, size = fit.standard_errors.tolist(), fit.params.tolist()
-    several = panel.expiries.size > 1
-    identified = [e <= _IDENTIFIED * abs(x) for e, x in zip(error, size, strict=True)]
-    if status == "converged" and several and all(identified):
-        return None
     sentences = []
     if status == "not_converged":
         sentences.append(
@@ -409,7 +408,7 @@ def _message(
     elif len(at_bounds) < len(free) and all(math.isnan(error[i]) for i in free):
         sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
     else:
-        loose = [i for i in free if error[i] > _IDENTIFIED * abs(size[i])]
+        loose = [i for i in free if error[i] > IDENTIFIED * abs(size[i])]
         if loose:
             relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
             named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]
