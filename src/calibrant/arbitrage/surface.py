@@ -109,10 +109,11 @@ def check_surface(model: Model, params: Vector, quoted_expiry: Vector) -> Verdic
     shortest, longest = _ends(quoted_expiry)
     code = COMPILED.get(model.name)
     if code is not None:
-        # A first look that keeps no prices: most surfaces need no more.
+        # A first look that keeps no prices: most surfaces need no more, nor do those of which nothing can be said.
         n_missed, numerical_error = count_missed(code, p, shortest, longest, *_turns())
-        if n_missed == 0 and numerical_error <= LARGEST_ERROR:
-            return Verdict(free=True, n_violations=0, violations=(), numerical_error=numerical_error)
+        known = numerical_error <= LARGEST_ERROR
+        if n_missed == 0 or not known:
+            return Verdict(free=known, n_violations=0, violations=(), numerical_error=numerical_error)
     return verdict_on(price_grid(model, p, spread_expiries(shortest, longest)))
 
 
