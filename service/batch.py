@@ -129,9 +129,7 @@ class Batches:
             for task in (*under_way, *readings):
                 task.cancel()
 
-    def _read(
-        self, engine: Engine, batch: Batch, group: range, deadline: Deadline
-    ) -> dict[int, _Read | ServiceError]:
+    def _read(self, engine: Engine, batch: Batch, group: range, deadline: Deadline) -> dict[int, _Read | ServiceError]:
         """The panels of a group by their number, with what the networks make of them, or why there is none."""
         read: dict[int, _Read | ServiceError] = {}
         of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}

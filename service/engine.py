@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
 from calibrant.calibrate import CalibrationOptions, Refine
@@ -157,6 +158,8 @@ class Engine:
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
+        # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
+        verdict_on(price_grid(model, params, surface_expiries(on_grid.expiries)))
 
     def begin(self, model: str, jobs: Sequence[CalibrationJob]) -> list[Begun]:
         """What is done for panels of one model together: for a thread's part of a batch."""

@@ -11,7 +11,6 @@ from calibrant.arbitrage import Verdict, check_price_surface, check_sampled_surf
 from calibrant.arbitrage.samples import BLOCK, COMPILED, GROUP, Sampler, plain_sampler, sample_row
 from calibrant.arbitrage.surface import (
     LARGEST_ERROR,
-    N_EXPIRIES,
     PriceGrid,
     price_grid,
     surface_expiries,
@@ -20,6 +19,7 @@ from calibrant.arbitrage.surface import (
 from calibrant.arbitrage.surface_kernels import (
     FINEST,
     MAX_NODES,
+    N_EXPIRIES,
     N_STRIKES,
     PERIODS,
     SPACING,
@@ -112,7 +112,7 @@ def test_the_grid_spans_what_it_should() -> None:
     quoted = np.array([0.7, 0.1, 2.0, 0.1])
     expiry = surface_expiries(quoted)
     assert (expiry.size, N_STRIKES) == (N_EXPIRIES, 200) == (50, 200)
-    assert (expiry[0], expiry[-1]) == pytest.approx((0.05, 3.0))
+    assert expiry == pytest.approx(np.geomspace(0.05, 3.0, 50), rel=1e-13)
     for params in np.vstack([ORDINARY, MARKET_LIKE]):
         grid = price_grid(HESTON, params, expiry)
         at_the_money = otm_values(HESTON, np.zeros(50), expiry, params)
@@ -204,6 +204,12 @@ def test_parameters_that_are_no_numbers_are_refused() -> None:
     for bad in (np.array([2.0, 0.09, np.nan, -0.6, 0.06]), np.array([2.0, 0.09, 0.6])):
         with pytest.raises(InvalidInput, match="`parameters` must be 5 finite numbers"):
             check_surface(HESTON, bad, EXPIRIES)
+
+
+@pytest.mark.parametrize("bad", [[0.5, np.nan], [np.inf, 0.5], [0.5, 0.0], []])
+def test_expiries_that_no_option_has_are_refused(bad: list[float]) -> None:
+    with pytest.raises(InvalidInput, match="`expiry` must be finite numbers > 0"):
+        check_surface(HESTON, ORDINARY, np.array(bad))
 
 
 def test_what_is_no_characteristic_function_is_not_called_free() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .arrays import Matrix, Vector
 from .errors import InvalidInput, Problem
-from .fits import Fit, first_fits, judged, refined, room_again, room_for
+from .fits import IDENTIFIED, Fit, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
 from .models.model import Model
 from .optimisers.lbfgs import lbfgs
@@ -30,7 +30,6 @@ _TRUSTED_RMSE = 10e-4
 _SAME_OPTIMUM = 1e-6
 _UNSPECIFIED_NOISE = 10e-4
 """Noise of quotes with neither spread nor weight, against which a prior is weighed: 10 bp."""
-_IDENTIFIED = 0.5
 
 
 class Start(NamedTuple):
@@ -132,16 +131,16 @@ def calibrate(
     if begun is not None and begun.outcome == CONVERGED and not (options.second_opinion and _doubtful(begun, options)):
         return _report(_Attempt(starts[0].name, begun, False), used, model, options, "converged", 1)
     problem = fit_problem(used, model, options)
-    proposals = [Start(s.name, np.minimum(np.maximum(s.params, problem.lower), problem.upper)) for s in starts]
     if options.refine == "none":
-        return _report(_unrefined(problem, proposals, options), used, model, options, "network_only", 0)
-    attempts = _attempts(problem, proposals, options, begun)
+        return _report(_unrefined(problem, starts, options), used, model, options, "network_only", 0)
+    attempts = _attempts(problem, starts, options, begun)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
-    best = attempts[0]
-    for attempt in attempts[1:]:
+    best, expired = attempts[0], False
+    for attempt in attempts:
+        expired = expired or attempt.expired
         if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
             best = attempt
-    if any(attempt.expired for attempt in attempts):
+    if expired:
         status: Status = "budget_exhausted"
     else:
         if best.fit.outcome != CONVERGED:
@@ -182,12 +181,14 @@ def begin(
 
 
 def _attempts(
-    problem: FitProblem, proposals: list[Start], options: CalibrationOptions, begun: Fit | None
+    problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None
 ) -> list[_Attempt]:
     """The fit of the best proposal and, while there is doubt and time, those of the starts read off the surface."""
     attempts = []
     if proposals:
-        best = min(proposals, key=lambda s: objective_at(problem, s.params)) if len(proposals) > 1 else proposals[0]
+        best = proposals[0]
+        if len(proposals) > 1:
+            best = min(proposals, key=lambda s: objective_at(problem, _inside(s.params, problem)))
         attempts.append(_refine(problem, best, options, begun))
         if not (options.second_opinion and _doubtful(attempts[0].fit, options)):
             return attempts
@@ -232,17 +233,18 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
                 )
     if options.fixed:
         lower, upper = lower.copy(), upper.copy()
-    for name, value in (options.fixed or {}).items():
-        if name not in model.parameters:
-            raise InvalidInput(Problem.at(("fixed", name), f"must be one of {', '.join(model.parameters)}."))
-        i = model.parameters.index(name)
-        if not lower[i] <= value <= upper[i]:
-            raise InvalidInput(
-                Problem.at(("fixed", name), f"must be between {lower[i]:g} and {upper[i]:g}, but is {value}.")
-            )
-        lower[i] = upper[i] = value
-    mean, precision = np.zeros(model.n_params), np.zeros(model.n_params)
-    if options.prior is not None:
+        for name, value in options.fixed.items():
+            if name not in model.parameters:
+                raise InvalidInput(Problem.at(("fixed", name), f"must be one of {', '.join(model.parameters)}."))
+            i = model.parameters.index(name)
+            if not lower[i] <= value <= upper[i]:
+                raise InvalidInput(
+                    Problem.at(("fixed", name), f"must be between {lower[i]:g} and {upper[i]:g}, but is {value}.")
+                )
+            lower[i] = upper[i] = value
+    if options.prior is None:
+        mean = precision = np.zeros(model.n_params)
+    else:
         mean = options.prior.parameters
         # Explicit weights and spreads are taken for inverse variances; quotes without either have a stated noise.
         noise = 1.0 if panel.explicit_weight else _UNSPECIFIED_NOISE**2
@@ -268,19 +270,24 @@ def _information(problem: FitProblem, options: CalibrationOptions) -> Vector:
     return problem.prior_precision if options.prior is None else options.prior.standard_deviations**-2.0
 
 
-def _unrefined(problem: FitProblem, proposals: list[Start], options: CalibrationOptions) -> _Attempt:
+def _inside(params: Vector, problem: FitProblem) -> Vector:
+    """A copy inside the bounds."""
+    return np.minimum(np.maximum(params, problem.lower), problem.upper)
+
+
+def _unrefined(problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions) -> _Attempt:
     start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
-    arrays = room_for(problem)
-    objective = float(evaluate(start.params, problem, FINE, *arrays))
+    params, arrays = _inside(start.params, problem), room_for(problem)
+    objective = float(evaluate(params, problem, FINE, *arrays))
     information = _information(problem, options)
-    fit = judged(problem, information, start.params, objective, 0, OUT_OF_ITERATIONS, arrays)
+    fit = judged(problem, information, params, objective, 0, OUT_OF_ITERATIONS, arrays)
     return _Attempt(start.name, fit, False)
 
 
 def _refine(problem: FitProblem, start: Start, options: CalibrationOptions, begun: Fit | None = None) -> _Attempt:
     information = _information(problem, options)
     if options.refine == "lbfgs":
-        params, arrays = start.params.copy(), room_for(problem)
+        params, arrays = _inside(start.params, problem), room_for(problem)
         ended = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, lambda: _late(options))
         return _Attempt(start.name, judged(problem, information, params, *ended, arrays), _late(options))
     fit = refined(problem, information, start.params) if begun is None else begun
@@ -289,7 +296,7 @@ def _refine(problem: FitProblem, start: Start, options: CalibrationOptions, begu
         expired = _late(options)
         if expired:
             break
-        fit = refined(problem, information, fit.params, fit)
+        fit = refined(problem, information, fit)
     return _Attempt(start.name, fit, expired)
 
 
@@ -377,11 +384,11 @@ def _message(
     options: CalibrationOptions,
 ) -> str | None:
     """What a user should know before trusting the numbers; None when there is nothing."""
+    several = panel.expiries.size > 1
+    if status == "converged" and several and fit.n_loose == 0:
+        return None
     # Plain floats: numpy takes ten times as long over five numbers.
     error, size = fit.standard_errors.tolist(), fit.params.tolist()
-    several = panel.expiries.size > 1
-    if status == "converged" and several and all(e <= _IDENTIFIED * abs(x) for e, x in zip(error, size, strict=True)):
-        return None
     sentences = []
     if status == "not_converged":
         sentences.append(
@@ -401,7 +408,7 @@ def _message(
     elif len(at_bounds) < len(free) and all(math.isnan(error[i]) for i in free):
         sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
     else:
-        loose = [i for i in free if error[i] > _IDENTIFIED * abs(size[i])]
+        loose = [i for i in free if error[i] > IDENTIFIED * abs(size[i])]
         if loose:
             relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
             named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]

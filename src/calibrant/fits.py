@@ -15,6 +15,8 @@ from .uncertainty import Quality, fill_uncertainty, quality_of
 
 SLICE = 20
 """Evaluations of Levenberg-Marquardt between two looks at the clock."""
+IDENTIFIED = 0.5
+"""Standard error, as a share of the parameter, up to which the quotes are said to identify it."""
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -37,28 +39,45 @@ class Fit(NamedTuple):
     on_bound: BoolVector
     """(n_params,), True where a bound keeps the parameter from moving on; held ones are on no bound."""
     n_on_bound: int
+    n_loose: int
+    """Parameters that are not identified, those without a standard error among them."""
     standard_errors: Vector
     """(n_params,), NaN where there is none."""
     correlation: Matrix
     """(n_params, n_params), likewise."""
 
 
-def refined(problem: Problem, information: Vector, params: Vector, begun: Fit | None = None) -> Fit:
+def refined(problem: Problem, information: Vector, start: Vector | Fit) -> Fit:
     """A slice of Levenberg-Marquardt.
 
     information  (n_params,), 1 / sd^2 of a Gaussian prior, for the standard errors
-    params       (n_params,), the start, inside the bounds
-    begun        the slice before, which this one goes on from; `params` is then its end
+    start        (n_params,), which is brought inside the bounds; or the slice before, which this one goes on from
     """
-    vols, residual, jacobian = room_for(problem) if begun is None else room_again(begun)
-    at = params.copy()
-    on_bound, errors, correlation = _judgement(at.size)
-    objective, evaluations, outcome, quality, n_on_bound = _refine(
-        at, problem, information, SLICE, vols, residual, jacobian, on_bound, errors, correlation
+    if isinstance(start, Fit):
+        params, before, room = start.params.copy(), start.evaluations, room_again(start)
+    else:
+        # Whatever a start is made of: numba would compile the kernel anew for other arrays than its own.
+        params, before, room = np.array(start, np.float64), 0, room_for(problem)
+    model_vol, residual, jacobian = room
+    on_bound, errors, correlation = _judgement(params.size)
+    objective, evaluations, outcome, quality, n_on_bound, n_loose = _refine(
+        params, problem, information, SLICE, model_vol, residual, jacobian, on_bound, errors, correlation
     )
-    total = evaluations if begun is None else begun.evaluations + evaluations
-    ended = at, objective, total, outcome, vols, residual, jacobian
-    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, errors, correlation)
+    return Fit(
+        params,
+        objective,
+        before + evaluations,
+        outcome,
+        model_vol,
+        residual,
+        jacobian,
+        Quality(*quality),
+        on_bound,
+        n_on_bound,
+        n_loose,
+        errors,
+        correlation,
+    )
 
 
 def judged(
@@ -72,9 +91,9 @@ def judged(
 ) -> Fit:
     """Where another optimiser ended; `arrays` are the model's vols, the weighted residuals and their Jacobian there."""
     on_bound, errors, correlation = _judgement(params.size)
-    quality, n_on_bound = _judge(params, problem, information, *arrays, on_bound, errors, correlation)
+    quality, n_on_bound, n_loose = _judge(params, problem, information, *arrays, on_bound, errors, correlation)
     ended = params, objective, evaluations, outcome, *arrays
-    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, errors, correlation)
+    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, n_loose, errors, correlation)
 
 
 def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None]) -> list[Fit | None]:
@@ -90,11 +109,10 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
     if not asked:
         return fits
     which, n = np.array(asked), model.n_params
-    params = np.concatenate([start for start in starts if start is not None]).reshape(-1, n)
-    params = np.minimum(np.maximum(params, model.lower), model.upper)
+    params = np.concatenate([start for start in starts if start is not None], dtype=np.float64).reshape(-1, n)
     model_vol = group.mid.copy()
     residual, jacobian = np.empty(model_vol.size), np.empty(n * model_vol.size)
-    counts, sizes = np.empty((which.size, 3), np.int64), np.empty((which.size, 4))
+    counts, sizes = np.empty((which.size, 4), np.int64), np.empty((which.size, 4))
     on_bound = np.empty((which.size, n), np.bool_)
     errors, correlation = np.empty((which.size, n)), np.empty((which.size, n, n))
     _refine_all(
@@ -123,11 +141,11 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
     )
     ends = group.first.tolist()
     rows = zip(asked, params, counts.tolist(), sizes.tolist(), on_bound, errors, correlation, strict=True)
-    for i, at, (evaluations, outcome, n_on_bound), (objective, *quality), bounded, error, correlated in rows:
+    for i, at, (evaluations, outcome, n_on_bound, n_loose), (objective, *quality), bounded, error, correlated in rows:
         a, b = ends[i], ends[i + 1]
         filled = model_vol[a:b], residual[a:b], jacobian[n * a : n * b].reshape(n, b - a)
         ended = at, objective, evaluations, outcome, *filled
-        fits[i] = Fit(*ended, Quality(*quality), bounded, n_on_bound, error, correlated)
+        fits[i] = Fit(*ended, Quality(*quality), bounded, n_on_bound, n_loose, error, correlated)
     return fits
 
 
@@ -157,7 +175,7 @@ def _judge(
     on_bound: BoolVector,
     errors: Vector,
     correlation: Matrix,
-) -> tuple[tuple[float, float, float], int]:
+) -> tuple[tuple[float, float, float], int, int]:
     """How good the fit is there, which parameters a bound holds, and how well the quotes determine the others."""
     n_on_bound = 0
     free = np.empty(params.size, np.bool_)
@@ -168,7 +186,10 @@ def _judge(
         free[i] = high > low and not on_bound[i]
         n_on_bound += on_bound[i]
     fill_uncertainty(residual, jacobian, free, information, errors, correlation)
-    return quality_of(model_vol, problem.vol), n_on_bound
+    n_loose = 0
+    for i in range(params.size):
+        n_loose += not errors[i] <= IDENTIFIED * abs(params[i])
+    return quality_of(model_vol, problem.vol), n_on_bound, n_loose
 
 
 @_careful
@@ -183,15 +204,22 @@ def _refine(
     on_bound: BoolVector,
     errors: Vector,
     correlation: Matrix,
-) -> tuple[float, int, int, tuple[float, float, float], int]:
-    """Objective, evaluations, outcome, `quality_of`, parameters on a bound; `params` and what follows are filled."""
+) -> tuple[float, int, int, tuple[float, float, float], int, int]:
+    """Objective, evaluations, outcome, `quality_of`, parameters on a bound and not identified; `params`, first brought
+    inside the bounds, and `model_vol` and what follows are filled."""
+    for i in range(params.size):
+        # This way round a start that is no number stays what it is.
+        if params[i] < problem.lower[i]:
+            params[i] = problem.lower[i]
+        elif params[i] > problem.upper[i]:
+            params[i] = problem.upper[i]
     objective, evaluations, outcome = levenberg_marquardt(
         params, problem, max_evaluations, model_vol, residual, jacobian
     )
-    quality, n_on_bound = _judge(
+    quality, n_on_bound, n_loose = _judge(
         params, problem, information, model_vol, residual, jacobian, on_bound, errors, correlation
     )
-    return objective, evaluations, outcome, quality, n_on_bound
+    return objective, evaluations, outcome, quality, n_on_bound, n_loose
 
 
 @_careful
@@ -237,7 +265,7 @@ def _refine_all(
             nothing,
             nothing,
         )
-        objective, evaluations, outcome, quality, n_on_bound = _refine(
+        objective, evaluations, outcome, quality, n_on_bound, n_loose = _refine(
             params[at],
             problem,
             nothing,
@@ -249,6 +277,6 @@ def _refine_all(
             errors[at],
             correlation[at],
         )
-        counts[at, 0], counts[at, 1], counts[at, 2] = evaluations, outcome, n_on_bound
+        counts[at, 0], counts[at, 1], counts[at, 2], counts[at, 3] = evaluations, outcome, n_on_bound, n_loose
         sizes[at, 0] = objective
         sizes[at, 1], sizes[at, 2], sizes[at, 3] = quality

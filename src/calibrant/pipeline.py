@@ -3,11 +3,10 @@
 What the service does for a request and the command line for a file.
 """
 
+import math
 from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
-
-import numpy as np
 
 from .arbitrage import Verdict, check_quotes, check_surface
 from .arrays import Vector
@@ -98,12 +97,13 @@ def assess(
     starts, options = starting_from(proposals, options, given)
     proposed = perf_counter()
     calibration = calibrate(panel, model, starts, options, None if begun is None else begun.fit)
-    if not (np.isfinite(calibration.parameters).all() and np.isfinite(calibration.model_iv).all()):
+    # The root mean square is finite only if every model vol is.
+    if not (math.isfinite(calibration.rmse_bp) and all(map(math.isfinite, calibration.parameters.tolist()))):
         raise ArithmeticError("The calibration ended in a number that is not finite.")
     refined = perf_counter()
     quotes = check_quotes(panel)
     # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
-    surface = check_surface(model, calibration.parameters, calibration.panel.expiry)
+    surface = check_surface(model, calibration.parameters, calibration.panel.expiries)
     checked = perf_counter()
     network, refine = (0.0, 0.0) if begun is None else (begun.network, begun.refine)
     return Assessment(

@@ -29,38 +29,34 @@ def calibration_report(
     timing_us  of `stages_us`
     detail     adds the correlation of the parameters and the model's vol of each quote
     """
-    calibration = assessment.calibration
+    calibration, panel = assessment.calibration, assessment.panel
     names = calibration.model.parameters
     document: dict[str, Any] = {"model": calibration.model.name}
     if panel_id is not None:
         document["id"] = panel_id
     if as_of is not None:
         document["as_of"] = as_of
-    document |= {
-        "parameters": dict(zip(names, calibration.parameters.tolist(), strict=True)),
-        "standard_errors": dict(zip(names, numbers(calibration.standard_errors), strict=True)),
-        "fit": {
-            "rmse_bp": calibration.rmse_bp,
-            "max_abs_bp": calibration.max_abs_bp,
-            "mape_pct": calibration.mape_pct,
-            "n_quotes": calibration.n_quotes,
-            "excluded": [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded],
-        },
-        "feller_ratio": calibration.feller_ratio,
-        "arbitrage": {
-            "quotes": _verdict(assessment.quotes, assessment.panel),
-            "surface": _verdict(assessment.surface, assessment.panel),
-        },
-        "status": calibration.status,
+    document["parameters"] = dict(zip(names, calibration.parameters.tolist(), strict=True))
+    document["standard_errors"] = dict(zip(names, numbers(calibration.standard_errors), strict=True))
+    document["fit"] = {
+        "rmse_bp": calibration.rmse_bp,
+        "max_abs_bp": calibration.max_abs_bp,
+        "mape_pct": calibration.mape_pct,
+        "n_quotes": calibration.n_quotes,
+        "excluded": [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded],
     }
+    document["feller_ratio"] = calibration.feller_ratio
+    document["arbitrage"] = {
+        "quotes": _verdict(assessment.quotes, panel),
+        "surface": _verdict(assessment.surface, panel),
+    }
+    document["status"] = calibration.status
     if calibration.message is not None:
         document["message"] = calibration.message
-    document |= {
-        "start": calibration.start,
-        "iterations": calibration.iterations,
-        "out_of_domain": assessment.out_of_domain,
-        "at_bounds": list(calibration.at_bounds),
-    }
+    document["start"] = calibration.start
+    document["iterations"] = calibration.iterations
+    document["out_of_domain"] = assessment.out_of_domain
+    document["at_bounds"] = list(calibration.at_bounds)
     if detail:
         document["parameter_correlation"] = [numbers(row) for row in calibration.correlation]
         document["model_iv"] = _in_order_given(calibration)
@@ -71,8 +67,13 @@ def calibration_report(
 
 def stages_us(**seconds: float) -> dict[str, float]:
     """Stages and their total in microseconds, to a tenth: what a clock resolves."""
-    tenths = {stage: round(1e7 * duration) for stage, duration in seconds.items()}
-    return {stage: n / 10 for stage, n in tenths.items()} | {"total": sum(tenths.values()) / 10}
+    stages, total = {}, 0
+    for stage, duration in seconds.items():
+        tenths = round(1e7 * duration)
+        stages[stage] = tenths / 10
+        total += tenths
+    stages["total"] = total / 10
+    return stages
 
 
 def numbers(values: Vector) -> list[float | None]:

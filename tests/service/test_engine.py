@@ -25,6 +25,7 @@ from service.crew import Crew
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.formats import JSON
 from service.wire.oip import decode_request
+from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.models import MODELS
 from tests.service.bodies import inference
 import numpy as np
@@ -80,6 +81,7 @@ for panels in (batch, rows):
             assert done.job is not None, done.outcome
 crew.stop()
 scheduler.stop()
+verdict_on(price_grid(MODELS["heston"], np.array([15.0, 0.07, 3.0, -0.5, 0.2]), surface_expiries(np.array([0.1, 1.0]))))
 print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
 print(len(before))
 """

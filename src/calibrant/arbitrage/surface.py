@@ -32,6 +32,7 @@ from .surface_kernels import (
     PERIODS,
     SPACING,
     WORK_SHAPE,
+    count_missed,
     excess_of,
     fitting_scale,
     interval_after,
@@ -39,16 +40,15 @@ from .surface_kernels import (
     level_ahead,
     next_level,
     price_grid_kernel,
+    spread_expiries,
     tail_target,
     turn_table,
 )
 from .violations import Verdict, verdict_of
 
-N_EXPIRIES = 50
 LARGEST_ERROR = 1e-6
 """A surface whose numbers are known no better than this, in units of the forward, is not called free of arbitrage."""
 
-_FRACTIONS = np.linspace(0.0, 1.0, N_EXPIRIES)
 _turns = lru_cache(maxsize=1)(turn_table)
 
 
@@ -75,10 +75,21 @@ class PriceGrid(NamedTuple):
 
 
 def surface_expiries(quoted_expiry: Vector) -> Vector:
-    """The (N_EXPIRIES,) expiries that are checked, evenly spaced in their logarithm."""
-    low = math.log(0.5 * quoted_expiry.min())
-    high = math.log(1.5 * quoted_expiry.max())
-    return np.exp(low + _FRACTIONS * (high - low))
+    """The (N_EXPIRIES,) expiries that are checked, evenly spaced in their logarithm.
+
+    raises  InvalidInput for expiries that are not finite or not > 0, or for none at all
+    """
+    expiry: Vector = spread_expiries(*_ends(quoted_expiry))
+    return expiry
+
+
+def _ends(quoted_expiry: Vector) -> tuple[float, float]:
+    """The shortest and the longest."""
+    # Plain floats: numpy takes ten times as long over a few numbers.
+    years = np.asarray(quoted_expiry, dtype=np.float64).tolist()
+    if not years or not all(map(math.isfinite, years)) or not min(years) > 0.0:
+        raise InvalidInput(Problem.at(("expiry",), f"must be finite numbers > 0, but is {str(years)[:80]}."))
+    return min(years), max(years)
 
 
 def check_surface(model: Model, params: Vector, quoted_expiry: Vector) -> Verdict:
@@ -91,18 +102,19 @@ def check_surface(model: Model, params: Vector, quoted_expiry: Vector) -> Verdic
     raises         InvalidInput for parameters or expiries that are no such numbers
     """
     p = np.ascontiguousarray(params, dtype=np.float64)
-    if p.shape != (model.n_params,) or not np.isfinite(p).all():
+    if p.shape != (model.n_params,) or not all(map(math.isfinite, p.tolist())):
         raise InvalidInput(
             Problem.at(("parameters",), f"must be {model.n_params} finite numbers, but is {p.tolist()}.")
         )
-    expiry = surface_expiries(np.asarray(quoted_expiry, dtype=np.float64))
+    shortest, longest = _ends(quoted_expiry)
     code = COMPILED.get(model.name)
     if code is not None:
-        # A first look that keeps no prices: most surfaces need no more.
-        n_missed, numerical_error = _missed(code, p, expiry)
-        if n_missed == 0 and numerical_error <= LARGEST_ERROR:
-            return Verdict(free=True, n_violations=0, violations=(), numerical_error=numerical_error)
-    return verdict_on(price_grid(model, p, expiry))
+        # A first look that keeps no prices: most surfaces need no more, nor do those of which nothing can be said.
+        n_missed, numerical_error = count_missed(code, p, shortest, longest, *_turns())
+        known = numerical_error <= LARGEST_ERROR
+        if n_missed == 0 or not known:
+            return Verdict(free=known, n_violations=0, violations=(), numerical_error=numerical_error)
+    return verdict_on(price_grid(model, p, spread_expiries(shortest, longest)))
 
 
 def check_sampled_surface(sampler: Sampler, expiry: Vector) -> Verdict:
@@ -147,14 +159,6 @@ def price_grid(model: Model, params: Vector, expiry: Vector) -> PriceGrid:
     contiguous = np.ascontiguousarray(params, dtype=np.float64)
     price_grid_kernel(code, contiguous, expiry, *_turns(), *grid[1:])
     return grid
-
-
-def _missed(code: int, params: Vector, expiry: Vector) -> tuple[int, float]:
-    """How many conditions on a model's grid are missed by more than the error of their expiry; the largest error."""
-    strike, capped, growth = np.empty((3, 1, N_STRIKES))
-    scale, error = np.empty((2, expiry.size))
-    n_missed: int = price_grid_kernel(code, params, expiry, *_turns(), scale, strike, capped, growth, error)
-    return n_missed, float(error.max())
 
 
 def _empty_grid(expiry: Vector) -> PriceGrid:

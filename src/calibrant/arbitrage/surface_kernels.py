@@ -26,6 +26,7 @@ sin x d, which halves the table: what is read of it then stays in the first-leve
 import math
 
 import numpy as np
+from numba import njit
 
 from ..arrays import Matrix, Vector
 from ..pricing.vector_math import cos_sin, exp, inlined, kernel
@@ -33,6 +34,7 @@ from .products import N_ROWS, WIDTH, turned_sums
 from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
 from .violations import BOUNDS, BUTTERFLY, CALENDAR, KINDS, VERTICAL
 
+N_EXPIRIES = 50
 N_STRIKES = 200
 HALF = N_STRIKES // 2
 SPAN = 5.0
@@ -62,6 +64,9 @@ _CENTRE = 0.5 * HALF * SPACING
 _BLOCKS = _PAIRS // WIDTH
 WORK_SHAPE = (4 * N_ROWS, TABLE_NODES + 8)
 _LANES = 4
+_FRACTIONS = np.linspace(0.0, 1.0, N_EXPIRIES)
+# Without the promises of `kernel`: what is no number stays that, and expiries are the same on every processor.
+_careful = njit(cache=True, nogil=True, error_model="numpy")
 _EPSILON = 2.2e-16
 _ROOT_EIGHT = 2.0**1.5
 
@@ -441,6 +446,32 @@ def price_grid_kernel(
         _row_excess(capped[row], growth[row], strike[row], excess)
         n_missed += _count_above(excess, error[i])
     return n_missed
+
+
+@_careful
+def spread_expiries(shortest: float, longest: float) -> Vector:
+    """(N_EXPIRIES,), from half the shortest to one and a half times the longest, evenly spaced in their logarithm."""
+    low = math.log(0.5 * shortest)
+    high = math.log(1.5 * longest)
+    expiry = np.empty(N_EXPIRIES)
+    for i in range(N_EXPIRIES):
+        expiry[i] = math.exp(low + _FRACTIONS[i] * (high - low))
+    return expiry
+
+
+@_careful
+def count_missed(
+    code: int, params: Vector, shortest: float, longest: float, places: Matrix, centre: Matrix, table: Vector
+) -> tuple[int, float]:
+    """How many conditions on a model's grid are missed by more than the error of their expiry; the largest error.
+
+    shortest, longest  the quoted expiries, as `spread_expiries` takes them
+    """
+    expiry = spread_expiries(shortest, longest)
+    scale, error = np.empty(expiry.size), np.empty(expiry.size)
+    strike, capped, growth = np.empty((1, N_STRIKES)), np.empty((1, N_STRIKES)), np.empty((1, N_STRIKES))
+    n_missed = price_grid_kernel(code, params, expiry, places, centre, table, scale, strike, capped, growth, error)
+    return n_missed, error.max()
 
 
 @kernel
