@@ -181,7 +181,8 @@ class Batches:
 
     def _step_aside(self) -> None:
         until = perf_counter() + _STEP_ASIDE
-        while self._somebody_waits() and perf_counter() < until:
+        # Not for one that waits for this very lane.
+        while self._somebody_waits() and not self._scheduler.depth(Priority.LONG) and perf_counter() < until:
             sleep(_NAP)
 
 

@@ -7,15 +7,15 @@ as on an idle one. The client's counts from the first byte received, the default
 connection is no reason to refuse who is in no hurry.
 
 No panel tells beforehand whether its first answer will be beyond doubt, and a second opinion costs up to a hundred
-times as much. So what is short by its size gets a slice of the interactive lane, and if that does not end it, it is
-begun anew on the background lane. Anew, so that the answer does not depend on when the slice ended; that it costs the
-slice again is the price.
+times as much. So what is short by its size gets a slice of the interactive lane, counted in the processor's time, and
+if that does not end it, it is begun anew on the background lane. Anew, so that the answer does not depend on when the
+slice ended; that it costs the slice again is the price.
 """
 
 import asyncio
 from functools import partial
 from threading import Event
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import NamedTuple
 
 from calibrant.pipeline import Assessment, StageSeconds
@@ -66,20 +66,18 @@ class Dispatch:
         work = partial(_tried, engine, job, given, self._slice)
         started, first, ended = await self._scheduler.run(work, deadline=begin_by, cost=min(mean, self._slice))
         queue = started - submitted
-        if first is not None and (first.calibration.status != "budget_exhausted" or _passed(given)):
+        if first.calibration.status != "budget_exhausted" or _passed(given):
             self._costs.observe(kind, size, ended - started)
             return Answer(first, queue)
         try:
             second, again = await self._calibrate_long(engine, job, given, mean)
         except (DeadlineExpired, DeadlineUnreachable, Overloaded):
-            if given is None or first is None:
+            if given is None:
                 raise
             # Its client asked for the best by then, and this is it.
             return Answer(first, queue)
-        if first is not None:
-            spent = StageSeconds(*(a + b for a, b in zip(first.seconds, second.seconds, strict=True)))
-            second = second._replace(seconds=spent)
-        return Answer(second, queue + again)
+        spent = StageSeconds(*(a + b for a, b in zip(first.seconds, second.seconds, strict=True)))
+        return Answer(second._replace(seconds=spent), queue + again)
 
     async def price(self, engine: Engine, job: PriceJob, given: float | None = None) -> Prices:
         """Price options for a client that waits; `given` is the deadline that it gave. Raises as `calibrate`."""
@@ -144,19 +142,13 @@ def _timed(engine: Engine, job: CalibrationJob) -> tuple[float, Assessment, floa
     return started, assessment, perf_counter()
 
 
-def _tried(
-    engine: Engine, job: CalibrationJob, given: float | None, slice_: float
-) -> tuple[float, Assessment | None, float]:
-    """As far as it comes in a slice; None if that is not as far as the network's answer."""
-    started = perf_counter()
-    end = started + slice_
-    options = job.options._replace(deadline=end if given is None else min(given, end))
-    try:
-        return _timed(engine, job._replace(options=options))
-    except DeadlineExpired:
-        if _passed(given):
-            raise
-        return started, None, perf_counter()
+def _tried(engine: Engine, job: CalibrationJob, given: float | None, slice_: float) -> tuple[float, Assessment, float]:
+    """As far as it comes in a slice of the processor's time: a short panel that others kept waiting, for the processor
+    or the interpreter lock, is not begun anew for that."""
+    end = thread_time() + slice_
+    deadline = perf_counter() + UNLIMITED if given is None else given
+    options = job.options._replace(deadline=deadline, cancelled=lambda: thread_time() >= end)
+    return _timed(engine, job._replace(options=options))
 
 
 def _priced(engine: Engine, job: PriceJob) -> tuple[float, Prices, float]:

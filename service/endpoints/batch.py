@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..batch import Done
+from ..body import large_body_of
 from ..context import context_of
 from ..openapi import documented
 from ..scheduler import Priority
@@ -48,7 +49,7 @@ async def calibrate_batch(request: Request) -> Response:
     require_plain(context.headers)
     media_type = require_media_type(context.headers, TAKEN)
     wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
-    body = await _body_of(request)
+    body = await large_body_of(request, service.settings.max_batch_body_bytes)
     batch = await service.scheduler.run(
         partial(_opened, body, media_type, Limits(service.settings.max_batch_panels, service.settings.max_body_bytes)),
         priority=Priority.BULK,
@@ -68,15 +69,7 @@ async def calibrate_batch(request: Request) -> Response:
     return StreamingResponse(_pieces(content), media_type=writer.media_type, headers=headers)
 
 
-async def _body_of(request: Request) -> bytearray:
-    """As it arrives into one buffer: joining pieces at the end would take the memory twice, and the event loop long."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-    return body
-
-
-def _opened(body: bytearray, media_type: str, limits: Limits) -> Batch:
+def _opened(body: memoryview, media_type: str, limits: Limits) -> Batch:
     if media_type == arrow.MEDIA_TYPE:
         return ArrowBatch(body, limits)
     return DocumentBatch(body, FORMATS[media_type], limits)

@@ -58,7 +58,7 @@ def library() -> Any:
 class ArrowBatch:
     """The panels of a table of quotes, in the order in which their keys first come."""
 
-    def __init__(self, body: bytes | bytearray, limits: Limits) -> None:
+    def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
         table = _read(body)
         self._model, self._refine = _options(table.schema.metadata or {})
@@ -101,7 +101,7 @@ def _in_table(problem: Problem, rows: IntVector) -> Problem:
     return Problem.at(place, problem.detail.split("` ", 1)[1])
 
 
-def _read(body: bytes | bytearray) -> "pyarrow.Table":
+def _read(body: bytes | memoryview) -> "pyarrow.Table":
     """The table that a stream holds, with every offset checked."""
     arrow = library()
     buffer = arrow.py_buffer(body)

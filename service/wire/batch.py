@@ -107,9 +107,9 @@ _BYTES_PER_QUOTE = 30
 class DocumentBatch:
     """`{"panels": [request, ...]}` in JSON or MessagePack."""
 
-    def __init__(self, body: bytes | bytearray, wire: Format, limits: Limits) -> None:
+    def __init__(self, body: bytes | memoryview, wire: Format, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no batch, TooLarge if it holds too many panels"""
-        self._body = memoryview(body)
+        self._body = body
         self._wire = wire
         self._limits = limits
         self._spans = _panel_spans(body, _LANGUAGES[wire.media_type], limits.panels)
@@ -136,7 +136,7 @@ class DocumentBatch:
         return beneath(("panels", i), problems)
 
 
-def _panel_spans(body: bytes | bytearray, language: _Language, most: int) -> list[spans.Span]:
+def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> list[spans.Span]:
     """Where the panels of a batch begin and end."""
     data = spans.view(body)
     try:

@@ -77,9 +77,9 @@ class Parts(NamedTuple):
     values: list[Span]
 
 
-def view(body: bytes | bytearray) -> Bytes:
-    """The bytes as the kernels want them, not copied."""
-    array: Bytes = np.frombuffer(body if isinstance(body, bytes) else memoryview(body).toreadonly(), _BYTE)
+def view(body: bytes | memoryview) -> Bytes:
+    """The bytes as the kernels want them, not copied; a memoryview must be read-only."""
+    array: Bytes = np.frombuffer(body, _BYTE)
     return array
 
 
