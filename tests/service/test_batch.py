@@ -1,5 +1,6 @@
 """Batches: every panel its own result or problem, in order or as they finish, in every format."""
 
+import asyncio
 import json
 import threading
 import time
@@ -17,9 +18,11 @@ from calibrant.black import implied_volatility
 from calibrant.models import MODELS
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
-from service.batch import GROUP_PANELS
+from service.batch import GROUP_PANELS, Batches
 from service.context import RequestContext
+from service.crew import Crew
 from service.errors import ServiceError
+from service.scheduler import Priority, Scheduler
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
@@ -28,6 +31,7 @@ from service.wire.formats import FORMATS
 from tests.service.bodies import REAL, as_moneyness, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import NAN, changed, panel
+from tests.service.test_scheduler import held
 from tests.shared import ROOT, needs_shared
 
 BATCH = "/v1/calibrate/batch"
@@ -322,6 +326,34 @@ def test_a_batch_steps_aside_for_interactive_requests_but_gets_on(
     assert time.perf_counter() - began >= 2 * len(panels) * 2e-3 / batches._crew.size
     assert asked > 2 * len(panels)
     assert [answer["parameters"] for answer in found] == [answer["parameters"] for answer in expected]
+
+
+def test_a_batch_does_not_step_aside_for_one_that_waits_for_its_own_lane() -> None:
+    scheduler, asked = Scheduler(), 0
+
+    def somebody_waits() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    batches = Batches(scheduler, Crew(1), somebody_waits)
+
+    async def both_ways() -> tuple[int, int]:
+        batches._step_aside()
+        alone = asked
+        hold = threading.Event()
+        blocked = await held(scheduler, Priority.LONG, hold)
+        waiting = asyncio.ensure_future(scheduler.run(lambda: None, priority=Priority.LONG))
+        await asyncio.sleep(0)
+        batches._step_aside()
+        hold.set()
+        await blocked
+        await waiting
+        return alone, asked - alone
+
+    alone, beside = asyncio.run(both_ways())
+    scheduler.stop()
+    assert alone > beside == 1
 
 
 def test_an_interactive_request_is_waited_for_until_it_is_answered(client: Client) -> None:

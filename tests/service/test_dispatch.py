@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
+from calibrant.release import Proposal
 from service.costs import Costs
 from service.dispatch import Dispatch
 from service.engine import CalibrationJob, Engine
@@ -91,6 +94,32 @@ def test_a_long_panel_holds_up_no_short_one(scheduler: Scheduler, engine: Engine
         assert (await behind).assessment.calibration.n_quotes > 4000
 
     asyncio.run(both())
+
+
+def test_a_short_panel_that_others_keep_waiting_is_not_begun_anew(
+    scheduler: Scheduler, engine: Engine, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = engine.releases["heston"]
+    propose = release.propose
+
+    def late(panel: OptionPanel) -> list[Proposal]:
+        # Twice its slice, in which it does not run.
+        time.sleep(0.5)
+        return propose(panel)
+
+    monkeypatch.setattr(release, "propose", late)
+
+    async def beside_a_long_one() -> Assessment:
+        hold = threading.Event()
+        blocked = await held(scheduler, Priority.LONG, hold)
+        ways = dispatch(scheduler, long_job_ms=250.0, default_deadline_ms=60_000)
+        answer = await ways.calibrate(engine, job_of(dax))
+        assert not blocked.done()
+        hold.set()
+        await blocked
+        return answer.assessment
+
+    assert asyncio.run(beside_a_long_one()).calibration.status == "converged"
 
 
 def test_a_deadline_of_the_clients_own_ends_with_the_best_so_far(
