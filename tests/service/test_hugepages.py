@@ -7,6 +7,7 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 import numpy as np
 import pytest
 
+from service import hugepages
 from service.hugepages import huge_bytes, use_huge_pages, used_ranges
 
 RELEASE = tuple(int(part) for part in platform.release().split(".")[:2])
@@ -28,6 +29,18 @@ def test_memory_in_use_moves_into_huge_pages_and_keeps_what_it_holds() -> None:
         use_huge_pages()
         assert huge_bytes() - before >= 24 * MIB
         assert memory[:] == written
+
+
+def test_a_system_that_tells_nothing_of_its_memory_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hidden() -> list[tuple[int, int]]:
+        raise PermissionError("/proc is hidden")
+
+    monkeypatch.setattr(hugepages, "used_ranges", hidden)
+    with caplog.at_level("INFO"):
+        use_huge_pages()
+    assert "/proc is hidden" in caplog.text
 
 
 def test_ranges_are_whole_huge_pages_of_private_memory() -> None:
