@@ -26,9 +26,6 @@ from .errors import DeadlineExpired, DeadlineUnreachable, Overloaded
 from .scheduler import Priority, Scheduler, retry_after
 from .settings import Settings
 
-UNLIMITED = 3600.0
-"""Seconds given to a refinement without a deadline. With a deadline it goes in slices, whose steps are not those of one
-without: all take the same steps, so that a deadline that suffices changes no digit."""
 _EXPIRY = 40
 """Options that cost the accurate pricer as much as what an expiry costs by itself."""
 
@@ -63,7 +60,7 @@ class Dispatch:
         begin_by = given if given is not None else perf_counter() + self._default
         self.require_reachable(Priority.INTERACTIVE, begin_by)
         submitted = perf_counter()
-        work = partial(_tried, engine, job, given, self._slice)
+        work = partial(_tried, engine, job, self._slice)
         started, first, ended = await self._scheduler.run(work, deadline=begin_by, cost=min(mean, self._slice))
         queue = started - submitted
         if first.calibration.status != "budget_exhausted" or _passed(given):
@@ -106,9 +103,7 @@ class Dispatch:
         begin_by = given if given is not None else submitted + self._patience
         self.require_reachable(Priority.LONG, begin_by)
         gone = Event()
-        options = job.options._replace(
-            deadline=submitted + UNLIMITED if given is None else given, cancelled=gone.is_set
-        )
+        options = job.options._replace(cancelled=gone.is_set)
         try:
             started, assessment, ended = await self._scheduler.run(
                 partial(_timed, engine, job._replace(options=options)),
@@ -142,12 +137,11 @@ def _timed(engine: Engine, job: CalibrationJob) -> tuple[float, Assessment, floa
     return started, assessment, perf_counter()
 
 
-def _tried(engine: Engine, job: CalibrationJob, given: float | None, slice_: float) -> tuple[float, Assessment, float]:
+def _tried(engine: Engine, job: CalibrationJob, slice_: float) -> tuple[float, Assessment, float]:
     """As far as it comes in a slice of the processor's time: a short panel that others kept waiting, for the processor
     or the interpreter lock, is not begun anew for that."""
     end = thread_time() + slice_
-    deadline = perf_counter() + UNLIMITED if given is None else given
-    options = job.options._replace(deadline=deadline, cancelled=lambda: thread_time() >= end)
+    options = job.options._replace(cancelled=lambda: thread_time() >= end)
     return _timed(engine, job._replace(options=options))
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +65,6 @@ class Prices(NamedTuple):
 
 
 REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
-WARM_UP_SECONDS = 600.0
-"""A deadline nobody waits for: with one, refinement goes in slices, and that path too must be warm."""
 
 
 def warm_up_panels(release: Release) -> list[OptionPanel]:
@@ -149,8 +146,7 @@ class Engine:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
         for panel in panels:
             for refine in REFINEMENTS:
-                options = CalibrationOptions(refine=refine, deadline=perf_counter() + WARM_UP_SECONDS)
-                job = CalibrationJob(model=model, panel=panel, options=options)
+                job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
         self.price(

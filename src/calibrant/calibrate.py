@@ -59,8 +59,7 @@ class CalibrationOptions(NamedTuple):
     deadline: float | None = None
     """`time.perf_counter()` at which refinement ends with the best so far."""
     cancelled: Callable[[], bool] | None = None
-    """Asked now and then where there is a deadline, and true once nobody wants the answer: what has begun then ends as
-    at its deadline."""
+    """Asked now and then, and true once nobody waits for more: what has begun then ends as at its deadline."""
     trusted: bool = True
     """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
     domain: Matrix | None = None
@@ -311,9 +310,9 @@ def _polished(fit: Fit, problem: FitProblem, options: CalibrationOptions) -> Fit
 
 
 def _late(options: CalibrationOptions) -> bool:
-    if options.deadline is None:
-        return False
-    return time.perf_counter() >= options.deadline or (options.cancelled is not None and options.cancelled())
+    if options.deadline is not None and time.perf_counter() >= options.deadline:
+        return True
+    return options.cancelled is not None and options.cancelled()
 
 
 def _expired_if_late(attempt: _Attempt, options: CalibrationOptions) -> _Attempt:
