@@ -65,7 +65,7 @@ def latency(given: argparse.Namespace) -> Measured:
         serving.pinned(cores.client),
     ):
         server.wait_until_answering()
-        mirror.wait_until_answering("/")
+        mirror.until(lambda: mirror.answers("/"))
         with Session(server.port) as asked, Session(mirror.port) as echoed:
             list(window(asked, requests, min(given.seconds, 2.0)))
             for _ in range(WINDOWS):
@@ -128,7 +128,7 @@ def echo(given: argparse.Namespace) -> Measured:
     cores = apart()
     requests = [post("/", body) for body in quoted_panels(N_PANELS, given.noise_bp).bodies()]
     with serving.echo(cores.server) as mirror, serving.pinned(cores.client):
-        mirror.wait_until_answering("/")
+        mirror.until(lambda: mirror.answers("/"))
         with Session(mirror.port) as session:
             found = [
                 at(1e3 * np.array([x.seconds for x in window(session, requests, given.seconds)]), 50, 99)

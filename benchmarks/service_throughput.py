@@ -16,7 +16,7 @@ from calibrant.calibrate import CalibrationOptions, calibrate
 from calibrant.models import HESTON
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
-from service.crew import Crew
+from service.batches.crew import Crew
 from service.scheduler import SWITCH_INTERVAL
 
 from . import serving

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -72,15 +72,20 @@ class Serving:
         if self.process.returncode in (0, -signal.SIGTERM):
             self.log.unlink(missing_ok=True)
 
-    def wait_until_answering(self, path: str = "/health/ready") -> "Serving":
+    def wait_until_answering(self) -> "Serving":
+        """Until it answers single panels and batches, whose process is started when the first worker serves."""
+        self.until(lambda: self.answers("/health/ready"))
+        self.until(lambda: self.metric("calibrant_batches_ready") == 1.0)
+        return self
+
+    def until(self, condition: Callable[[], bool]) -> None:
         end = perf_counter() + START
-        while not self.answers(path):
+        while not condition():
             if self.process.poll() is not None:
                 raise RuntimeError(f"The server has ended with {self.process.returncode}: see {self.log}.")
             if perf_counter() > end:
                 raise TimeoutError(f"The server does not answer: see {self.log}.")
             time.sleep(0.05)
-        return self
 
     def answers(self, path: str) -> bool:
         try:

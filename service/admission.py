@@ -81,7 +81,7 @@ class RateLimit:
 
 
 class Admission:
-    """Lets requests in and counts them out. Used on the event loop, except where it says otherwise."""
+    """Lets requests in and counts them out. Used on the event loop."""
 
     def __init__(self, settings: Settings, scheduler: Scheduler, pauses: Pauses) -> None:
         self._keys = Keys.read(settings.api_keys)
@@ -123,10 +123,6 @@ class Admission:
         if waited is not None and kind is Priority.INTERACTIVE:
             own = perf_counter() - context.received - waited
             self._own *= 1.0 + _STEP if own > self._own else 1.0 - _STEP
-
-    def somebody_waits(self) -> bool:
-        """Whether an interactive request is in the service. May be asked on any thread."""
-        return self._inside[Priority.INTERACTIVE] > 0
 
     def wait(self, kind: Priority) -> float:
         """Seconds that a request which comes now would wait."""

@@ -1,5 +1,6 @@
 """Assembly of the application: routes, middleware, start-up."""
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,8 +22,9 @@ from .settings import Settings
 from .wire import oip, schema
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    service = Service(settings or Settings())
+def create_app(settings: Settings | None = None, batch_process: socket.socket | None = None) -> FastAPI:
+    """`batch_process` leads to the process that calibrates batches; without one they are calibrated in this."""
+    service = Service(settings or Settings(), batch_process)
     direct: dict[tuple[str, str], ASGIApp] = {}
 
     @asynccontextmanager

@@ -37,8 +37,13 @@ class RequestContext:
 
     def deadline(self, budget_ms: float | None) -> float | None:
         """When the answer is due, on the clock of `received`: the smaller of the budget and the header's holds."""
-        budgets = [ms for ms in (budget_ms, self.deadline_ms) if ms is not None]
-        return self.received + 1e-3 * min(budgets) if budgets else None
+        return due(self.received, budget_ms, self.deadline_ms)
+
+
+def due(received: float, *limits_ms: float | None) -> float | None:
+    """When the first of these limits has passed, on the clock of `received`; None if there is none."""
+    given = [ms for ms in limits_ms if ms is not None]
+    return received + 1e-3 * min(given) if given else None
 
 
 def attach(scope: Scope, context: RequestContext) -> None:

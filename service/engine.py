@@ -157,6 +157,10 @@ class Engine:
         # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
         verdict_on(price_grid(model, params, surface_expiries(on_grid.expiries)))
 
+    def network_version(self, model: str) -> str:
+        """Of the network that serves a model, without its hash."""
+        return str(self.releases[model].networks[0].manifest.version)
+
     def begin(self, model: str, jobs: Sequence[CalibrationJob]) -> list[Begun]:
         """What is done for panels of one model together: for a thread's part of a batch."""
         panels, options = [job.panel for job in jobs], [job.options for job in jobs]

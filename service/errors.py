@@ -4,14 +4,14 @@ Each error class fixes its status and its `code`, the two things a client may br
 Whatever may be answered at another time says when: it has a `Retry-After`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from calibrant.errors import Problem
+from calibrant.errors import InvalidInput, Problem
 
 MAX_PROBLEMS = 20
 """Problems listed in one refusal: a sentence for each of ten thousand bad quotes helps nobody."""
@@ -32,6 +32,10 @@ class ServiceError(Exception):
         if self.retry_after is not None:
             self.headers.setdefault("retry-after", str(self.retry_after))
         self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[Callable[..., "ServiceError"], tuple[Any, ...]]:
+        # Exceptions are pickled by the arguments of their making, which are not the same in all of these classes.
+        return _restored, (type(self), self.detail, self.headers, self.problems)
 
 
 class InvalidRequest(ServiceError):
@@ -96,6 +100,23 @@ class NotFound(ServiceError):
 
 class MethodNotAllowed(ServiceError):
     status, code = 405, "method_not_allowed"
+
+
+def _restored(
+    kind: type[ServiceError], detail: str, headers: dict[str, str], problems: Sequence[Problem]
+) -> ServiceError:
+    error = kind.__new__(kind)
+    ServiceError.__init__(error, detail, headers=headers, problems=problems)
+    return error
+
+
+def refusal_of(error: Exception) -> ServiceError:
+    """What a client is told of an error; of one that is the service's own, nothing that would give anything away."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, InvalidInput):
+        return InvalidRequest(error.problems)
+    return EngineFailed("The service failed on this request; the cause is logged under its `request_id`.")
 
 
 def problem_document(error: ServiceError, request_id: str | None = None) -> dict[str, Any]:

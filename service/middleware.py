@@ -14,11 +14,9 @@ from time import perf_counter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calibrant.errors import InvalidInput
-
 from .admission import SHED
 from .context import HUNG_UP, RECEIVED, RequestContext, attach, context_of
-from .errors import DeadlineExpired, EngineFailed, InvalidRequest, ServiceError, TooLarge, problem_response
+from .errors import DeadlineExpired, EngineFailed, ServiceError, TooLarge, problem_response, refusal_of
 from .scheduler import Priority
 from .service import Service
 from .tracing import span
@@ -95,17 +93,11 @@ class RequestBoundary:
                 asyncio.get_running_loop().call_soon(self._count, scope, context, status, seconds)
 
     def _refusal(self, error: Exception, context: RequestContext) -> ServiceError:
-        if isinstance(error, EngineFailed):
-            log.error("request %s: %s", context.request_id, error.detail, exc_info=error)
+        refusal = refusal_of(error)
+        if isinstance(refusal, EngineFailed):
+            log.error("request %s failed: %s", context.request_id, error, exc_info=error)
             self.metrics.engine_failures.inc()
-            return error
-        if isinstance(error, ServiceError):
-            return error
-        if isinstance(error, InvalidInput):
-            return InvalidRequest(error.problems)
-        log.error("request %s failed", context.request_id, exc_info=error)
-        self.metrics.engine_failures.inc()
-        return EngineFailed("The service failed on this request; the cause is logged under its `request_id`.")
+        return refusal
 
     def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         # Only paths of the application: a label a client can choose would be a series a client can create.

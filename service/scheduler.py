@@ -63,10 +63,17 @@ calibration. Two threads that fight for the lock take 0.5 % more of the processo
 GRACE = 0.5
 """Seconds past its deadline after which a job that has begun is not waited for; refinement looks at the clock itself,
 so only a job that hangs comes to this."""
-HANGING = 3.0
+HANGING: Mapping[Priority, float] = {
+    Priority.INTERACTIVE: 3.0,
+    # An estimate may be far off, and others wait for seconds there anyway.
+    Priority.LONG: 10.0,
+    # They run when nobody else wants to, which may be seldom.
+    Priority.BULK: 60.0,
+    Priority.AUDIT: 60.0,
+}
 """Seconds after which a job hangs, unless it was expected to take long: twenty times its cost are allowed."""
-HANGING_IN_BACKGROUND = 10.0
-"""The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
+ENDING = 10.0
+"""Seconds in which a lane comes to its end, if it does not hang."""
 
 _JOB, _STOP, _DONE = b"j", b"s", b"d"
 _MOST_TOLD = 4096
@@ -92,8 +99,7 @@ class _Job:
     @property
     def allowance(self) -> float:
         """Seconds after which it is said to hang."""
-        least = HANGING if self.priority is Priority.INTERACTIVE else HANGING_IN_BACKGROUND
-        return max(least, 20.0 * self.cost)
+        return max(HANGING[self.priority], 20.0 * self.cost)
 
 
 @dataclass(slots=True)
@@ -180,7 +186,7 @@ class Lane:
     def stop(self) -> None:
         """Return once the jobs handed in before have run; a job that hangs is left behind."""
         os.write(self._wake, _STOP)
-        self._thread.join(HANGING_IN_BACKGROUND)
+        self._thread.join(ENDING)
         os.close(self._wake)
         self._settle()
         if not self._thread.is_alive():

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from time import perf_counter
 from types import FrameType
 
@@ -35,14 +36,25 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self.server_state = Connections(Limits.of(service.settings), service.metrics)
+        self.serving: Callable[[], None] = lambda: None
+        """Called once, when requests are accepted."""
         self._drained_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.serving()
+
+    def exit_soon(self) -> None:
+        """Stop after the requests in flight."""
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM drains; a second one, and SIGINT, stop after the requests in flight."""
         if sig == signal.SIGTERM and self.started and self._drained_at is None:
             self.drain()
         else:
-            self.should_exit = True
+            self.exit_soon()
 
     def drain(self) -> None:
         settings = self.service.settings

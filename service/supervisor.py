@@ -1,4 +1,7 @@
-"""The parent process: it owns the socket, keeps the workers alive, and adds up their metrics. It serves no request.
+"""The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
+
+The others are the workers and one that calibrates their batches, which comes when the first worker serves, so as not to
+hold that up, and goes when the last one has ended.
 
 The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
 then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port
@@ -16,6 +19,7 @@ import sys
 from collections.abc import Coroutine
 from itertools import count
 from time import monotonic
+from typing import NamedTuple
 
 from . import logs
 from .channel import Channel, Message
@@ -28,6 +32,8 @@ log = logging.getLogger("calibrant.supervisor")
 
 SILENCE = 5.0
 """Seconds without a heartbeat, which comes twice a second, after which a worker hangs."""
+SILENCE_BEHIND = 60.0
+"""The same of the process that calibrates batches: it runs when nobody else wants to."""
 START = 600.0
 """Seconds for the first: compiling everything anew on a slow machine takes minutes."""
 LAST_WORDS = 0.5
@@ -35,17 +41,32 @@ LAST_WORDS = 0.5
 SNAPSHOTS = 0.5
 """Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
 RELOAD = 120.0
+LAST_BATCH = 5.0
+"""Seconds in which the process of batches ends by itself, when nobody waits for it any more."""
+WORKER = "service.worker"
+BATCHES = "service.batches.process"
 _WATCH = 0.25
 _SOON = 30.0
 """A worker that ends sooner than so many seconds after its start is started again after a pause that doubles."""
 _LONGEST_PAUSE = 10.0
 
 
-class Worker:
-    """One worker process, as its parent sees it."""
+class Role(NamedTuple):
+    """What a process is for."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    name: str
+    module: str
+    """Run with its descriptors and that of its channel."""
+    descriptors: tuple[int, ...]
+    silence: float
+
+
+class Worker:
+    """One process, as its parent sees it."""
+
+    def __init__(self, number: int, role: Role, process: asyncio.subprocess.Process, channel: Channel) -> None:
         self.number = number
+        self.role = role
         self.process = process
         self.channel = channel
         self.born = monotonic()
@@ -54,18 +75,22 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, worker: str = "service.worker") -> None:
+    def __init__(self, settings: Settings, worker: str = WORKER, batches: str = BATCHES) -> None:
+        """`worker` and `batches` are the modules that the processes run."""
         self._settings = settings
-        self._module = worker
-        """Run with the descriptors of the socket and of the channel."""
         self._metrics = Metrics()
         self._socket = bound(settings.host, settings.port)
+        # By messages, so that workers can share an end.
+        self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._worker = Role("worker", worker, (self._socket.fileno(), self._outbox.fileno()), SILENCE)
+        self._batches = Role("process of batches", batches, (self._inbox.fileno(),), SILENCE_BEHIND)
         self._workers: dict[int, Worker] = {}
         self._gone: Snapshot = {}
         """What workers that have gone had counted."""
         self._numbers = count(1)
         self._questions = count(1)
         self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._serving = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -78,16 +103,28 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
         host, port, *_ = self._socket.getsockname()
         log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
-        slots = [asyncio.create_task(self._keep_alive()) for _ in range(self._settings.workers)]
-        await asyncio.gather(*slots)
+        batches = asyncio.create_task(self._keep_batches())
+        await asyncio.gather(*(self._keep_alive(self._worker) for _ in range(self._settings.workers)))
+        # Now that nobody waits for it. It may not have been started yet.
+        self._serving.set()
+        for process in self._of(self._batches):
+            _signal(process.process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(batches, LAST_BATCH)
+        except TimeoutError:
+            for process in self._of(self._batches):
+                _signal(process.process, signal.SIGKILL)
         return 0
+
+    def _of(self, role: Role) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.role is role]
 
     def _stop(self, how: signal.Signals) -> None:
         again = self._stopping.is_set()
         self._stopping.set()
         drain = 0.0 if again or how != signal.SIGTERM else self._settings.drain_s
         asyncio.get_running_loop().call_later(drain, self._accept_no_more)
-        for worker in self._workers.values():
+        for worker in self._of(self._worker):
             # What is still starting serves nobody.
             sent = signal.SIGKILL if worker.heard is None else signal.SIGINT if again else how
             _signal(worker.process, sent)
@@ -103,15 +140,19 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_alive(self) -> None:
-        """One worker after the other, until the end."""
+    async def _keep_batches(self) -> None:
+        await self._serving.wait()
+        await self._keep_alive(self._batches)
+
+    async def _keep_alive(self, role: Role) -> None:
+        """One process after the other, until the end."""
         pause = 0.0
         while not self._stopping.is_set():
             try:
-                worker = await self._start()
+                worker = await self._start(role)
             except OSError as error:
                 # No memory or no descriptors just now.
-                log.error("a worker cannot be started: %s", error)
+                log.error("a %s cannot be started: %s", role.name, error)
                 await self._pause(_LONGEST_PAUSE)
                 continue
             watch = asyncio.create_task(self._watch(worker))
@@ -121,7 +162,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._metrics.workers_ended.inc()
-            log.error("worker %d (process %d) has ended with %d", worker.number, worker.process.pid, status)
+            log.error("%s %d (process %d) has ended with %d", role.name, worker.number, worker.process.pid, status)
             soon = monotonic() - worker.born < _SOON
             pause = min(max(2.0 * pause, 0.25), _LONGEST_PAUSE) if soon else 0.0
             await self._pause(pause)
@@ -131,12 +172,12 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _start(self) -> Worker:
+    async def _start(self, role: Role) -> Worker:
         ours, theirs = socket.socketpair()
         number = next(self._numbers)
-        descriptors = self._socket.fileno(), theirs.fileno()
+        descriptors = *role.descriptors, theirs.fileno()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self._module, *map(str, descriptors)),
+            *(sys.executable, "-m", role.module, *map(str, descriptors)),
             pass_fds=descriptors,
             # A Ctrl-C at the terminal is the supervisor's to pass on. Not a session of its own: its niceness would mean
             # nothing to other sessions where the kernel groups by them.
@@ -147,8 +188,8 @@ class Supervisor:
         _, channel = await loop.create_connection(
             lambda: Channel(lambda message: self._heard(number, message), lambda: None), sock=ours
         )
-        worker = self._workers[number] = Worker(number, process, channel)
-        log.info("worker %d is process %d", number, process.pid)
+        worker = self._workers[number] = Worker(number, role, process, channel)
+        log.info("%s %d is process %d", role.name, number, process.pid)
         return worker
 
     async def _watch(self, worker: Worker) -> None:
@@ -157,8 +198,10 @@ class Supervisor:
             await asyncio.sleep(_WATCH)
             now = monotonic()
             silence = now - (worker.heard or worker.born)
-            if silence > (START if worker.heard is None else SILENCE):
-                log.error("worker %d has not been heard for %.1f s and is replaced", worker.number, silence)
+            if silence > (START if worker.heard is None else worker.role.silence):
+                log.error(
+                    "%s %d has not been heard for %.1f s and is replaced", worker.role.name, worker.number, silence
+                )
                 _signal(worker.process, signal.SIGKILL)
                 return
 
@@ -177,8 +220,10 @@ class Supervisor:
                 pass
             case ("beat", snapshot):
                 worker.snapshot = snapshot
+            case ("serving",):
+                self._serving.set()
             case ("hanging", reason):
-                log.error("worker %d is replaced: %s", number, reason)
+                log.error("%s %d is replaced: %s", worker.role.name, number, reason)
                 asyncio.get_running_loop().call_later(LAST_WORDS, _signal, worker.process, signal.SIGKILL)
             case ("scrape", question):
                 self._begin(self._scraped(worker, question))
@@ -215,12 +260,12 @@ class Supervisor:
         return await asyncio.to_thread(self._metrics.exposition, total)
 
     async def reload(self) -> None:
-        """Have the workers load the networks anew, one after the other: never more than one of them is busy with it."""
+        """Have all load the networks anew, one after the other: never more than one of them is busy with it."""
         async with self._reloading:
             for worker in list(self._workers.values()):
                 answer = await self._ask(worker, "reload", RELOAD)
                 done = answer[0] if answer is not None else "It did not answer."
-                log.info("worker %d: %s", worker.number, done)
+                log.info("%s %d: %s", worker.role.name, worker.number, done)
 
 
 def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
@@ -228,12 +273,12 @@ def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
         process.send_signal(sent)
 
 
-def supervise(settings: Settings, worker: str = "service.worker") -> int:
+def supervise(settings: Settings, worker: str = WORKER, batches: str = BATCHES) -> int:
     """Run the service; the exit status."""
     writer = logs.set_up(settings.log_level, settings.log_format)
 
     async def run() -> int:
-        return await Supervisor(settings, worker).run()
+        return await Supervisor(settings, worker, batches).run()
 
     try:
         return asyncio.run(run())

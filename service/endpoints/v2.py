@@ -1,7 +1,8 @@
 """The Open Inference Protocol: `/v2`."""
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import pickle
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version as version_of
 from time import perf_counter
@@ -11,22 +12,22 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from calibrant.errors import InvalidInput
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
-from ..body import body_of
+from ..batches.answers import Asked, TensorBatch, encoded_rows
+from ..body import body_of, memory_file
 from ..context import RequestContext, context_of
 from ..engine import Engine
-from ..errors import NotFound, ServiceError, TooLarge
+from ..errors import NotFound
 from ..openapi import JSON, answering, documented
-from ..scheduler import Priority
-from ..service import Service, service_of
+from ..service import service_of
 from ..wire import oip
-from ..wire.batch import Answer, PanelRequest
-from ..wire.compression import answer_encoding, content_encoding, deflate, inflate
+from ..wire.batch import PanelRequest
+from ..wire.compression import answer_encoding, content_encoding, inflate
 from ..wire.formats import require_media_type
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -111,54 +112,25 @@ async def infer(request: Request) -> Response:
     stages["decode"] = decode_seconds
     encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
-        rows = await _many(service, context, engine, inference)
-        encoded = partial(_encoded, inference, version, rows, encoding_of_answer)
-        content, headers = await service.scheduler.run(encoded, priority=Priority.BULK)
-    else:
-        try:
-            assessment, stages["queue"] = await service.dispatch.calibrate(engine, panel.job)
-        except InvalidInput as error:
-            raise inference.refusal(0, error.problems) from None
-        stages.update(assessment.seconds._asdict())
-        began = perf_counter()
-        rows = [oip.row_of(assessment, model.n_params)]
-        content, headers = _encoded(inference, version, rows, encoding_of_answer)
-        stages["encode"] = perf_counter() - began
-        context.after.append(partial(service.answered_alone, panel.job, assessment, context))
-    media_type = oip.BINARY if oip.HEADER_LENGTH in headers else oip.JSON
-    return Response(content, headers=headers, media_type=media_type)
+        asked = Asked(context.request_id, context.received, context.deadline_ms)
+        with memory_file() as file:
+            pickle.dump(inference, file)
+            head, pieces = await service.batches.answer(TensorBatch(asked, encoding_of_answer), file)
+        return StreamingResponse(pieces, headers=head, media_type=_media_type(head))
+    try:
+        assessment, stages["queue"] = await service.dispatch.calibrate(engine, panel.job)
+    except InvalidInput as error:
+        raise inference.refusal(0, error.problems) from None
+    stages.update(assessment.seconds._asdict())
+    began = perf_counter()
+    content, head = encoded_rows(inference, version, [oip.row_of(assessment, model.n_params)], encoding_of_answer)
+    stages["encode"] = perf_counter() - began
+    context.after.append(partial(service.answered_alone, panel.job, assessment, context))
+    return Response(content, headers=head, media_type=_media_type(head))
 
 
-async def _many(service: Service, context: RequestContext, engine: Engine, inference: oip.Inference) -> list[oip.Row]:
-    """The answers to tensors with several rows.
-
-    raises  the problem of the first row, if none has a result
-    """
-    most = service.settings.max_batch_panels
-    if inference.n_panels > most:
-        raise TooLarge(f"The tensors must have at most {most} rows, but have {inference.n_panels}.")
-    service.metrics.batch_size.observe(inference.n_panels)
-    rows: list[oip.Row] = []
-    refusals: list[ServiceError] = []
-    async for group in service.batches.run(engine, inference, context.deadline, partial(_row, inference.model)):
-        service.counted(group, context.request_id)
-        rows += [done.part for done in group]
-        refusals += [done.outcome for done in group if isinstance(done.outcome, ServiceError)]
-    if len(refusals) == len(rows):
-        raise refusals[0]
-    return rows
-
-
-def _encoded(
-    inference: oip.Inference, version: str, rows: Sequence[oip.Row], encoding: str | None
-) -> tuple[bytes, dict[str, str]]:
-    """The body of an answer and the headers that describe it."""
-    content, head = oip.encode_answer(inference, version, rows)
-    headers = {} if head is None else {oip.HEADER_LENGTH: str(head)}
-    if encoding is not None:
-        content = deflate(content, encoding)
-        headers |= {"content-encoding": encoding, "vary": "accept-encoding"}
-    return content, headers
+def _media_type(head: Mapping[str, str]) -> str:
+    return oip.BINARY if oip.HEADER_LENGTH in head else oip.JSON
 
 
 def _decoded(
@@ -173,10 +145,6 @@ def _decoded(
     return inference, panel, perf_counter() - began
 
 
-def _row(model: Model, answer: Answer) -> oip.Row:
-    return oip.row_of(answer.outcome, model.n_params)
-
-
 def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     """The model that the path names, and its version.
 
@@ -185,7 +153,7 @@ def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     name, version = request.path_params["model"], request.path_params.get("version")
     if name not in engine.releases:
         raise NotFound(f"There is no model {name[:80]!r}; there is {', '.join(engine.releases)}.")
-    served = str(engine.releases[name].networks[0].manifest.version)
+    served = engine.network_version(name)
     if version not in (None, served):
         raise NotFound(f"There is no version {version[:80]!r} of {name}; {served} is served.")
     return MODELS[name], served

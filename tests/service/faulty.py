@@ -1,4 +1,5 @@
-"""The service with an engine that fails on demand: `python -m tests.service.faulty`, and its worker, by its arguments.
+"""The service with an engine that fails on demand: `python -m tests.service.faulty`, and its worker, by its arguments;
+its process of batches is `faulty_batches`.
 
 Which fault a request meets is told by the number of its quotes; everything else is the service as it is.
 """
@@ -44,8 +45,12 @@ def _spoilt(engine: Engine, job: CalibrationJob) -> Assessment:
             del network.parameters
 
 
+def fail_on_demand() -> None:
+    Engine.calibrate = _faulty  # type: ignore[method-assign, assignment]
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        Engine.calibrate = _faulty  # type: ignore[method-assign, assignment]
+        fail_on_demand()
         sys.exit(worker.main(sys.argv[1:]))
-    sys.exit(supervise(Settings(), worker="tests.service.faulty"))
+    sys.exit(supervise(Settings(), worker="tests.service.faulty", batches="tests.service.faulty_batches"))

@@ -58,13 +58,19 @@ class Server:
         found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
-    def workers(self) -> list[int]:
+    def children(self) -> list[int]:
         """Process ids."""
         return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
+    def workers(self) -> list[int]:
+        return [child for child in self.children() if "batches" not in module_of(child)]
+
+    def batch_processes(self) -> list[int]:
+        return [child for child in self.children() if "batches" in module_of(child)]
+
     def resident_mib(self) -> float:
-        """Of all workers."""
-        pages = sum(int(Path(f"/proc/{worker}/statm").read_text().split()[1]) for worker in self.workers())
+        """Of all processes but the supervisor."""
+        pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in self.children())
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def connect(self) -> socket.socket:
@@ -84,6 +90,15 @@ class Server:
         """The workers end with their supervisor."""
         self.process.kill()
         self.process.wait()
+
+
+def module_of(pid: int) -> str:
+    """That a process of the service runs; none of one that has just ended."""
+    try:
+        _, _, module, *_ = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (OSError, ValueError):
+        return ""
+    return module
 
 
 def received(connection: socket.socket, seconds: float = 2.0) -> bytes:

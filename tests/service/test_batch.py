@@ -1,6 +1,5 @@
 """Batches: every panel its own result or problem, in order or as they finish, in every format."""
 
-import asyncio
 import json
 import threading
 import time
@@ -18,11 +17,8 @@ from calibrant.black import implied_volatility
 from calibrant.models import MODELS
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
-from service.batch import GROUP_PANELS, Batches
-from service.context import RequestContext
-from service.crew import Crew
+from service.batches.groups import GROUP_PANELS
 from service.errors import ServiceError
-from service.scheduler import Priority, Scheduler
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
@@ -31,7 +27,6 @@ from service.wire.formats import FORMATS
 from tests.service.bodies import REAL, as_moneyness, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import NAN, changed, panel
-from tests.service.test_scheduler import held
 from tests.shared import ROOT, needs_shared
 
 BATCH = "/v1/calibrate/batch"
@@ -172,7 +167,7 @@ def test_a_batch_takes_the_time_of_its_header_and_a_panel_that_of_its_budget(cli
 
 def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client: Client) -> None:
     service = client.app.state.service
-    first = GROUP_PANELS * service.crew.size
+    first = GROUP_PANELS * service.batches.crew.size
     body = json.dumps({"panels": [panel()] * (first + 20)}).encode()
     batch = DocumentBatch(body, FORMATS[JSON], Limits(panels=first + 20, panel_bytes=10_000))
     read: list[float | None] = []
@@ -189,7 +184,7 @@ def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client
         return answer.outcome.code if isinstance(answer.outcome, ServiceError) else answer.outcome.calibration.status
 
     async def all_of_it() -> list[str]:
-        groups = service.batches.run(service.engine, batch, deadline, finish)
+        groups = service.batches.groups.run(service.engine, batch, deadline, finish)
         return [done.part async for group in groups for done in group]
 
     assert client.run(all_of_it()) == ["converged"] * first + ["deadline_expired"] * 20
@@ -305,70 +300,6 @@ def test_interactive_requests_are_answered_while_a_batch_runs(client: Client) ->
         answered_meanwhile += 1
     thread.join()
     assert answered_meanwhile > 5
-
-
-def test_a_batch_steps_aside_for_interactive_requests_but_gets_on(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches, asked = client.app.state.service.batches, 0
-
-    def somebody_waits() -> bool:
-        nonlocal asked
-        asked += 1
-        return True
-
-    panels = [panel()] * 20
-    expected = results(post(client, panels))
-    monkeypatch.setattr(batches, "_somebody_waits", somebody_waits)
-    began = time.perf_counter()
-    found = results(post(client, panels))
-    # Each panel twice, to be read and to be judged.
-    assert time.perf_counter() - began >= 2 * len(panels) * 2e-3 / batches._crew.size
-    assert asked > 2 * len(panels)
-    assert [answer["parameters"] for answer in found] == [answer["parameters"] for answer in expected]
-
-
-def test_a_batch_does_not_step_aside_for_one_that_waits_for_its_own_lane() -> None:
-    scheduler, asked = Scheduler(), 0
-
-    def somebody_waits() -> bool:
-        nonlocal asked
-        asked += 1
-        return True
-
-    batches = Batches(scheduler, Crew(1), somebody_waits)
-
-    async def both_ways() -> tuple[int, int]:
-        batches._step_aside()
-        alone = asked
-        hold = threading.Event()
-        blocked = await held(scheduler, Priority.LONG, hold)
-        waiting = asyncio.ensure_future(scheduler.run(lambda: None, priority=Priority.LONG))
-        await asyncio.sleep(0)
-        batches._step_aside()
-        hold.set()
-        await blocked
-        await waiting
-        return alone, asked - alone
-
-    alone, beside = asyncio.run(both_ways())
-    scheduler.stop()
-    assert alone > beside == 1
-
-
-def test_an_interactive_request_is_waited_for_until_it_is_answered(client: Client) -> None:
-    admission = client.app.state.service.admission
-    scope = {"type": "http", "method": "POST", "path": "/v1/calibrate", "client": ("127.0.0.1", 1)}
-    context = RequestContext("x", {})
-    assert not admission.somebody_waits()
-    kind = admission.admit(scope, context)
-    assert admission.somebody_waits()
-    admission.leave(kind, context)
-    assert not admission.somebody_waits()
-    # A batch waits for none of its like.
-    kind = admission.admit({**scope, "path": BATCH}, context)
-    assert not admission.somebody_waits()
-    admission.leave(kind, context)
 
 
 def test_an_arrow_answer_to_documents_is_keyed_by_their_number(client: Client) -> None:

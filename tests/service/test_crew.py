@@ -5,7 +5,7 @@ from time import sleep
 
 import pytest
 
-from service.crew import Crew, usable_cores
+from service.batches.crew import Crew, usable_cores
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

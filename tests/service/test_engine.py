@@ -20,8 +20,8 @@ from service.wire.json import decode
 from service.wire.documents import calibration_document, price_document
 from service.engine import Engine
 from service.scheduler import Scheduler
-from service.batch import Batches, _groups
-from service.crew import Crew
+from service.batches.groups import Groups, _groups
+from service.batches.crew import Crew
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.formats import JSON
 from service.wire.oip import decode_request
@@ -73,11 +73,11 @@ tensors = {name: np.array([values, [*values[1:], np.nan]]) for name, values in t
 body, headers = inference(tensors)
 rows = decode_request(body, int(headers["inference-header-content-length"]), MODELS["heston"])
 crew, scheduler = Crew(2), Scheduler()
-batches = Batches(scheduler, crew, lambda: False)
+groups = Groups(scheduler, crew)
 for panels in (batch, rows):
     for group in _groups(panels, range(panels.n_panels), 16, 4000):
-        read = batches._read(engine, panels, group, lambda _: 1e12)
-        for done in batches._calibrate(engine, panels, group, read, 0.0, lambda answer: None):
+        read = groups._read(engine, panels, group, lambda _: 1e12)
+        for done in groups._calibrate(engine, panels, group, read, 0.0, lambda answer: None):
             assert done.job is not None, done.outcome
 crew.stop()
 scheduler.stop()

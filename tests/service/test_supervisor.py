@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from tests.service.bodies import inference
 from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
 from tests.service.process import Server
 from tests.shared import ROOT
@@ -74,8 +76,12 @@ class Load:
                 time.sleep(0.01)
 
 
+def answered_series(route: str) -> str:
+    return f'calibrant_requests_total{{code="200",route="{route}"}}'
+
+
 def answered(server: Server) -> float:
-    return server.metric('calibrant_requests_total{code="200",route="/v1/calibrate"}')
+    return server.metric(answered_series("/v1/calibrate"))
 
 
 def test_one_scrape_sums_the_workers(server: Server, dax: dict[str, Any]) -> None:
@@ -130,12 +136,13 @@ def test_a_reload_loses_no_request_and_a_damaged_artefact_is_not_taken(
         for path, whole in contents.items():
             path.write_bytes(whole[:-1])
         server.process.send_signal(signal.SIGHUP)
-        server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 2)
+        # Two workers and the process of batches.
+        server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 3)
         assert server.metric("calibrant_last_reload_successful") == 0
         for path, whole in contents.items():
             path.write_bytes(whole)
         server.process.send_signal(signal.SIGHUP)
-        server.until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 2)
+        server.until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 3)
         assert server.metric("calibrant_last_reload_successful") == 1
     assert load.failures == []
     assert set(load.statuses) == {200}
@@ -163,9 +170,84 @@ def test_no_number_that_is_none_leaves_the_service(server: Server) -> None:
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
 
 
+def batch_of(server: Server, n: int) -> httpx.Response:
+    body = {"panels": [{**panel(20), "id": str(i)} for i in range(n)]}
+    return httpx.post(f"{server.url}/v1/calibrate/batch", json=body, timeout=60.0)
+
+
+def processor_ticks(pid: int) -> int:
+    """Hundredths of a second, usually, that a process has had of the processors."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_name[11]) + int(after_name[12])
+
+
+def test_a_batch_is_calibrated_by_a_process_that_lets_all_others_go_first(server: Server, dax: dict[str, Any]) -> None:
+    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
+    (process,) = server.batch_processes()
+    policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{process}/task")}
+    assert policies == {os.SCHED_IDLE}
+    counted = ("calibrant_batch_size_count", "calibrant_batch_size_sum", "calibrant_refinement_iterations_count")
+    series = [*counted[:2], f'{counted[2]}{{model="heston"}}', answered_series("/v1/calibrate/batch")]
+    before = [server.metric(name) for name in series]
+    alone = httpx.post(f"{server.url}/v1/calibrate", json=dax).json()
+    together = httpx.post(f"{server.url}/v1/calibrate/batch", json={"panels": [dax, {}, dax]}).json()["results"]
+    assert [result.get("parameters") for result in together] == [alone["parameters"], None, alone["parameters"]]
+    assert [server.metric(name) - was for name, was in zip(series, before, strict=True)] == [1, 3, 3, 1]
+    assert server.metric("calibrant_ready") == server.metric("calibrant_workers") == 2
+
+
+def test_tensors_of_many_rows_are_a_batch(server: Server) -> None:
+    columns = {name: np.array(values) for name, values in panel(20)["quotes"].items()}
+    url = f"{server.url}/v2/models/heston/infer"
+
+    def parameters(rows: int) -> Any:
+        tensors = {name: np.tile(values, (rows, 1)) for name, values in columns.items()}
+        body, headers = inference(tensors)
+        answer = httpx.post(url, content=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        (output,) = [x for x in answer.json()["outputs"] if x["name"] == "parameters"]
+        return np.array(output["data"]).reshape(output["shape"]).tolist()
+
+    assert parameters(3) == parameters(1) * 3
+
+
+def test_a_batch_that_fails_the_engine_is_a_problem_of_its_panel(server: Server) -> None:
+    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
+    body = {"panels": [panel(20), panel(RAISES), panel(NOT_A_NUMBER)]}
+    results = httpx.post(f"{server.url}/v1/calibrate/batch", json=body).json()["results"]
+    assert [result.get("code") for result in results] == [None, "engine_failed", "engine_failed"]
+
+
+def test_a_batch_whose_process_ends_is_refused_and_interactive_requests_do_not_notice(
+    server: Server, dax: dict[str, Any]
+) -> None:
+    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
+    (victim,) = server.batch_processes()
+    answers: list[httpx.Response] = []
+    batch = threading.Thread(target=lambda: answers.append(batch_of(server, 20_000)))
+    with Load(server, dax) as load:
+        before = processor_ticks(victim)
+        batch.start()
+        server.until(lambda: processor_ticks(victim) > before + 30)
+        os.kill(victim, signal.SIGKILL)
+        batch.join()
+        (refused,) = answers
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert int(refused.headers["retry-after"]) >= 1
+        # The next one waits for the process that takes its place, as a client that heeds this does.
+        server.until(lambda: batch_of(server, 2).status_code == 200, 60.0)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert victim not in server.batch_processes()
+    assert server.metric("calibrant_ready") == 2
+
+
 def test_the_end_under_load_loses_no_request(server: Server, dax: dict[str, Any]) -> None:
     # Last of this module: the server is not needed after it.
     with Load(server, dax) as load, httpx.Client(base_url=server.url) as http:
+        answers: list[httpx.Response] = []
+        batch = threading.Thread(target=lambda: answers.append(batch_of(server, 2000)))
+        batch.start()
         time.sleep(0.5)
         assert http.get("/health/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
@@ -174,5 +256,7 @@ def test_the_end_under_load_loses_no_request(server: Server, dax: dict[str, Any]
         assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
         assert "draining" in ready.json()["detail"]
         assert server.process.wait(30) == 0
+        batch.join()
+    assert [result["status"] for result in answers[0].json()["results"]] == ["converged"] * 2000
     assert load.failures == []
     assert set(load.statuses) == {200}

@@ -1,13 +1,10 @@
-"""Batches: many panels for one client. Knows no HTTP.
+"""The panels of a batch, calibrated in groups. Knows no bodies.
 
 The panels go to the background lane in groups, each a job of its own, so that audits and long jobs come between and a
 batch that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked and
 the refinements begun, a part of the group in one call that needs no interpreter, then each panel is finished and
 judged. Where the GPU refines, thousands of panels are read and refined there in one job, and judged in groups as ever.
 A panel that fails is that panel's problem.
-
-Lanes and niceness give an interactive request the processor, but not the interpreter lock, which knows no priority and
-which it needs a dozen times. So between two panels a batch steps aside while one is being served.
 """
 
 import asyncio
@@ -16,17 +13,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Generic, NamedTuple, TypeVar
 
 from calibrant.errors import InvalidInput
 from calibrant.pipeline import Assessment, Begun
 
+from ..engine import CalibrationJob, Engine
+from ..errors import DeadlineExpired, EngineFailed, ServiceError
+from ..scheduler import Priority, Scheduler
+from ..wire.batch import Answer, Batch, Deadline, PanelRequest
 from .crew import Crew
-from .engine import CalibrationJob, Engine
-from .errors import DeadlineExpired, EngineFailed, ServiceError
-from .scheduler import Priority, Scheduler
-from .wire.batch import Answer, Batch, Deadline, PanelRequest
 
 log = logging.getLogger("calibrant.service")
 
@@ -40,10 +37,6 @@ GROUP_QUOTES = 4000
 GPU_GROUP_PANELS = 4096
 GPU_GROUP_QUOTES = 1_000_000
 """The same where the GPU refines: one launch."""
-_STEP_ASIDE = 2e-3
-"""Seconds, at most, that a thread of a batch leaves the interpreter to an interactive request before its next panel: as
-long as one takes, so that a batch gets on beside clients who never pause."""
-_NAP = 2e-4
 _AT_A_TIME = 2
 """Groups of one batch on the lane."""
 _BEGINNING = 5e-6
@@ -73,14 +66,12 @@ class _Read(NamedTuple):
     """None where that failed on it or its neighbours: it finds out for itself."""
 
 
-class Batches:
-    """Runs batches on the background lane."""
+class Groups:
+    """Runs the groups of batches on the background lane."""
 
-    def __init__(self, scheduler: Scheduler, crew: Crew, somebody_waits: Callable[[], bool]) -> None:
-        """`somebody_waits` says, on any thread, whether an interactive request is being served."""
+    def __init__(self, scheduler: Scheduler, crew: Crew) -> None:
         self._scheduler = scheduler
         self._crew = crew
-        self._somebody_waits = somebody_waits
 
     async def run(
         self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[Answer], Part]
@@ -135,7 +126,6 @@ class Batches:
         of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
         # Not shared: reading holds the interpreter lock, and two threads were no faster at it (measured).
         for i in group:
-            self._step_aside()
             before = perf_counter()
             try:
                 request = batch.panel(i, deadline)
@@ -169,7 +159,6 @@ class Batches:
             if isinstance(panel, ServiceError):
                 return refusal_of(i, panel)
             job = panel.request.job
-            self._step_aside()
             try:
                 outcome = engine.calibrate(job, panel.begun)
                 stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
@@ -178,12 +167,6 @@ class Batches:
                 return refusal_of(i, _refusal(error, batch, i))
 
         return self._crew.share(one, len(group))
-
-    def _step_aside(self) -> None:
-        until = perf_counter() + _STEP_ASIDE
-        # Not for one that waits for this very lane.
-        while self._somebody_waits() and not self._scheduler.depth(Priority.LONG) and perf_counter() < until:
-            sleep(_NAP)
 
 
 def _together(engine: Engine, crew: Crew) -> tuple[int, int]:

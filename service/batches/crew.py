@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from .scheduler import BACKGROUND_NICENESS, lower_priority
+from ..scheduler import BACKGROUND_NICENESS, lower_priority
 
 T = TypeVar("T")
 

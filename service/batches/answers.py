@@ -1,0 +1,208 @@
+"""From the body of a batch to its answer, on the background lane of the process that has it. Knows no HTTP.
+
+What a worker knows of a batch by its headers is a request here: it can be sent to another process, and says by itself
+how it is answered.
+"""
+
+import pickle
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
+
+from calibrant.models.model import Model
+
+from ..body import mapped
+from ..context import due
+from ..core import Core
+from ..engine import Engine
+from ..errors import EngineFailed, ServiceError, TooLarge
+from ..scheduler import Priority
+from ..wire import arrow, oip
+from ..wire.arrow import ArrowBatch, ArrowWriter
+from ..wire.batch import Answer, Batch, DocumentBatch, JsonWriter, Limits, LineWriter, MsgpackWriter, Writer
+from ..wire.compression import deflate
+from ..wire.formats import FORMATS
+from .crew import Crew, usable_cores
+from .groups import Done, Groups
+
+Piece: TypeAlias = bytes | memoryview
+Head: TypeAlias = dict[str, str]
+"""Headers that the answer needs."""
+
+_SECONDS_PER_BYTE = 2e-9
+"""Of cutting a body into panels."""
+_PIECE = 1 << 18
+"""Bytes handed on at a time, so that nobody keeps more than it can send."""
+
+
+class BatchAnswer(NamedTuple):
+    head: Head
+    pieces: AsyncIterator[Piece]
+    """Of the body. To be closed by who does not read them all: the batch ends with that."""
+
+
+class Asked(NamedTuple):
+    """What every batch says beside its panels."""
+
+    request_id: str
+    received: float
+    """Clock of `time.perf_counter`, which all processes of a machine share."""
+    deadline_ms: float | None
+    """Of the whole batch."""
+
+    def deadline(self, budget_ms: float | None) -> float | None:
+        return due(self.received, budget_ms, self.deadline_ms)
+
+
+class PanelBatch(NamedTuple):
+    """Documents or an Arrow stream, the body as it came."""
+
+    asked: Asked
+    media_type: str
+    """Of the body."""
+    wanted: str
+    """Of the answer."""
+
+    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
+        return await at.documents(self, body)
+
+
+class TensorBatch(NamedTuple):
+    """Tensors of several rows, the body an `Inference`, pickled."""
+
+    asked: Asked
+    encoding: str | None
+    """Compression of the answer."""
+
+    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
+        return await at.tensors(self, pickle.loads(body))
+
+
+BatchRequest: TypeAlias = PanelBatch | TensorBatch
+
+
+class Batches(Protocol):
+    """Where a worker has its batches calibrated."""
+
+    async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
+        """What is wrong with the batch as a whole is known by then.
+
+        body    which may be closed on return
+        raises  ServiceError, InvalidInput
+        """
+        ...
+
+    def stop(self) -> None: ...
+
+
+class BatchAnswers:
+    """Answers batches in this process."""
+
+    def __init__(self, core: Core) -> None:
+        settings = core.settings
+        self._core = core
+        self.crew = Crew(settings.batch_threads or max(usable_cores() - 1, 1))
+        self.groups = Groups(core.scheduler, self.crew)
+        self._limits = Limits(settings.max_batch_panels, settings.max_body_bytes)
+
+    async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
+        return await request.answer(self, mapped(body))
+
+    def stop(self) -> None:
+        self.crew.stop()
+
+    async def documents(self, request: PanelBatch, body: memoryview) -> BatchAnswer:
+        core, asked = self._core, request.asked
+        engine = core.engine
+        batch = await core.scheduler.run(
+            partial(_opened, body, request.media_type, self._limits),
+            priority=Priority.BULK,
+            deadline=asked.deadline(None),
+            cost=_SECONDS_PER_BYTE * len(body),
+        )
+        writer = _writer(request.wanted, batch)
+        groups = self._calibrated(engine, batch, asked, writer.part)
+        if request.wanted == LineWriter.media_type:
+            return BatchAnswer({}, _joined(await anext(groups), groups))
+        parts = [done.part async for group in groups for done in group]
+        return _whole(await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK), {})
+
+    async def tensors(self, request: TensorBatch, inference: oip.Inference) -> BatchAnswer:
+        """raises  the problem of the first row, if none has a result"""
+        core, model = self._core, inference.model
+        engine = core.engine
+        n, most = inference.n_panels, self._limits.panels
+        if n > most:
+            raise TooLarge(f"The tensors must have at most {most} rows, but have {n}.")
+        rows: list[oip.Row] = []
+        refusals: list[ServiceError] = []
+        async for group in self._calibrated(engine, inference, request.asked, partial(_row, model)):
+            rows += [done.part for done in group]
+            refusals += [done.outcome for done in group if isinstance(done.outcome, ServiceError)]
+        if len(refusals) == len(rows):
+            raise refusals[0]
+        encoded = partial(encoded_rows, inference, engine.network_version(model.name), rows, request.encoding)
+        return _whole(*await core.scheduler.run(encoded, priority=Priority.BULK))
+
+    async def _calibrated(
+        self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]
+    ) -> AsyncIterator[list[Done[Any]]]:
+        """The panels in groups, counted in the metrics as they are done."""
+        metrics = self._core.metrics
+        metrics.batch_size.observe(batch.n_panels)
+        async for group in self.groups.run(engine, batch, asked.deadline, finish):
+            for done in group:
+                if isinstance(done.outcome, ServiceError):
+                    metrics.problems.inc(done.outcome.code)
+                    if isinstance(done.outcome, EngineFailed):
+                        metrics.engine_failures.inc()
+                elif done.job is not None:
+                    self._core.answered(done.job, done.outcome, asked.request_id)
+            yield group
+
+
+def encoded_rows(
+    inference: oip.Inference, version: str, rows: Sequence[oip.Row], encoding: str | None
+) -> tuple[bytes, Head]:
+    """The body of an answer in tensors and the headers that describe it."""
+    content, length = oip.encode_answer(inference, version, rows)
+    head = {} if length is None else {oip.HEADER_LENGTH: str(length)}
+    if encoding is not None:
+        content = deflate(content, encoding)
+        head |= {"content-encoding": encoding, "vary": "accept-encoding"}
+    return content, head
+
+
+def _whole(content: bytes, head: Head) -> BatchAnswer:
+    return BatchAnswer({**head, "content-length": str(len(content))}, _cut(content))
+
+
+async def _cut(content: bytes) -> AsyncIterator[Piece]:
+    view = memoryview(content)
+    for begin in range(0, len(view), _PIECE):
+        yield view[begin : begin + _PIECE]
+
+
+async def _joined(first: list[Done[bytes]], others: AsyncIterator[list[Done[bytes]]]) -> AsyncIterator[Piece]:
+    yield b"".join(done.part for done in first)
+    async for group in others:
+        yield b"".join(done.part for done in group)
+
+
+def _opened(body: memoryview, media_type: str, limits: Limits) -> Batch:
+    if media_type == arrow.MEDIA_TYPE:
+        return ArrowBatch(body, limits)
+    return DocumentBatch(body, FORMATS[media_type], limits)
+
+
+def _writer(media_type: str, batch: Batch) -> Writer[Any]:
+    if media_type == arrow.MEDIA_TYPE:
+        return ArrowWriter(batch.keys if isinstance(batch, ArrowBatch) else None)
+    writers: Mapping[str, Writer[Any]] = {
+        writer.media_type: writer for writer in (JsonWriter(), MsgpackWriter(), LineWriter())
+    }
+    return writers[media_type]
+
+
+def _row(model: Model, answer: Answer) -> oip.Row:
+    return oip.row_of(answer.outcome, model.n_params)

@@ -1,0 +1,169 @@
+"""What every process of the service has: the networks and the lanes that they run on, metrics and audits."""
+
+import gc
+import logging
+from typing import get_args
+
+from calibrant.arbitrage.violations import KINDS
+from calibrant.calibrate import StartName, Status
+from calibrant.pipeline import Assessment
+from calibrant.sessions import PROVIDERS
+
+from .audit import OUTCOMES, Audit
+from .costs import Costs
+from .engine import CalibrationJob, Engine
+from .errors import NotReady
+from .hugepages import use_huge_pages
+from .metrics import Metrics
+from .pauses import Pauses
+from .scheduler import Priority, Scheduler
+from .settings import Settings
+from .tally import Gauge, Snapshot
+
+log = logging.getLogger("calibrant.service")
+
+_COLLECT_AFTER = 10_000
+"""Objects made and not yet freed before the collector looks at them. Requests leave it nothing to free, but of a batch
+it walked every number of the panels in hand for each 700 objects, Python's default: 1 ms, twenty times a second."""
+_LOADING = 60.0
+"""Seconds allowed for, ten times over: the first start on a machine compiles every kernel."""
+_RELOADING = 1.0
+
+
+class Core:
+    def __init__(self, settings: Settings, metrics: Metrics, ready: Gauge, *, refines_batches: bool) -> None:
+        """
+        ready            which of the metrics says that the networks are served
+        refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
+        """
+        self.settings = settings
+        self.metrics = metrics
+        self.scheduler = Scheduler()
+        self.costs = Costs()
+        self.pauses = Pauses(metrics)
+        self.audit = Audit(settings, self.scheduler, self.costs, metrics)
+        self._ready = ready
+        self._gpu_refinement = settings.gpu_refinement and refines_batches
+        self._draining = False
+        self._engine: Engine | None = None
+        self._not_ready = "The networks are being loaded."
+        _begin(metrics)
+
+    async def start(self) -> None:
+        """Load, verify and warm on the thread that will do the work. A failure is kept for `/health/ready` to tell."""
+        try:
+            engine = await self.scheduler.run(self._load, cost=_LOADING)
+        except Exception as error:
+            log.exception("not ready")
+            self._not_ready = f"The networks could not be loaded: {error}"
+        else:
+            self._take(engine)
+        # What start-up made lives as long as the process: keep the collector from walking it on every full collection.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
+        use_huge_pages()
+        self.pauses.start()
+
+    async def stop(self) -> None:
+        self._ready.set(0)
+        self.pauses.stop()
+        await self.audit.finish()
+        self.scheduler.stop()
+
+    async def reload(self) -> str:
+        """Load the released networks anew, and serve them if they are sound; what came of it, in a sentence.
+
+        Requests that are being served end on the networks they began with. The old ones stay if the new ones fail.
+        """
+        try:
+            # On the lane at the lower priority: what it costs is not to be felt.
+            engine = await self.scheduler.run(self._reloaded, priority=Priority.LONG, cost=_RELOADING)
+        except Exception as error:
+            log.exception("not reloaded")
+            self.metrics.reloads.inc("failed")
+            self.metrics.last_reload.set(0.0)
+            if self._engine is None:
+                self._not_ready = f"The networks could not be loaded: {error}"
+            return f"Not reloaded: {error}"
+        self.metrics.reloads.inc("done")
+        self._take(engine)
+        return "Reloaded."
+
+    def _load(self, compiled: bool = False) -> Engine:
+        settings = self.settings
+        return Engine.load(
+            settings.networks, PROVIDERS[settings.provider], settings.precision, self._gpu_refinement, compiled
+        )
+
+    def _reloaded(self) -> Engine:
+        return self._load(compiled=self._engine is not None)
+
+    def _take(self, engine: Engine) -> None:
+        self._engine = engine
+        self.metrics.model.clear()
+        self.metrics.provider.clear()
+        for name, release in engine.releases.items():
+            self.metrics.model.set(1.0, name, release.version)
+            self.metrics.provider.set(1.0, name, engine.provider, release.provider)
+            _begin_model(self.metrics, name)
+            log.info("serving %s", release.version)
+        self.metrics.last_reload.set(1.0)
+        self._ready.set(0.0 if self._draining else 1.0)
+
+    @property
+    def draining(self) -> bool:
+        """It is about to stop: requests are still served, but no more should come."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        self._ready.set(0.0 if draining or self._engine is None else 1.0)
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise NotReady(self._not_ready)
+        return self._engine
+
+    def answered(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
+        """To be called once the answer to a calibration has left, of a batch or alone."""
+        self.metrics.observe_calibration(assessment)
+        self.audit.consider(job, assessment, request_id)
+
+    def observed(self) -> Snapshot:
+        """The metrics of this process as they are now."""
+        for priority in Priority:
+            name = priority.name.lower()
+            self.metrics.queue_depth.set(self.scheduler.depth(priority), name)
+            self.metrics.queue_wait.set(self.scheduler.wait(priority), name)
+        return self.metrics.snapshot()
+
+
+def _begin(metrics: Metrics) -> None:
+    """The labels that are known before anything has happened."""
+    metrics.last_reload.set(1.0)
+    for outcome in ("done", "failed"):
+        metrics.reloads.begin(outcome)
+    for subject in ("quotes", "surface"):
+        for kind in KINDS:
+            metrics.arbitrage.begin(subject, kind)
+
+
+def _begin_model(metrics: Metrics, model: str) -> None:
+    """The same of a model."""
+    for family in (
+        metrics.compute_seconds,
+        metrics.iterations,
+        metrics.rmse_bp,
+        metrics.fallbacks,
+        metrics.out_of_domain,
+        metrics.audit_excess,
+    ):
+        family.begin(model)
+    for status in get_args(Status):
+        for start in get_args(StartName):
+            metrics.calibrations.begin(model, status, start)
+    for outcome in OUTCOMES:
+        metrics.audits.begin(model, outcome)
