@@ -22,9 +22,9 @@ from .settings import Settings
 from .wire import oip, schema
 
 
-def create_app(settings: Settings | None = None, batch_process: socket.socket | None = None) -> FastAPI:
-    """`batch_process` leads to the process that calibrates batches; without one they are calibrated in this."""
-    service = Service(settings or Settings(), batch_process)
+def create_app(settings: Settings | None = None, batch_worker: socket.socket | None = None) -> FastAPI:
+    """`batch_worker` leads to the process that calibrates batches; without one they are calibrated in this."""
+    service = Service(settings or Settings(), batch_worker)
     direct: dict[tuple[str, str], ASGIApp] = {}
 
     @asynccontextmanager

@@ -128,9 +128,11 @@ class Metrics:
         )
         self.log_drops = Counter("calibrant_log_lines_lost", "Lines that could not be written to the log.")
         self.ready = Gauge("calibrant_ready", "1 when calibrations are answered; the number of workers that are.")
-        self.batches_ready = Gauge("calibrant_batches_ready", "1 when the process that calibrates batches takes them.")
+        self.batch_worker_ready = Gauge("calibrant_batch_worker_ready", "1 when batches are answered.")
         self.workers = Gauge("calibrant_workers", "Worker processes that the service should have.", (), "max")
-        self.workers_ended = Counter("calibrant_workers_ended", "Processes that ended unasked and were replaced.")
+        self.workers_ended = Counter(
+            "calibrant_workers_ended", "Workers that ended unasked and were replaced, the batch worker included."
+        )
         self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
         self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
         for family in self.families:

@@ -21,8 +21,10 @@ class Pauses:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._collecting = 0.0
+        self._late = 0.0
         self.lag = 0.0
-        """Seconds that the event loop has been late of late: what happens now is heard of so much later."""
+        """Seconds that the event loop has been late of late, twice running: what happens now is heard of so much later.
+        Once is a machine that stopped for a moment, which says nothing of the requests to come."""
 
     def start(self) -> None:
         gc.callbacks.append(self._collected)
@@ -41,7 +43,8 @@ class Pauses:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         late = max(perf_counter() - self._due, 0.0)
         self._metrics.loop_lag.observe(late)
-        self.lag = max(late, _FORGET * self.lag)
+        self.lag = max(min(late, self._late), _FORGET * self.lag)
+        self._late = late
         self._arm(loop)
 
     def _collected(self, phase: str, info: dict[str, Any]) -> None:

@@ -24,14 +24,14 @@ Read = TypeVar("Read")
 
 
 class Service(Core):
-    def __init__(self, settings: Settings, batch_process: socket.socket | None = None) -> None:
-        """`batch_process` leads to the process that calibrates batches; without one they are calibrated here."""
+    def __init__(self, settings: Settings, batch_worker: socket.socket | None = None) -> None:
+        """`batch_worker` leads to the process that calibrates batches; without one they are calibrated here."""
         metrics = Metrics()
-        here = batch_process is None
+        here = batch_worker is None
         super().__init__(settings, metrics, metrics.ready, refines_batches=here)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings)
         self.admission = Admission(settings, self.scheduler, self.pauses)
-        self.batches: Batches = BatchAnswers(self) if batch_process is None else BatchesElsewhere(batch_process)
+        self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""
         self.routes: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
 
-The others are the workers and one that calibrates their batches, which comes when the first worker serves, so as not to
-hold that up, and goes when the last one has ended.
+The others are the workers and the batch worker, which calibrates their batches: it comes when the first of them serves,
+so as not to hold that up, and goes when the last one has ended.
 
 The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
 then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port
@@ -33,7 +33,7 @@ log = logging.getLogger("calibrant.supervisor")
 SILENCE = 5.0
 """Seconds without a heartbeat, which comes twice a second, after which a worker hangs."""
 SILENCE_BEHIND = 60.0
-"""The same of the process that calibrates batches: it runs when nobody else wants to."""
+"""The same of the batch worker, which runs when nobody else wants to."""
 START = 600.0
 """Seconds for the first: compiling everything anew on a slow machine takes minutes."""
 LAST_WORDS = 0.5
@@ -42,9 +42,9 @@ SNAPSHOTS = 0.5
 """Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
 RELOAD = 120.0
 LAST_BATCH = 5.0
-"""Seconds in which the process of batches ends by itself, when nobody waits for it any more."""
+"""Seconds in which the batch worker ends by itself, when nobody waits for it any more."""
 WORKER = "service.worker"
-BATCHES = "service.batches.process"
+BATCH_WORKER = "service.batches.worker"
 _WATCH = 0.25
 _SOON = 30.0
 """A worker that ends sooner than so many seconds after its start is started again after a pause that doubles."""
@@ -75,15 +75,15 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, worker: str = WORKER, batches: str = BATCHES) -> None:
-        """`worker` and `batches` are the modules that the processes run."""
+    def __init__(self, settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> None:
+        """`worker` and `batch_worker` are the modules that they run."""
         self._settings = settings
         self._metrics = Metrics()
         self._socket = bound(settings.host, settings.port)
         # By messages, so that workers can share an end.
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._worker = Role("worker", worker, (self._socket.fileno(), self._outbox.fileno()), SILENCE)
-        self._batches = Role("process of batches", batches, (self._inbox.fileno(),), SILENCE_BEHIND)
+        self._batch_worker = Role("batch worker", batch_worker, (self._inbox.fileno(),), SILENCE_BEHIND)
         self._workers: dict[int, Worker] = {}
         self._gone: Snapshot = {}
         """What workers that have gone had counted."""
@@ -103,16 +103,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
         host, port, *_ = self._socket.getsockname()
         log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
-        batches = asyncio.create_task(self._keep_batches())
+        batch_worker = asyncio.create_task(self._keep_batch_worker())
         await asyncio.gather(*(self._keep_alive(self._worker) for _ in range(self._settings.workers)))
         # Now that nobody waits for it. It may not have been started yet.
         self._serving.set()
-        for process in self._of(self._batches):
+        for process in self._of(self._batch_worker):
             _signal(process.process, signal.SIGTERM)
         try:
-            await asyncio.wait_for(batches, LAST_BATCH)
+            await asyncio.wait_for(batch_worker, LAST_BATCH)
         except TimeoutError:
-            for process in self._of(self._batches):
+            for process in self._of(self._batch_worker):
                 _signal(process.process, signal.SIGKILL)
         return 0
 
@@ -140,9 +140,9 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_batches(self) -> None:
+    async def _keep_batch_worker(self) -> None:
         await self._serving.wait()
-        await self._keep_alive(self._batches)
+        await self._keep_alive(self._batch_worker)
 
     async def _keep_alive(self, role: Role) -> None:
         """One process after the other, until the end."""
@@ -273,12 +273,12 @@ def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
         process.send_signal(sent)
 
 
-def supervise(settings: Settings, worker: str = WORKER, batches: str = BATCHES) -> int:
+def supervise(settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> int:
     """Run the service; the exit status."""
     writer = logs.set_up(settings.log_level, settings.log_format)
 
     async def run() -> int:
-        return await Supervisor(settings, worker, batches).run()
+        return await Supervisor(settings, worker, batch_worker).run()
 
     try:
         return asyncio.run(run())

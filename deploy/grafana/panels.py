@@ -415,11 +415,12 @@ REPLICAS_ROW = Row(
         ),
         Panel(
             title="Workers ready, by replica",
-            description="Workers that answer calibrations, and as many as there should be.",
+            description="Workers that answer calibrations, as many as there should be, and the one for batches.",
             unit="none",
             queries=(
                 Query(expr=f"calibrant_ready{{{SELECTED}}}", legend="{{instance}}"),
                 Query(expr=f"calibrant_workers{{{SELECTED}}}", legend="{{instance}} should be"),
+                Query(expr=f"calibrant_batch_worker_ready{{{SELECTED}}}", legend="{{instance}} for batches"),
             ),
         ),
         Panel(

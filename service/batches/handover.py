@@ -1,10 +1,10 @@
-"""How a batch gets from the worker that received it to the process that calibrates batches, and its answer back.
+"""How a batch gets from the worker that received it to the batch worker, and its answer back.
 
 A worker makes a pair of connected sockets for each batch and sends one of them, with the request and the file of its
 body, through a socket that all processes of the service were given: nothing is copied, and the supervisor holds both
-ends of it, so what waits there outlives the process that does not come to read it. The answer comes back over the pair
-as frames. Whichever end closes it early has the other know: a client that hangs up ends its batch, and a process that
-ends its batches' answers.
+ends of it, so what waits there outlives the batch worker that does not come to read it. The answer comes back over the
+pair as frames. Whichever end closes it early has the other know: a client that hangs up ends its batch, and a batch
+worker that ends the answers of its own.
 
 Requests and refusals are pickled: both ends are this program, of one user and one version.
 """
@@ -24,7 +24,7 @@ from .answers import BatchAnswer, BatchRequest, Piece
 log = logging.getLogger("calibrant.service")
 
 TAKEN_WITHIN = 10.0
-"""Seconds in which the other process begins with a batch, unless it is being replaced."""
+"""Seconds in which the batch worker begins with a batch, unless it is being replaced."""
 _MOST = 65536
 """Bytes of a request."""
 _HEADER = struct.Struct("!cI")
@@ -40,10 +40,12 @@ class BatchesElsewhere:
     """The worker's end."""
 
     def __init__(self, outbox: socket.socket) -> None:
+        # Python 3.11 passes on none of the flags that `send_fds` and `recv_fds` are given.
+        outbox.setblocking(False)
         self._outbox = outbox
 
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
-        """raises  NotReady if there is no process to take it, or it ends; Overloaded; what the batch is refused for"""
+        """raises  NotReady if no batch worker takes it, or it ends; Overloaded; what the batch is refused for"""
         frames = self._frames(request, body)
         head = await anext(frames)
         return BatchAnswer(pickle.loads(head.content), _pieces(frames))
@@ -59,7 +61,7 @@ class BatchesElsewhere:
                 async with asyncio.timeout(TAKEN_WITHIN):
                     frame = await _received(reader)
             except TimeoutError:
-                raise NotReady("The process that calibrates batches does not answer.") from None
+                raise NotReady("The batch worker does not answer.") from None
             while frame.kind != _END:
                 if frame.kind == _REFUSED:
                     raise pickle.loads(frame.content)
@@ -67,7 +69,7 @@ class BatchesElsewhere:
                     yield frame
                 frame = await _received(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise NotReady("The process that calibrates batches has ended; another one is being started.") from None
+            raise NotReady("The batch worker has ended; another one is being started.") from None
         finally:
             writer.close()
 
@@ -76,7 +78,7 @@ class BatchesElsewhere:
         try:
             with theirs:
                 descriptors = [theirs.fileno(), body.fileno()]
-                socket.send_fds(self._outbox, [pickle.dumps(request)], descriptors, socket.MSG_DONTWAIT)
+                socket.send_fds(self._outbox, [pickle.dumps(request)], descriptors)
             return await asyncio.open_connection(sock=ours)
         except BlockingIOError:
             ours.close()
@@ -103,6 +105,7 @@ class Inbox:
     def __init__(
         self, inbox: socket.socket, answer: Callable[[BatchRequest, BinaryIO], Awaitable[BatchAnswer]]
     ) -> None:
+        inbox.setblocking(False)
         self._inbox = inbox
         self._answer_to = answer
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,7 +122,7 @@ class Inbox:
 
     def _take(self) -> None:
         try:
-            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 2, socket.MSG_DONTWAIT)
+            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 2)
         except BlockingIOError:
             return
         connection, body = socket.socket(fileno=descriptors[0]), os.fdopen(descriptors[1], "rb")

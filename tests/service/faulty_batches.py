@@ -1,10 +1,10 @@
-"""The process of batches of `faulty`."""
+"""The batch worker of `faulty`."""
 
 import sys
 
-from service.batches import process
+from service.batches import worker
 from tests.service.faulty import fail_on_demand
 
 if __name__ == "__main__":
     fail_on_demand()
-    sys.exit(process.main(sys.argv[1:]))
+    sys.exit(worker.main(sys.argv[1:]))

@@ -65,7 +65,7 @@ class Server:
     def workers(self) -> list[int]:
         return [child for child in self.children() if "batches" not in module_of(child)]
 
-    def batch_processes(self) -> list[int]:
+    def batch_workers(self) -> list[int]:
         return [child for child in self.children() if "batches" in module_of(child)]
 
     def resident_mib(self) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -170,7 +171,8 @@ def test_an_answer_that_ends_early_is_none(begun: bool) -> None:
         elsewhere = BatchesElsewhere(outbox)
 
         async def end() -> None:
-            _, descriptors, *_ = await asyncio.to_thread(socket.recv_fds, inbox, 1000, 2)
+            await asyncio.to_thread(select.select, [inbox], [], [])
+            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 2)
             connection = socket.socket(fileno=descriptors[0])
             os.close(descriptors[1])
             if begun:
@@ -202,6 +204,8 @@ def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatc
         assert kinds.count(NotReady) < 500
 
         # Who comes at last finds their connections closed, and the next batch gets its answer.
+        monkeypatch.undo()
+
         async def answer(_: BatchRequest, body: BinaryIO) -> BatchAnswer:
             return BatchAnswer({}, pieces_of(mapped(body)[:3]))
 

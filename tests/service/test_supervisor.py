@@ -136,7 +136,7 @@ def test_a_reload_loses_no_request_and_a_damaged_artefact_is_not_taken(
         for path, whole in contents.items():
             path.write_bytes(whole[:-1])
         server.process.send_signal(signal.SIGHUP)
-        # Two workers and the process of batches.
+        # Two workers and the batch worker.
         server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 3)
         assert server.metric("calibrant_last_reload_successful") == 0
         for path, whole in contents.items():
@@ -181,10 +181,10 @@ def processor_ticks(pid: int) -> int:
     return int(after_name[11]) + int(after_name[12])
 
 
-def test_a_batch_is_calibrated_by_a_process_that_lets_all_others_go_first(server: Server, dax: dict[str, Any]) -> None:
-    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
-    (process,) = server.batch_processes()
-    policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{process}/task")}
+def test_a_batch_is_calibrated_by_a_worker_that_lets_all_others_go_first(server: Server, dax: dict[str, Any]) -> None:
+    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
+    (worker,) = server.batch_workers()
+    policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{worker}/task")}
     assert policies == {os.SCHED_IDLE}
     counted = ("calibrant_batch_size_count", "calibrant_batch_size_sum", "calibrant_refinement_iterations_count")
     series = [*counted[:2], f'{counted[2]}{{model="heston"}}', answered_series("/v1/calibrate/batch")]
@@ -212,17 +212,17 @@ def test_tensors_of_many_rows_are_a_batch(server: Server) -> None:
 
 
 def test_a_batch_that_fails_the_engine_is_a_problem_of_its_panel(server: Server) -> None:
-    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
+    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
     body = {"panels": [panel(20), panel(RAISES), panel(NOT_A_NUMBER)]}
     results = httpx.post(f"{server.url}/v1/calibrate/batch", json=body).json()["results"]
     assert [result.get("code") for result in results] == [None, "engine_failed", "engine_failed"]
 
 
-def test_a_batch_whose_process_ends_is_refused_and_interactive_requests_do_not_notice(
+def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_notice(
     server: Server, dax: dict[str, Any]
 ) -> None:
-    server.until(lambda: server.metric("calibrant_batches_ready") == 1)
-    (victim,) = server.batch_processes()
+    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
+    (victim,) = server.batch_workers()
     answers: list[httpx.Response] = []
     batch = threading.Thread(target=lambda: answers.append(batch_of(server, 20_000)))
     with Load(server, dax) as load:
@@ -234,11 +234,11 @@ def test_a_batch_whose_process_ends_is_refused_and_interactive_requests_do_not_n
         (refused,) = answers
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
         assert int(refused.headers["retry-after"]) >= 1
-        # The next one waits for the process that takes its place, as a client that heeds this does.
+        # The next one waits for what takes its place, as a client that heeds this does.
         server.until(lambda: batch_of(server, 2).status_code == 200, 60.0)
     assert load.failures == []
     assert set(load.statuses) == {200}
-    assert victim not in server.batch_processes()
+    assert victim not in server.batch_workers()
     assert server.metric("calibrant_ready") == 2
 
 

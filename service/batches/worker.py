@@ -1,4 +1,4 @@
-"""The process that calibrates batches: `python -m service.batches.process INBOX CHANNEL`, started by the supervisor.
+"""The batch worker: `python -m service.batches.worker INBOX CHANNEL`, descriptors that its supervisor gives it.
 
 Apart from the workers, so that an interactive request shares neither the interpreter lock nor the memory of a process
 with a batch, and the operating system can tell them apart: whatever a worker has to do goes before all of this.
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     # Its supervisor's business.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     metrics = Metrics()
-    core = Core(settings, metrics, metrics.batches_ready, refines_batches=True)
+    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
