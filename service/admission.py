@@ -13,10 +13,9 @@ from starlette.types import Scope as AsgiScope
 
 from .auth import Keys, scope_of
 from .context import DEADLINE_HEADER, RequestContext, milliseconds
-from .dispatch import unreachable
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
 from .pauses import Pauses
-from .scheduler import Priority, Scheduler, retry_after
+from .scheduler import Priority, Scheduler, retry_after, unreachable
 from .settings import Settings
 
 LARGE_BODY = 64 * 1024

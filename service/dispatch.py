@@ -23,7 +23,7 @@ from calibrant.pipeline import Assessment, StageSeconds
 from .costs import Costs, panel_size
 from .engine import CalibrationJob, Engine, PriceJob, Prices
 from .errors import DeadlineExpired, DeadlineUnreachable, Overloaded
-from .scheduler import Priority, Scheduler, retry_after
+from .scheduler import Priority, Scheduler
 from .settings import Settings
 
 _EXPIRY = 40
@@ -58,7 +58,7 @@ class Dispatch:
         if self._costs.least(kind, size) > self._slice:
             return await self._calibrate_long(engine, job, given, mean)
         begin_by = given if given is not None else perf_counter() + self._default
-        self.require_reachable(Priority.INTERACTIVE, begin_by)
+        self._scheduler.require_reachable(Priority.INTERACTIVE, begin_by)
         submitted = perf_counter()
         work = partial(_tried, engine, job, self._slice)
         started, first, ended = await self._scheduler.run(work, deadline=begin_by, cost=min(mean, self._slice))
@@ -84,24 +84,16 @@ class Dispatch:
         long = self._costs.least(kind, size) > self._slice
         priority = Priority.LONG if long else Priority.INTERACTIVE
         begin_by = given if given is not None else perf_counter() + (self._patience if long else self._default)
-        self.require_reachable(priority, begin_by)
+        self._scheduler.require_reachable(priority, begin_by)
         work = partial(_priced, engine, job)
         started, prices, ended = await self._scheduler.run(work, priority=priority, deadline=begin_by, cost=cost)
         self._costs.observe(kind, size, ended - started)
         return prices
 
-    def require_reachable(self, priority: Priority, begin_by: float) -> None:
-        """raises  DeadlineUnreachable if what is before a job of this priority will take longer than that"""
-        wait = self._scheduler.wait(priority)
-        now = perf_counter()
-        # What has passed already is not out of reach but expired, which the scheduler says.
-        if now < begin_by < now + wait:
-            raise unreachable(wait)
-
     async def _calibrate_long(self, engine: Engine, job: CalibrationJob, given: float | None, cost: float) -> Answer:
         submitted = perf_counter()
         begin_by = given if given is not None else submitted + self._patience
-        self.require_reachable(Priority.LONG, begin_by)
+        self._scheduler.require_reachable(Priority.LONG, begin_by)
         gone = Event()
         options = job.options._replace(cancelled=gone.is_set)
         try:
@@ -117,14 +109,6 @@ class Dispatch:
             raise
         self._costs.observe(job.options.refine, panel_size(job.panel), ended - started)
         return Answer(assessment, started - submitted)
-
-
-def unreachable(wait: float) -> DeadlineUnreachable:
-    """The refusal of what would wait this many seconds."""
-    return DeadlineUnreachable(
-        f"Requests before this one will take {1e3 * wait:.0f} ms, which is beyond its deadline.",
-        headers={"retry-after": retry_after(wait)},
-    )
 
 
 def _passed(deadline: float | None) -> bool:

@@ -25,7 +25,7 @@ from enum import IntEnum
 from time import perf_counter
 from typing import Any, TypeVar
 
-from .errors import DeadlineExpired, Overloaded
+from .errors import DeadlineExpired, DeadlineUnreachable, Overloaded
 
 log = logging.getLogger("calibrant.service")
 
@@ -326,6 +326,14 @@ class Scheduler:
         """Seconds until a job of this priority handed in now would begin."""
         return self.lane(priority).wait(priority)
 
+    def require_reachable(self, priority: Priority, begin_by: float) -> None:
+        """raises  DeadlineUnreachable if what is before a job of this priority will take longer than that"""
+        wait = self.wait(priority)
+        now = perf_counter()
+        # What has passed already is not out of reach but expired, which `run` says.
+        if now < begin_by < now + wait:
+            raise unreachable(wait)
+
     def depth(self, priority: Priority) -> int:
         """Jobs of this priority that wait."""
         return self.lane(priority).depth(priority)
@@ -347,6 +355,14 @@ class Scheduler:
 def retry_after(wait: float) -> str:
     """The header `Retry-After`, whole seconds, for a queue of this many seconds."""
     return str(max(math.ceil(wait), 1))
+
+
+def unreachable(wait: float) -> DeadlineUnreachable:
+    """The refusal of what would wait this many seconds."""
+    return DeadlineUnreachable(
+        f"Requests before this one will take {1e3 * wait:.0f} ms, which is beyond its deadline.",
+        headers={"retry-after": retry_after(wait)},
+    )
 
 
 def lower_priority(niceness: int) -> None:

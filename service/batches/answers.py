@@ -106,6 +106,9 @@ class BatchAnswers:
         self._limits = Limits(settings.max_batch_panels, settings.max_body_bytes)
 
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
+        deadline = request.asked.deadline(None)
+        if deadline is not None:
+            self._core.scheduler.require_reachable(Priority.BULK, deadline)
         return await request.answer(self, mapped(body))
 
     def stop(self) -> None:

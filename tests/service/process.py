@@ -37,8 +37,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def wait_ready(self, workers: int = 1, seconds: float = 300.0) -> None:
-        """Until so many workers serve; the port opens with the first."""
+        """Until so many workers serve, and the batch worker; the port opens with the first."""
         self.until(lambda: self.metric("calibrant_ready") == workers, seconds)
+        self.until(lambda: self.metric("calibrant_batch_worker_ready") == 1, seconds)
 
     def until(self, condition: Any, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds

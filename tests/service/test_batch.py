@@ -1,5 +1,6 @@
 """Batches: every panel its own result or problem, in order or as they finish, in every format."""
 
+import asyncio
 import json
 import threading
 import time
@@ -17,8 +18,11 @@ from calibrant.black import implied_volatility
 from calibrant.models import MODELS
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
+from service.batches.answers import Asked, PanelBatch
 from service.batches.groups import GROUP_PANELS
-from service.errors import ServiceError
+from service.body import memory_file
+from service.errors import DeadlineUnreachable, ServiceError
+from service.scheduler import Priority
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
@@ -300,6 +304,25 @@ def test_interactive_requests_are_answered_while_a_batch_runs(client: Client) ->
         answered_meanwhile += 1
     thread.join()
     assert answered_meanwhile > 5
+
+
+def test_a_batch_that_cannot_be_begun_by_its_deadline_is_refused_at_once(client: Client) -> None:
+    service = client.app.state.service
+
+    async def ask() -> None:
+        hold = threading.Event()
+        running = asyncio.ensure_future(service.scheduler.run(hold.wait, priority=Priority.BULK, cost=60.0))
+        await asyncio.sleep(0.1)
+        asked = Asked("x", time.perf_counter(), 30_000.0)
+        try:
+            with memory_file() as body, pytest.raises(DeadlineUnreachable) as caught:
+                await service.batches.answer(PanelBatch(asked, JSON, JSON), body)
+        finally:
+            hold.set()
+            await running
+        assert 55 <= int(caught.value.headers["retry-after"]) <= 60
+
+    client.run(ask())
 
 
 def test_an_arrow_answer_to_documents_is_keyed_by_their_number(client: Client) -> None:

@@ -182,7 +182,6 @@ def processor_ticks(pid: int) -> int:
 
 
 def test_a_batch_is_calibrated_by_a_worker_that_lets_all_others_go_first(server: Server, dax: dict[str, Any]) -> None:
-    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
     (worker,) = server.batch_workers()
     policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{worker}/task")}
     assert policies == {os.SCHED_IDLE}
@@ -212,7 +211,6 @@ def test_tensors_of_many_rows_are_a_batch(server: Server) -> None:
 
 
 def test_a_batch_that_fails_the_engine_is_a_problem_of_its_panel(server: Server) -> None:
-    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
     body = {"panels": [panel(20), panel(RAISES), panel(NOT_A_NUMBER)]}
     results = httpx.post(f"{server.url}/v1/calibrate/batch", json=body).json()["results"]
     assert [result.get("code") for result in results] == [None, "engine_failed", "engine_failed"]
@@ -221,7 +219,6 @@ def test_a_batch_that_fails_the_engine_is_a_problem_of_its_panel(server: Server)
 def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_notice(
     server: Server, dax: dict[str, Any]
 ) -> None:
-    server.until(lambda: server.metric("calibrant_batch_worker_ready") == 1)
     (victim,) = server.batch_workers()
     answers: list[httpx.Response] = []
     batch = threading.Thread(target=lambda: answers.append(batch_of(server, 20_000)))
