@@ -46,12 +46,13 @@ async def body_file_of(request: Request) -> BinaryIO:
 def memory_file() -> BinaryIO:
     """A file without a name, written as it is told; in memory where the system has such files."""
     if sys.platform == "linux":
-        return open(os.memfd_create("calibrant"), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
+        return open(os.memfd_create("calibrant"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def mapped(file: BinaryIO) -> memoryview:
     """What such a file holds, read-only and not copied. The file may be closed."""
+    file.flush()
     # A mapping of nothing is an error to the system.
     size = os.fstat(file.fileno()).st_size
     return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)) if size else memoryview(b"")

@@ -15,7 +15,6 @@ from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
 from .metrics import Metrics
-from .pauses import Pauses
 from .scheduler import Priority, Scheduler
 from .settings import Settings
 from .tally import Gauge, Snapshot
@@ -31,16 +30,18 @@ _RELOADING = 1.0
 
 
 class Core:
-    def __init__(self, settings: Settings, metrics: Metrics, ready: Gauge, *, refines_batches: bool) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, ready: Gauge, *, refines_batches: bool, patience: float = 1.0
+    ) -> None:
         """
         ready            which of the metrics says that the networks are served
         refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
+        patience         that of its scheduler
         """
         self.settings = settings
         self.metrics = metrics
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(patience=patience)
         self.costs = Costs()
-        self.pauses = Pauses(metrics)
         self.audit = Audit(settings, self.scheduler, self.costs, metrics)
         self._ready = ready
         self._gpu_refinement = settings.gpu_refinement and refines_batches
@@ -63,11 +64,9 @@ class Core:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         use_huge_pages()
-        self.pauses.start()
 
     async def stop(self) -> None:
         self._ready.set(0)
-        self.pauses.stop()
         await self.audit.finish()
         self.scheduler.stop()
 

@@ -69,6 +69,8 @@ class RequestBoundary:
                 raise
             except Exception as error:
                 if status:
+                    # The answer is cut short, which its client sees; here it is told by its problem.
+                    context.problem = refusal_of(error).code
                     raise
                 refusal = self._refusal(error, context)
                 context.problem = refusal.code

@@ -63,17 +63,10 @@ calibration. Two threads that fight for the lock take 0.5 % more of the processo
 GRACE = 0.5
 """Seconds past its deadline after which a job that has begun is not waited for; refinement looks at the clock itself,
 so only a job that hangs comes to this."""
-HANGING: Mapping[Priority, float] = {
-    Priority.INTERACTIVE: 3.0,
-    # An estimate may be far off, and others wait for seconds there anyway.
-    Priority.LONG: 10.0,
-    # They run when nobody else wants to, which may be seldom.
-    Priority.BULK: 60.0,
-    Priority.AUDIT: 60.0,
-}
+HANGING = 3.0
 """Seconds after which a job hangs, unless it was expected to take long: twenty times its cost are allowed."""
-ENDING = 10.0
-"""Seconds in which a lane comes to its end, if it does not hang."""
+HANGING_IN_BACKGROUND = 10.0
+"""The same where long jobs run: an estimate may be far off, and others wait for seconds there anyway."""
 
 _JOB, _STOP, _DONE = b"j", b"s", b"d"
 _MOST_TOLD = 4096
@@ -99,7 +92,8 @@ class _Job:
     @property
     def allowance(self) -> float:
         """Seconds after which it is said to hang."""
-        return max(HANGING[self.priority], 20.0 * self.cost)
+        least = HANGING if self.priority is Priority.INTERACTIVE else HANGING_IN_BACKGROUND
+        return max(least, 20.0 * self.cost)
 
 
 @dataclass(slots=True)
@@ -115,7 +109,7 @@ class _Queue:
 class Lane:
     """One thread and the jobs before it."""
 
-    def __init__(self, name: str, limits: Mapping[Priority, int], niceness: int = 0) -> None:
+    def __init__(self, name: str, limits: Mapping[Priority, int], niceness: int = 0, patience: float = 1.0) -> None:
         self.name = name
         self._queues = {priority: _Queue(limits[priority]) for priority in sorted(limits)}
         self._wakes, self._wake = os.pipe()
@@ -129,6 +123,7 @@ class Lane:
         self._look: asyncio.TimerHandle | None = None
         self._look_at = math.inf
         self._running: _Job | None = None
+        self._patience = patience
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -157,7 +152,7 @@ class Lane:
         if running is None:
             return None
         elapsed = perf_counter() - running.begun
-        return elapsed if elapsed > running.allowance else None
+        return elapsed if elapsed > self._patience * running.allowance else None
 
     async def run(self, job: _Job) -> Any:
         queue = self._queues[job.priority]
@@ -186,7 +181,7 @@ class Lane:
     def stop(self) -> None:
         """Return once the jobs handed in before have run; a job that hangs is left behind."""
         os.write(self._wake, _STOP)
-        self._thread.join(ENDING)
+        self._thread.join(HANGING_IN_BACKGROUND)
         os.close(self._wake)
         self._settle()
         if not self._thread.is_alive():
@@ -291,12 +286,13 @@ class Lane:
 class Scheduler:
     """The lanes of a process. `run` is called on its event loop."""
 
-    def __init__(self, limits: Mapping[Priority, int] = QUEUE_LIMITS) -> None:
+    def __init__(self, limits: Mapping[Priority, int] = QUEUE_LIMITS, patience: float = 1.0) -> None:
+        """`patience` is for a process that is seldom run: how many times as long a job takes before it hangs."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         urgent = Priority.INTERACTIVE
-        self.interactive = Lane("interactive", {urgent: limits[urgent]})
+        self.interactive = Lane("interactive", {urgent: limits[urgent]}, patience=patience)
         background = {priority: limit for priority, limit in limits.items() if priority != urgent}
-        self.background = Lane("background", background, BACKGROUND_NICENESS)
+        self.background = Lane("background", background, BACKGROUND_NICENESS, patience)
         self.lanes = (self.interactive, self.background)
 
     def lane(self, priority: Priority) -> Lane:

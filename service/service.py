@@ -17,6 +17,7 @@ from .dispatch import Dispatch
 from .engine import CalibrationJob, Engine
 from .errors import DeadlineExpired, NotReady, ServiceError
 from .metrics import Metrics
+from .pauses import Pauses
 from .scheduler import Priority
 from .settings import Settings
 
@@ -29,6 +30,7 @@ class Service(Core):
         metrics = Metrics()
         here = batch_worker is None
         super().__init__(settings, metrics, metrics.ready, refines_batches=here)
+        self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings)
         self.admission = Admission(settings, self.scheduler, self.pauses)
         self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
@@ -43,7 +45,12 @@ class Service(Core):
         for reason in (*SHED, DeadlineExpired.code):
             metrics.shed.begin(reason)
 
+    async def start(self) -> None:
+        await super().start()
+        self.pauses.start()
+
     async def stop(self) -> None:
+        self.pauses.stop()
         await super().stop()
         self.batches.stop()
 

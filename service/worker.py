@@ -1,7 +1,6 @@
 """One worker process: `python -m service.worker SOCKET BATCHES CHANNEL`, descriptors that its supervisor gives it."""
 
 import asyncio
-import resource
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ from . import logs
 from .app import create_app
 from .connections import Connection
 from .link import Link
+from .processes import allow_many_descriptors
 from .server import Server
 from .service import Service
 from .settings import Settings
@@ -49,9 +49,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings()
     # Its supervisor's business.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Every connection is a descriptor.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_many_descriptors()
     app = create_app(settings, socket.socket(fileno=batches))
     service: Service = app.state.service
     writer = logs.set_up(settings.log_level, settings.log_format, service.metrics.log_drops.inc)

@@ -5,7 +5,8 @@ how it is answered.
 """
 
 import pickle
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
@@ -15,7 +16,7 @@ from ..body import mapped
 from ..context import due
 from ..core import Core
 from ..engine import Engine
-from ..errors import EngineFailed, ServiceError, TooLarge
+from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
 from ..scheduler import Priority
 from ..wire import arrow, oip
 from ..wire.arrow import ArrowBatch, ArrowWriter
@@ -37,7 +38,7 @@ _PIECE = 1 << 18
 
 class BatchAnswer(NamedTuple):
     head: Head
-    pieces: AsyncIterator[Piece]
+    pieces: AsyncGenerator[Piece, None]
     """Of the body. To be closed by who does not read them all: the batch ends with that."""
 
 
@@ -71,6 +72,8 @@ class TensorBatch(NamedTuple):
     """Tensors of several rows, the body an `Inference`, pickled."""
 
     asked: Asked
+    version: str | None
+    """Of the network, if the request names one."""
     encoding: str | None
     """Compression of the answer."""
 
@@ -137,6 +140,10 @@ class BatchAnswers:
         n, most = inference.n_panels, self._limits.panels
         if n > most:
             raise TooLarge(f"The tensors must have at most {most} rows, but have {n}.")
+        served = engine.network_version(model.name) if model.name in engine.releases else None
+        if served is None or request.version not in (None, served):
+            # The worker that was asked has it: one of the two is being reloaded.
+            raise NotReady(f"Batches are answered by version {served} of {model.name} at the moment.")
         rows: list[oip.Row] = []
         refusals: list[ServiceError] = []
         async for group in self._calibrated(engine, inference, request.asked, partial(_row, model)):
@@ -144,24 +151,28 @@ class BatchAnswers:
             refusals += [done.outcome for done in group if isinstance(done.outcome, ServiceError)]
         if len(refusals) == len(rows):
             raise refusals[0]
-        encoded = partial(encoded_rows, inference, engine.network_version(model.name), rows, request.encoding)
+        encoded = partial(encoded_rows, inference, served, rows, request.encoding)
         return _whole(*await core.scheduler.run(encoded, priority=Priority.BULK))
 
     async def _calibrated(
         self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]
-    ) -> AsyncIterator[list[Done[Any]]]:
+    ) -> AsyncGenerator[list[Done[Any]], None]:
         """The panels in groups, counted in the metrics as they are done."""
+        self._core.metrics.batch_size.observe(batch.n_panels)
+        async with aclosing(self.groups.run(engine, batch, asked.deadline, finish)) as groups:
+            async for group in groups:
+                for done in group:
+                    self._count(done, asked.request_id)
+                yield group
+
+    def _count(self, done: Done[Any], request_id: str) -> None:
         metrics = self._core.metrics
-        metrics.batch_size.observe(batch.n_panels)
-        async for group in self.groups.run(engine, batch, asked.deadline, finish):
-            for done in group:
-                if isinstance(done.outcome, ServiceError):
-                    metrics.problems.inc(done.outcome.code)
-                    if isinstance(done.outcome, EngineFailed):
-                        metrics.engine_failures.inc()
-                elif done.job is not None:
-                    self._core.answered(done.job, done.outcome, asked.request_id)
-            yield group
+        if isinstance(done.outcome, ServiceError):
+            metrics.problems.inc(done.outcome.code)
+            if isinstance(done.outcome, EngineFailed):
+                metrics.engine_failures.inc()
+        elif done.job is not None:
+            self._core.answered(done.job, done.outcome, request_id)
 
 
 def encoded_rows(
@@ -180,16 +191,19 @@ def _whole(content: bytes, head: Head) -> BatchAnswer:
     return BatchAnswer({**head, "content-length": str(len(content))}, _cut(content))
 
 
-async def _cut(content: bytes) -> AsyncIterator[Piece]:
+async def _cut(content: bytes) -> AsyncGenerator[Piece, None]:
     view = memoryview(content)
     for begin in range(0, len(view), _PIECE):
         yield view[begin : begin + _PIECE]
 
 
-async def _joined(first: list[Done[bytes]], others: AsyncIterator[list[Done[bytes]]]) -> AsyncIterator[Piece]:
-    yield b"".join(done.part for done in first)
-    async for group in others:
-        yield b"".join(done.part for done in group)
+async def _joined(
+    first: list[Done[bytes]], others: AsyncGenerator[list[Done[bytes]], None]
+) -> AsyncGenerator[Piece, None]:
+    async with aclosing(others):
+        yield b"".join(done.part for done in first)
+        async for group in others:
+            yield b"".join(done.part for done in group)
 
 
 def _opened(body: memoryview, media_type: str, limits: Limits) -> Batch:

@@ -10,7 +10,7 @@ A panel that fails is that panel's problem.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -75,7 +75,7 @@ class Groups:
 
     async def run(
         self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[Answer], Part]
-    ) -> AsyncIterator[list[Done[Part]]]:
+    ) -> AsyncGenerator[list[Done[Part]], None]:
         """The panels in groups, in order, each as it is done.
 
         deadline  of a panel by its budget; of one without a budget it is the batch's

@@ -1,10 +1,10 @@
 """How a batch gets from the worker that received it to the batch worker, and its answer back.
 
-A worker makes a pair of connected sockets for each batch and sends one of them, with the request and the file of its
-body, through a socket that all processes of the service were given: nothing is copied, and the supervisor holds both
-ends of it, so what waits there outlives the batch worker that does not come to read it. The answer comes back over the
-pair as frames. Whichever end closes it early has the other know: a client that hangs up ends its batch, and a batch
-worker that ends the answers of its own.
+A worker makes a pair of connected sockets for each batch and sends one of them, with the request, through a socket that
+all processes of the service were given. The supervisor holds both ends of that, so what waits there outlives a batch
+worker that does not come to read it. Once the batch is taken its body follows over the pair, as a file: nothing is
+copied, and a body that nobody took is gone with the request that brought it. The answer comes back over the pair as
+frames. Either end closes it when it gives up, and so the other one hears of it.
 
 Requests and refusals are pickled: both ends are this program, of one user and one version.
 """
@@ -15,20 +15,28 @@ import os
 import pickle
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
-from ..errors import NotReady, Overloaded, refusal_of
+from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
+from ..scheduler import GRACE
 from .answers import BatchAnswer, BatchRequest, Piece
 
 log = logging.getLogger("calibrant.service")
 
 TAKEN_WITHIN = 10.0
-"""Seconds in which the batch worker begins with a batch, unless it is being replaced."""
+"""Seconds in which the batch worker takes a batch, unless it is being replaced."""
+LATE = 5.0
+"""Seconds past its deadline after which a batch that was taken is not waited for: the batch worker heeds it by itself,
+but may be given little of the processor to write down what it has."""
 _MOST = 65536
 """Bytes of a request."""
 _HEADER = struct.Struct("!cI")
-_TAKEN, _HEAD, _PIECE, _END, _REFUSED = b"t", b"h", b"p", b"e", b"r"
+_HEAD, _PIECE, _END, _REFUSED = b"h", b"p", b"e", b"r"
+_TAKEN, _BODY = b"t", b"b"
+"""What is said before the frames."""
 
 
 class _Frame(NamedTuple):
@@ -53,39 +61,58 @@ class BatchesElsewhere:
     def stop(self) -> None:
         self._outbox.close()
 
-    async def _frames(self, request: BatchRequest, body: BinaryIO) -> AsyncIterator[_Frame]:
+    async def _frames(self, request: BatchRequest, body: BinaryIO) -> AsyncGenerator[_Frame, None]:
         """The head, then the pieces. Whatever ends this closes the connection, and with it the batch."""
-        reader, writer = await self._sent(request, body)
+        deadline = request.asked.deadline(None)
+        reader, writer = await self._handed_over(request, body, deadline)
         try:
             try:
-                async with asyncio.timeout(TAKEN_WITHIN):
+                async with asyncio.timeout(_rest(deadline, LATE)):
                     frame = await _received(reader)
             except TimeoutError:
-                raise NotReady("The batch worker does not answer.") from None
+                raise DeadlineExpired("The batch worker did not answer by the deadline.") from None
             while frame.kind != _END:
                 if frame.kind == _REFUSED:
                     raise pickle.loads(frame.content)
-                if frame.kind != _TAKEN:
-                    yield frame
+                yield frame
                 frame = await _received(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise NotReady("The batch worker has ended; another one is being started.") from None
         finally:
             writer.close()
 
-    async def _sent(self, request: BatchRequest, body: BinaryIO) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _handed_over(
+        self, request: BatchRequest, body: BinaryIO, deadline: float | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        rest = _rest(deadline, GRACE)
+        expires = rest is not None and rest < TAKEN_WITHIN
         ours, theirs = socket.socketpair()
         try:
+            ours.setblocking(False)
             with theirs:
-                descriptors = [theirs.fileno(), body.fileno()]
-                socket.send_fds(self._outbox, [pickle.dumps(request)], descriptors)
+                socket.send_fds(self._outbox, [pickle.dumps(request)], [theirs.fileno()])
+            async with asyncio.timeout(rest if expires else TAKEN_WITHIN):
+                taken = await loop.sock_recv(ours, 1)
+            if taken != _TAKEN:
+                raise ConnectionResetError
+            body.flush()
+            socket.send_fds(ours, [_BODY], [body.fileno()])
             return await asyncio.open_connection(sock=ours)
-        except BlockingIOError:
+        except BaseException as error:
             ours.close()
-            raise Overloaded("Other batches are waiting to be taken already.") from None
-        except BaseException:
-            ours.close()
+            if isinstance(error, BlockingIOError):
+                raise Overloaded("Other batches are waiting to be taken already.") from None
+            if isinstance(error, TimeoutError) and expires:
+                raise DeadlineExpired("The deadline passed while the batch waited to be taken.") from None
+            if isinstance(error, TimeoutError | ConnectionError):
+                raise NotReady("The batch worker does not answer.") from None
             raise
+
+
+def _rest(deadline: float | None, more: float) -> float | None:
+    """Seconds until so much after a deadline."""
+    return None if deadline is None else max(deadline + more - perf_counter(), 0.0)
 
 
 async def _received(reader: asyncio.StreamReader) -> _Frame:
@@ -94,9 +121,10 @@ async def _received(reader: asyncio.StreamReader) -> _Frame:
     return _Frame(kind, await reader.readexactly(length))
 
 
-async def _pieces(frames: AsyncIterator[_Frame]) -> AsyncIterator[Piece]:
-    async for frame in frames:
-        yield frame.content
+async def _pieces(frames: AsyncGenerator[_Frame, None]) -> AsyncGenerator[Piece, None]:
+    async with aclosing(frames):
+        async for frame in frames:
+            yield frame.content
 
 
 class Inbox:
@@ -113,55 +141,99 @@ class Inbox:
     def open(self) -> None:
         asyncio.get_running_loop().add_reader(self._inbox, self._take)
 
-    async def close(self) -> None:
-        """Give up what is under way."""
+    async def close(self, patience: float = 0.0) -> None:
+        """Take no more; give up what is under way when it has had so many seconds."""
         asyncio.get_running_loop().remove_reader(self._inbox)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _take(self) -> None:
         try:
-            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 2)
+            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 1)
         except BlockingIOError:
             return
-        connection, body = socket.socket(fileno=descriptors[0]), os.fdopen(descriptors[1], "rb")
-        task = asyncio.get_running_loop().create_task(self._serve(pickle.loads(request), connection, body))
+        if not descriptors:
+            # This process has too many open: the worker sees its connection closed.
+            log.error("a batch could not be taken: too many open files")
+            return
+        connection = socket.socket(fileno=descriptors[0])
+        task = asyncio.get_running_loop().create_task(self._serve(pickle.loads(request), connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, request: BatchRequest, connection: socket.socket, body: BinaryIO) -> None:
+    async def _serve(self, request: BatchRequest, connection: socket.socket) -> None:
+        body = await _taken(connection)
+        if body is None:
+            return
         with body:
             reader, writer = await asyncio.open_connection(sock=connection)
             answering = asyncio.create_task(self._answer(request, body, writer))
             # The worker sends nothing more: all that can come is the end.
             gone = asyncio.create_task(reader.read(1))
-            gone.add_done_callback(lambda _: answering.cancel())
             try:
-                await answering
-            except (asyncio.CancelledError, ConnectionError):
-                answering.cancel()
+                await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                gone.cancel()
+                # It still sends what was written.
                 writer.close()
+                for task in (answering, gone):
+                    task.cancel()
+                await asyncio.gather(answering, gone, return_exceptions=True)
 
     async def _answer(self, request: BatchRequest, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
-        _send(writer, _TAKEN)
+        # An error that is kept holds by its traceback this frame, and so the body until the collector comes past: the
+        # refusal, which may be the error, by a name here; a lost connection by the streams.
+        refusal = None
         try:
-            head, pieces = await self._answer_to(request, body)
+            try:
+                await self._told(request, body, writer)
+            except ConnectionError:
+                raise
+            except Exception as error:
+                refusal = refusal_of(error)
+                if isinstance(refusal, EngineFailed):
+                    log.error("request %s failed: %s", request.asked.request_id, error, exc_info=error)
+                _send(writer, _REFUSED, pickle.dumps(refusal))
+            await writer.drain()
+        except ConnectionError as lost:
+            lost.__traceback__ = None
+        finally:
+            del refusal
+
+    async def _told(self, request: BatchRequest, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
+        head, pieces = await self._answer_to(request, body)
+        async with aclosing(pieces):
             _send(writer, _HEAD, pickle.dumps(head))
             async for piece in pieces:
                 _send(writer, _PIECE, piece)
                 await writer.drain()
-            _send(writer, _END)
-        except Exception as error:
-            if isinstance(error, ConnectionError):
-                raise
-            refusal = refusal_of(error)
-            if refusal is not error:
-                log.error("request %s failed", request.asked.request_id, exc_info=error)
-            _send(writer, _REFUSED, pickle.dumps(refusal))
-        await writer.drain()
+        _send(writer, _END)
+
+
+async def _taken(connection: socket.socket) -> BinaryIO | None:
+    """The body of a batch that is taken; None if its worker has given it up."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    connection.setblocking(False)
+    try:
+        await loop.sock_sendall(connection, _TAKEN)
+        loop.add_reader(connection, arrived.set)
+        try:
+            await arrived.wait()
+        finally:
+            loop.remove_reader(connection)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    except OSError:
+        descriptors = []
+    except BaseException:
+        connection.close()
+        raise
+    if not descriptors:
+        connection.close()
+        return None
+    return os.fdopen(descriptors[0], "rb")
 
 
 def _send(writer: asyncio.StreamWriter, kind: bytes, content: Piece = b"") -> None:

@@ -5,8 +5,6 @@ with a batch, and the operating system can tell them apart: whatever a worker ha
 """
 
 import asyncio
-import logging
-import os
 import signal
 import socket
 import sys
@@ -17,56 +15,49 @@ from .. import logs
 from ..core import Core
 from ..link import Link
 from ..metrics import Metrics
+from ..processes import allow_many_descriptors, step_behind
 from ..settings import Settings
 from .answers import BatchAnswers
 from .handover import Inbox
 
-log = logging.getLogger("calibrant.service")
-
-_LAST = 19
-
-
-def step_behind() -> None:
-    """Have this process, with all threads that it will have, run when nobody else wants to.
-
-    Linux's idle policy, not the lowest priority: a thread that wakes up takes the processor from it at once, and does
-    not wait until it has had its turn.
-    """
-    try:
-        # What has been imported may have threads already; those to come inherit it.
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):
-        # Another system, or a sandbox.
-        os.nice(_LAST)
+_PATIENCE = 20.0
+"""Beside a core that is busy with others it was given 3 % of it."""
 
 
 async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
-    """Until told to stop, or left alone."""
+    """Until told to stop, when nobody waits any more; left alone, until what is under way is done."""
     stopping = asyncio.Event()
+    orphaned = asyncio.Event()
     loop = asyncio.get_running_loop()
     for end in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(end, stopping.set)
+
+    def end_alone() -> None:
+        orphaned.set()
+        stopping.set()
+
     batches = BatchAnswers(core)
     taking = Inbox(inbox, batches.answer)
-    link = Link(core, orphaned=stopping.set)
+    link = Link(core, orphaned=end_alone)
     await link.open(channel)
     await core.start()
+    # Not before: batches wait for it to be ready, and what it then does takes seconds of the processor.
+    step_behind()
     taking.open()
     await stopping.wait()
-    await taking.close()
+    await taking.close(core.settings.stop_s if orphaned.is_set() else 0.0)
     await core.stop()
     batches.stop()
 
 
 def main(arguments: list[str]) -> int:
     inbox, channel = (int(argument) for argument in arguments)
-    step_behind()
     settings = Settings()
     # Its supervisor's business.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    allow_many_descriptors()
     metrics = Metrics()
-    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True)
+    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, patience=_PATIENCE)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -113,9 +113,10 @@ async def infer(request: Request) -> Response:
     encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
         asked = Asked(context.request_id, context.received, context.deadline_ms)
+        batch = TensorBatch(asked, request.path_params.get("version"), encoding_of_answer)
         with memory_file() as file:
-            pickle.dump(inference, file)
-            head, pieces = await service.batches.answer(TensorBatch(asked, encoding_of_answer), file)
+            await service.decoded(partial(pickle.dump, inference, file), n_bytes)
+            head, pieces = await service.batches.answer(batch, file)
         return StreamingResponse(pieces, headers=head, media_type=_media_type(head))
     try:
         assessment, stages["queue"] = await service.dispatch.calibrate(engine, panel.job)

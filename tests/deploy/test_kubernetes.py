@@ -14,7 +14,7 @@ from calibrant.network import MANIFEST, read_manifest
 from service.app import create_app
 from service.auth import Scope, scope_of
 from service.metrics import Metrics
-from service.scheduler import ENDING, Scheduler
+from service.scheduler import HANGING_IN_BACKGROUND, Scheduler
 from service.server import LINGER, SETTLE
 from service.settings import Settings
 from service.supervisor import LAST_BATCH
@@ -69,7 +69,8 @@ def test_every_variable_is_a_setting_and_the_service_takes_its_value(overlay: st
 def test_a_pod_is_given_longer_to_end_than_the_service_takes(overlay: str, settings: Settings) -> None:
     scheduler = Scheduler()
     scheduler.stop()
-    longest = settings.drain_s + SETTLE + LINGER + settings.stop_s + len(scheduler.lanes) * ENDING + LAST_BATCH
+    lanes = len(scheduler.lanes) * HANGING_IN_BACKGROUND
+    longest = settings.drain_s + SETTLE + LINGER + settings.stop_s + lanes + LAST_BATCH
     assert "terminationGracePeriodSeconds" not in GPU
     assert BASE["terminationGracePeriodSeconds"] > longest
 

@@ -1,11 +1,12 @@
 """Batches handed to another process and their answers back: what is lost, refused, hung up on, and who hears of it."""
 
 import asyncio
+import gc
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from time import perf_counter
 from typing import BinaryIO
 
@@ -16,9 +17,9 @@ from service.batches import handover
 from service.batches.answers import Asked, BatchAnswer, BatchRequest, PanelBatch, Piece
 from service.batches.handover import BatchesElsewhere, Inbox
 from service.body import mapped, memory_file
-from service.errors import EngineFailed, InvalidRequest, NotReady, Overloaded, ServiceError, TooLarge
+from service.errors import DeadlineExpired, EngineFailed, InvalidRequest, NotReady, Overloaded, ServiceError, TooLarge
 
-REQUEST = PanelBatch(Asked("a-request", 17.5, 50.0), "application/json", "application/x-ndjson")
+REQUEST = PanelBatch(Asked("a-request", 17.5, None), "application/json", "application/x-ndjson")
 BODY = bytes(range(256)) * 1000
 
 Answering = Callable[[BatchRequest, BinaryIO], Awaitable[BatchAnswer]]
@@ -39,23 +40,41 @@ async def connected(answer: Answering) -> AsyncIterator[BatchesElsewhere]:
         inbox.close()
 
 
+@pytest.fixture
+def no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is kept by a circle stays."""
+    # What is logged is kept by pytest.
+    monkeypatch.setattr(handover.log, "disabled", True)
+    gc.disable()
+    yield
+    gc.enable()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30.0):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-async def asked(elsewhere: BatchesElsewhere, body: bytes = BODY) -> BatchAnswer:
+async def asked(elsewhere: BatchesElsewhere, body: bytes = BODY, request: BatchRequest = REQUEST) -> BatchAnswer:
     with memory_file() as file:
         file.write(body)
-        return await elsewhere.answer(REQUEST, file)
+        return await elsewhere.answer(request, file)
 
 
 async def all_of_it(elsewhere: BatchesElsewhere) -> list[Piece]:
     return [piece async for piece in (await asked(elsewhere)).pieces]
 
 
-async def pieces_of(*pieces: Piece) -> AsyncIterator[Piece]:
+async def first_of_it(elsewhere: BatchesElsewhere) -> list[Piece]:
+    """And then nothing more."""
+    async with aclosing((await asked(elsewhere)).pieces) as pieces:
+        await anext(pieces)
+        await asyncio.sleep(3600.0)
+        return []
+
+
+async def pieces_of(*pieces: Piece) -> AsyncGenerator[Piece, None]:
     for piece in pieces:
         yield piece
 
@@ -82,23 +101,31 @@ PROBLEMS = [Problem(("panels", 3), "`panels[3]` must be good.")]
 @pytest.mark.parametrize(
     ("raised", "told"),
     [
-        (TooLarge("It is too large."), TooLarge("It is too large.")),
-        (Overloaded("Full.", headers={"retry-after": "7"}), Overloaded("Full.", headers={"retry-after": "7"})),
-        (InvalidRequest(PROBLEMS), InvalidRequest(PROBLEMS)),
-        (InvalidInput(*PROBLEMS), InvalidRequest(PROBLEMS)),
-        (ZeroDivisionError("secret"), EngineFailed("The service failed on this request; the cause is logged under")),
+        (lambda: TooLarge("It is too large."), TooLarge("It is too large.")),
+        (lambda: Overloaded("Full.", headers={"retry-after": "7"}), Overloaded("Full.", headers={"retry-after": "7"})),
+        (lambda: InvalidRequest(PROBLEMS), InvalidRequest(PROBLEMS)),
+        (lambda: InvalidInput(*PROBLEMS), InvalidRequest(PROBLEMS)),
+        (
+            lambda: ZeroDivisionError("secret"),
+            EngineFailed("The service failed on this request; the cause is logged under"),
+        ),
     ],
 )
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_refusal_is_the_same_here(raised: Exception, told: ServiceError, begun: bool) -> None:
-    async def fail() -> AsyncIterator[Piece]:
+@pytest.mark.usefixtures("no_collector")
+def test_a_refusal_is_the_same_here_and_keeps_nothing(
+    raised: Callable[[], Exception], told: ServiceError, begun: bool
+) -> None:
+    async def fail(body: memoryview) -> AsyncGenerator[Piece, None]:
+        assert body == BODY
         yield b"the first line"
-        raise raised
+        raise raised()
 
-    async def answer(*_: object) -> BatchAnswer:
+    async def answer(_: BatchRequest, file: BinaryIO) -> BatchAnswer:
+        body = mapped(file)
         if not begun:
-            raise raised
-        return BatchAnswer({}, fail())
+            raise raised()
+        return BatchAnswer({}, fail(body))
 
     async def test() -> None:
         async with connected(answer) as elsewhere:
@@ -111,27 +138,32 @@ def test_a_refusal_is_the_same_here(raised: Exception, told: ServiceError, begun
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_client_that_hangs_up_ends_its_batch(begun: bool) -> None:
+@pytest.mark.parametrize("when", ["before it has begun", "at work", "while it is not read"])
+@pytest.mark.usefixtures("no_collector")
+def test_a_client_that_hangs_up_ends_its_batch(when: str) -> None:
     ended, working = asyncio.Event(), asyncio.Event()
 
-    async def work() -> AsyncIterator[Piece]:
+    async def work(body: memoryview) -> AsyncGenerator[Piece, None]:
         try:
             yield b"the first line"
             working.set()
+            while when == "while it is not read":
+                yield body
             await asyncio.sleep(3600.0)
         finally:
             ended.set()
 
-    async def answer(*_: object) -> BatchAnswer:
-        if begun:
-            return BatchAnswer({}, work())
-        return BatchAnswer({}, pieces_of(*[line async for line in work()]))
+    async def answer(_: BatchRequest, file: BinaryIO) -> BatchAnswer:
+        if when == "before it has begun":
+            return BatchAnswer({}, pieces_of(*[line async for line in work(mapped(file))]))
+        return BatchAnswer({}, work(mapped(file)))
 
     async def test() -> None:
         async with connected(answer) as elsewhere:
-            asking = asyncio.create_task(all_of_it(elsewhere))
+            reading = first_of_it if when == "while it is not read" else all_of_it
+            asking = asyncio.create_task(reading(elsewhere))
             await working.wait()
+            await asyncio.sleep(0.1)
             asking.cancel()
             async with asyncio.timeout(30.0):
                 await ended.wait()
@@ -143,7 +175,7 @@ def test_a_client_that_hangs_up_ends_its_batch(begun: bool) -> None:
 def test_an_answer_that_nobody_reads_waits_in_the_process_that_makes_it() -> None:
     made = 0
 
-    async def much() -> AsyncIterator[Piece]:
+    async def much() -> AsyncGenerator[Piece, None]:
         nonlocal made
         for _ in range(1000):
             made += 1
@@ -172,21 +204,54 @@ def test_an_answer_that_ends_early_is_none(begun: bool) -> None:
 
         async def end() -> None:
             await asyncio.to_thread(select.select, [inbox], [], [])
-            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 2)
+            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 1)
             connection = socket.socket(fileno=descriptors[0])
-            os.close(descriptors[1])
             if begun:
+                connection.sendall(b"t")
+                _, descriptors, *_ = await asyncio.to_thread(socket.recv_fds, connection, 1, 1)
+                os.close(descriptors[0])
                 connection.sendall(handover._HEADER.pack(b"p", 1000) + b"half of it")
             connection.close()
 
         ending = asyncio.create_task(end())
-        with pytest.raises(NotReady, match="has ended"):
+        with pytest.raises(NotReady, match="has ended" if begun else "does not answer"):
             await asked(elsewhere)
         await ending
         elsewhere.stop()
         inbox.close()
 
     asyncio.run(test())
+
+
+def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "LATE", 0.3)
+
+    async def hang(*_: object) -> BatchAnswer:
+        await asyncio.sleep(3600.0)
+        raise AssertionError
+
+    async def test() -> None:
+        async with connected(hang) as elsewhere:
+            began = perf_counter()
+            request = REQUEST._replace(asked=Asked("a-request", began, 200.0))
+            with pytest.raises(DeadlineExpired, match="batch worker"):
+                await asked(elsewhere, request=request)
+            assert 0.5 <= perf_counter() - began < 5.0
+
+    async def untaken() -> None:
+        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        elsewhere = BatchesElsewhere(outbox)
+        began = perf_counter()
+        with pytest.raises(DeadlineExpired, match="taken"):
+            await asked(elsewhere, request=REQUEST._replace(asked=Asked("a-request", began, 50.0)))
+        assert perf_counter() - began < 5.0
+        inbox.close()
+        with pytest.raises(NotReady):
+            await asked(elsewhere)
+        elsewhere.stop()
+
+    asyncio.run(test())
+    asyncio.run(untaken())
 
 
 def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +264,7 @@ def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatc
         refusals = await asyncio.gather(*(asked(elsewhere) for _ in range(1000)), return_exceptions=True)
         assert perf_counter() - began < 10.0
         kinds = [type(refusal) for refusal in refusals]
-        # The socket holds a few; of the others none waits.
+        # The socket holds some, a descriptor each; of the others none waits.
         assert {NotReady, Overloaded} == set(kinds)
         assert kinds.count(NotReady) < 500
 
