@@ -17,6 +17,8 @@ NOTHING_HAPPENED = {"engine failures", "log lines lost"}
 """Legends of what the load must not bring about."""
 SAMPLED = {"Requests in flight, by replica", "Jobs waiting, by priority", "Estimated wait, by priority"}
 """Panels of what is read when Prometheus asks, and then may be none each time."""
+SELDOM = {"Collector, pauses"}
+"""Panels of what so short a load need not bring about: the collector looks after ten thousand objects."""
 
 
 def targets() -> list[Any]:
@@ -44,7 +46,7 @@ def test_a_query_of_the_dashboard_answers(watched: Watched, panel: dict[str, Any
     values = np.concatenate([series.values for series in found])
     # 0/0 shows no more than what is not there, and a line that never leaves zero not whether it would.
     assert np.isfinite(values).any()
-    if panel["title"] not in SAMPLED:
+    if panel["title"] not in SAMPLED | SELDOM:
         assert np.nan_to_num(values).any() == (target["legendFormat"] not in NOTHING_HAPPENED)
 
 

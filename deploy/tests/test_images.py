@@ -193,11 +193,14 @@ def test_a_processor_that_lacks_something_is_refused(service_image: str) -> None
 
 def test_without_a_gpu_a_container_told_to_use_one_is_not_ready_and_says_why(service_image: str) -> None:
     with container(service_image, "--env", "CALIBRANT_PROVIDER=cuda") as wanting:
-        # Its port opens when it has come to know.
-        wanting.until(lambda: "not ready" in wanting.logs())
-        check = subprocess.run(
-            ["docker", "exec", wanting.name, "python", "-m", "service.health"], capture_output=True, text=True
-        )
+
+        def health() -> subprocess.CompletedProcess[str]:
+            command = ["docker", "exec", wanting.name, "python", "-m", "service.health"]
+            return subprocess.run(command, capture_output=True, text=True)
+
+        # Its port opens a moment after it has come to know.
+        wanting.until(lambda: "not ready" in wanting.logs() and "No answer" not in health().stdout)
+        check = health()
         assert check.returncode == 1
         assert "The networks could not be loaded: " in check.stdout
         assert "CUDAExecutionProvider" in check.stdout

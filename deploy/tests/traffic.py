@@ -160,8 +160,6 @@ class Traffic:
             lambda client: self._rush(client, panels[0]),
             post("/v1/calibrate/batch", {"panels": panels[:8]}),
             post("/v1/calibrate/batch", {"panels": [*panels, {"quotes": {"expiry": []}}]}),
-            # More objects at once than the collector lets pass without a look.
-            post("/v1/calibrate/batch", {"panels": [{}] * 12_000}),
             post("/v2/models/heston/infer", infer),
             lambda client: client.get("/nothing"),
             lambda client: client.get("/health/ready"),
