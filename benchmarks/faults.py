@@ -150,7 +150,8 @@ def reload(setting: Setting) -> Outcome:
         running = load(setting, server.wait_until_answering())
         sleep(running.at(setting.at))
         server.signal(signal.SIGHUP)
-        seconds = until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 1.0)
+        # The worker, then the batch worker.
+        seconds = until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 2.0)
         records = running.result()
         during = records.of(0, setting.at, setting.at + seconds)
         p99 = quantiles_ms(during.latency[during.done > 0]).get("p99", float("nan"))
@@ -176,7 +177,7 @@ def corrupted(setting: Setting) -> Outcome:
             content[len(content) // 2] ^= 0xFF
             file.write_bytes(content)
         server.signal(signal.SIGHUP)
-        seconds = until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 1.0)
+        seconds = until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 2.0)
         return Outcome(running.result(), {"seconds to the refusal": seconds}, sound=server.answers("/health/ready"))
 
 
