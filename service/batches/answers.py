@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 from calibrant.models.model import Model
 
 from ..body import mapped
-from ..context import due
+from ..context import RequestContext, due
 from ..core import Core
 from ..engine import Engine
 from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
@@ -50,6 +50,10 @@ class Asked(NamedTuple):
     """Clock of `time.perf_counter`, which all processes of a machine share."""
     deadline_ms: float | None
     """Of the whole batch."""
+
+    @classmethod
+    def of(cls, context: RequestContext) -> "Asked":
+        return cls(context.request_id, context.received, context.deadline_ms)
 
     def deadline(self, budget_ms: float | None) -> float | None:
         return due(self.received, budget_ms, self.deadline_ms)

@@ -38,7 +38,7 @@ async def calibrate_batch(request: Request) -> Response:
     require_plain(context.headers)
     media_type = require_media_type(context.headers, TAKEN)
     wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
-    asked = Asked(context.request_id, context.received, context.deadline_ms)
+    batch = PanelBatch(Asked.of(context), media_type, wanted)
     with await body_file_of(request) as body:
-        head, pieces = await service.batches.answer(PanelBatch(asked, media_type, wanted), body)
+        head, pieces = await service.batches.answer(batch, body)
     return StreamingResponse(pieces, media_type=wanted, headers=head)

@@ -112,8 +112,7 @@ async def infer(request: Request) -> Response:
     stages["decode"] = decode_seconds
     encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
-        asked = Asked(context.request_id, context.received, context.deadline_ms)
-        batch = TensorBatch(asked, request.path_params.get("version"), encoding_of_answer)
+        batch = TensorBatch(Asked.of(context), request.path_params.get("version"), encoding_of_answer)
         with memory_file() as file:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
             head, pieces = await service.batches.answer(batch, file)
