@@ -7,20 +7,21 @@ something about the rule by which the service chooses its starts, and not about 
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import fit_problem
+from calibrant.calibrate import Calibration, fit_problem
 from calibrant.optimisers.levenberg_marquardt import Problem, levenberg_marquardt
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
 
 from .costs import Costs, panel_size
 from .engine import CalibrationJob
-from .errors import Overloaded
+from .errors import Overloaded, ServiceError
 from .metrics import Metrics
 from .scheduler import Priority, Scheduler
 from .settings import Settings
@@ -32,7 +33,17 @@ BETTER = 1e-6
 OUTCOMES = ("confirmed", "better_found", "failed", "passed_over")
 _EVALUATIONS = 200
 _AT_ONCE = 2
-"""Audits under way; further answers are passed over. Nobody waits for them, so they must not pile up."""
+"""Audits that one process has under way; further answers are passed over. Nobody waits for them, so they must not pile
+up."""
+
+
+class Answered(NamedTuple):
+    """An answer that has left, and what it was to."""
+
+    job: CalibrationJob
+    calibration: Calibration
+    model_version: str | None
+    request_id: str
 
 
 class Best(NamedTuple):
@@ -42,20 +53,19 @@ class Best(NamedTuple):
     params: Vector
 
 
-class Audit:
-    """Used on the event loop; the work is the background lane's, one start at a time."""
+class Audits:
+    """Chooses the answers of a process that are audited. Used on the event loop."""
 
-    def __init__(self, settings: Settings, scheduler: Scheduler, costs: Costs, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, audit: Callable[[Answered], Awaitable[None]]) -> None:
+        """`audit` has it done, or raises a ServiceError where it cannot be."""
         self._share = settings.audit_share
-        self._n_random = settings.audit_starts
-        self._scheduler = scheduler
-        self._costs = costs
         self._metrics = metrics
+        self._audit = audit
         self._rng = np.random.default_rng(settings.audit_seed)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def consider(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
-        """Audit an answer that has left, if its turn has come."""
+        """Have an answer audited, if its turn has come."""
         if self._share == 0.0 or self._rng.random() >= self._share:
             return
         calibration = assessment.calibration
@@ -64,7 +74,8 @@ class Audit:
         if len(self._tasks) >= _AT_ONCE:
             self._metrics.audits.inc(calibration.model.name, "passed_over")
             return
-        task = asyncio.get_running_loop().create_task(self._audit(job, assessment, request_id))
+        answer = Answered(job, calibration, assessment.model_version, request_id)
+        task = asyncio.get_running_loop().create_task(self._audited(answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -74,16 +85,36 @@ class Audit:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _audit(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
-        calibration = assessment.calibration
+    async def _audited(self, answer: Answered) -> None:
+        try:
+            await self._audit(answer)
+        except ServiceError:
+            self._metrics.audits.inc(answer.calibration.model.name, "passed_over")
+
+
+class Auditor:
+    """Carries audits out: on the lane of their priority, one start at a time."""
+
+    def __init__(self, settings: Settings, scheduler: Scheduler, costs: Costs, metrics: Metrics) -> None:
+        self._n_random = settings.audit_starts
+        self._scheduler = scheduler
+        self._costs = costs
+        self._metrics = metrics
+        self._rng = np.random.default_rng(settings.audit_seed)
+
+    async def audit(self, answer: Answered) -> None:
+        """Count what comes of it, and log an answer that was not the best.
+
+        raises  Overloaded if there is no room for it
+        """
+        calibration = answer.calibration
         model = calibration.model.name
         try:
-            best = await self.best(job, assessment)
+            best = await self.best(answer)
         except Overloaded:
-            self._metrics.audits.inc(model, "passed_over")
-            return
+            raise
         except Exception:
-            log.exception("request %s could not be audited", request_id)
+            log.exception("request %s could not be audited", answer.request_id)
             self._metrics.audits.inc(model, "failed")
             return
         # An exact fit leaves nothing but rounding to compare.
@@ -94,8 +125,8 @@ class Audit:
         self._metrics.audit_excess.observe(max(excess, 0.0) if better else 0.0, model)
         if better:
             fields = {
-                "request_id": request_id,
-                "model_version": assessment.model_version,
+                "request_id": answer.request_id,
+                "model_version": answer.model_version,
                 "start": calibration.start,
                 "excess": excess,
                 "given": calibration.parameters.tolist(),
@@ -104,9 +135,9 @@ class Audit:
             }
             log.warning("a better answer was found", extra={"fields": fields})
 
-    async def best(self, job: CalibrationJob, assessment: Assessment) -> Best:
+    async def best(self, answer: Answered) -> Best:
         """The lowest objective that any of the starts leads to."""
-        panel = assessment.calibration.panel
+        job, panel = answer.job, answer.calibration.panel
         problem = fit_problem(panel, job.model, job.options)
         cost = self._costs.mean("lm", panel_size(panel))
         run = partial(self._scheduler.run, priority=Priority.AUDIT, cost=cost)

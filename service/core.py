@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from calibrant.arbitrage.violations import KINDS
@@ -9,13 +10,13 @@ from calibrant.calibrate import StartName, Status
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
 
-from .audit import OUTCOMES, Audit
+from .audit import OUTCOMES, Answered, Auditor, Audits
 from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
 from .metrics import Metrics
-from .scheduler import Priority, Scheduler
+from .scheduler import LANES, Priority, Scheduler
 from .settings import Settings
 from .tally import Gauge, Snapshot
 
@@ -31,18 +32,26 @@ _RELOADING = 1.0
 
 class Core:
     def __init__(
-        self, settings: Settings, metrics: Metrics, ready: Gauge, *, refines_batches: bool, patience: float = 1.0
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        ready: Gauge,
+        *,
+        refines_batches: bool,
+        lanes: Mapping[str, Sequence[Priority]] = LANES,
+        patience: float = 1.0,
     ) -> None:
         """
         ready            which of the metrics says that the networks are served
         refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
-        patience         that of its scheduler
+        lanes, patience  those of its scheduler
         """
         self.settings = settings
         self.metrics = metrics
-        self.scheduler = Scheduler(patience=patience)
+        self.scheduler = Scheduler(lanes, patience=patience)
         self.costs = Costs()
-        self.audit = Audit(settings, self.scheduler, self.costs, metrics)
+        self.auditor = Auditor(settings, self.scheduler, self.costs, metrics)
+        self._audits = Audits(settings, metrics, self.audit)
         self._ready = ready
         self._gpu_refinement = settings.gpu_refinement and refines_batches
         self._draining = False
@@ -67,7 +76,7 @@ class Core:
 
     async def stop(self) -> None:
         self._ready.set(0)
-        await self.audit.finish()
+        await self._audits.finish()
         self.scheduler.stop()
 
     async def reload(self) -> str:
@@ -129,7 +138,11 @@ class Core:
     def answered(self, job: CalibrationJob, assessment: Assessment, request_id: str) -> None:
         """To be called once the answer to a calibration has left, of a batch or alone."""
         self.metrics.observe_calibration(assessment)
-        self.audit.consider(job, assessment, request_id)
+        self._audits.consider(job, assessment, request_id)
+
+    async def audit(self, answer: Answered) -> None:
+        """Audit an answer, wherever that is done."""
+        await self.auditor.audit(answer)
 
     def observed(self) -> Snapshot:
         """The metrics of this process as they are now."""

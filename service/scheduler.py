@@ -1,9 +1,9 @@
-"""Who computes when: two lanes, each a thread that runs one job at a time, the most urgent first.
+"""Who computes when: lanes, each a thread that runs one job at a time, the most urgent first.
 
 The interactive lane takes what a client waits for and what is short. The background lane takes the rest, at a lower
-priority of the operating system too: jobs too long to go before others, batches, audits. So no interactive calibration
-ever waits for more than the interactive ones before it. The kernels release the interpreter lock, which is what makes
-two lanes and an event loop in one process worthwhile.
+priority of the operating system too: jobs too long to go before others and, in a process that is alone, batches and
+audits. So no interactive calibration ever waits for more than the interactive ones before it. The kernels release the
+interpreter lock, which is what makes two lanes and an event loop in one process worthwhile.
 
 Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A job is handed over by a byte
 through a pipe: `write` gives the interpreter lock away while it wakes the lane, which begins at once. Woken by a queue
@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from time import perf_counter
@@ -36,7 +36,7 @@ class Priority(IntEnum):
     """Of two waiting jobs of one lane the smaller number goes first."""
 
     INTERACTIVE = 0
-    """Short, and a client waits: the only one on the interactive lane."""
+    """Short, and a client waits."""
     LONG = 1
     """A client waits, but it would hold up the others."""
     BULK = 2
@@ -45,6 +45,11 @@ class Priority(IntEnum):
     """Nobody waits."""
 
 
+LANES: Mapping[str, Sequence[Priority]] = {
+    "interactive": (Priority.INTERACTIVE,),
+    "background": (Priority.LONG, Priority.BULK, Priority.AUDIT),
+}
+"""By their names the priorities that they take."""
 QUEUE_LIMITS: Mapping[Priority, int] = {
     Priority.INTERACTIVE: 256,
     Priority.LONG: 32,
@@ -286,17 +291,30 @@ class Lane:
 class Scheduler:
     """The lanes of a process. `run` is called on its event loop."""
 
-    def __init__(self, limits: Mapping[Priority, int] = QUEUE_LIMITS, patience: float = 1.0) -> None:
-        """`patience` is for a process that is seldom run: how many times as long a job takes before it hangs."""
+    def __init__(
+        self,
+        lanes: Mapping[str, Sequence[Priority]] = LANES,
+        limits: Mapping[Priority, int] = QUEUE_LIMITS,
+        patience: float = 1.0,
+    ) -> None:
+        """
+        lanes     every priority is on one of them; all but the first are behind the rest of the process
+        patience  for a process that is seldom run: how many times as long a job takes before it hangs
+        """
         sys.setswitchinterval(SWITCH_INTERVAL)
-        urgent = Priority.INTERACTIVE
-        self.interactive = Lane("interactive", {urgent: limits[urgent]}, patience=patience)
-        background = {priority: limit for priority, limit in limits.items() if priority != urgent}
-        self.background = Lane("background", background, BACKGROUND_NICENESS, patience)
-        self.lanes = (self.interactive, self.background)
+        niceness = (BACKGROUND_NICENESS if place else 0 for place in range(len(lanes)))
+        self.lanes = tuple(
+            Lane(name, {priority: limits[priority] for priority in priorities}, nice, patience)
+            for (name, priorities), nice in zip(lanes.items(), niceness, strict=True)
+        )
+        self._lane_of = {
+            priority: lane
+            for lane, priorities in zip(self.lanes, lanes.values(), strict=True)
+            for priority in priorities
+        }
 
     def lane(self, priority: Priority) -> Lane:
-        return self.interactive if priority is Priority.INTERACTIVE else self.background
+        return self._lane_of[priority]
 
     async def run(
         self,

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from calibrant.pipeline import Assessment
 
 from .admission import LARGE_BODY, SHED, Admission
+from .audit import Answered
 from .batches.answers import BatchAnswers, Batches
 from .batches.handover import BatchesElsewhere
 from .context import RequestContext
@@ -53,6 +54,9 @@ class Service(Core):
         self.pauses.stop()
         await super().stop()
         self.batches.stop()
+
+    async def audit(self, answer: Answered) -> None:
+        await self.batches.audit(answer)
 
     async def decoded(self, decoding: Callable[[], Read], n_bytes: float, deadline: float | None = None) -> Read:
         """What a body says: read here, or, where that would hold up the event loop, on the background lane."""

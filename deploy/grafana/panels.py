@@ -258,8 +258,8 @@ REQUESTS_ROW = Row(
         ),
         Panel(
             title="Jobs waiting, by priority",
-            description="Interactive calibrations have a lane of their own; long ones, batches and audits share the "
-            "other.",
+            description="Interactive calibrations and long ones have a lane each in the workers, batches and audits in "
+            "the batch worker.",
             unit="none",
             queries=(Query(expr=f"sum by (priority) (calibrant_queue_depth{{{SELECTED}}})", legend="{{priority}}"),),
         ),

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from calibrant.models.model import Model
 
+from ..audit import Answered
 from ..body import mapped
 from ..context import RequestContext, due
 from ..core import Core
@@ -85,11 +86,21 @@ class TensorBatch(NamedTuple):
         return await at.tensors(self, pickle.loads(body))
 
 
-BatchRequest: TypeAlias = PanelBatch | TensorBatch
+class AuditRequest(NamedTuple):
+    """An answer to be audited, the body an `Answered`, pickled."""
+
+    asked: Asked
+
+    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
+        await at.audit(pickle.loads(body))
+        return BatchAnswer({}, _cut(b""))
+
+
+BatchRequest: TypeAlias = PanelBatch | TensorBatch | AuditRequest
 
 
 class Batches(Protocol):
-    """Where a worker has its batches calibrated."""
+    """Where a worker has its batches calibrated and its answers audited."""
 
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
         """What is wrong with the batch as a whole is known by then.
@@ -97,6 +108,10 @@ class Batches(Protocol):
         body    which may be closed on return
         raises  ServiceError, InvalidInput
         """
+        ...
+
+    async def audit(self, answer: Answered) -> None:
+        """raises  ServiceError if it cannot be audited now"""
         ...
 
     def stop(self) -> None: ...
@@ -117,6 +132,9 @@ class BatchAnswers:
         if deadline is not None:
             self._core.scheduler.require_reachable(Priority.BULK, deadline)
         return await request.answer(self, mapped(body))
+
+    async def audit(self, answer: Answered) -> None:
+        await self._core.auditor.audit(answer)
 
     def stop(self) -> None:
         self.crew.stop()

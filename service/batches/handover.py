@@ -20,9 +20,11 @@ from contextlib import aclosing
 from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
+from ..audit import Answered
+from ..body import memory_file
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
 from ..scheduler import GRACE
-from .answers import BatchAnswer, BatchRequest, Piece
+from .answers import Asked, AuditRequest, BatchAnswer, BatchRequest, Piece
 
 log = logging.getLogger("calibrant.service")
 
@@ -57,6 +59,13 @@ class BatchesElsewhere:
         frames = self._frames(request, body)
         head = await anext(frames)
         return BatchAnswer(pickle.loads(head.content), _pieces(frames))
+
+    async def audit(self, answer: Answered) -> None:
+        """raises  as `answer`"""
+        with memory_file() as body:
+            pickle.dump(answer, body)
+            told = await self.answer(AuditRequest(Asked(answer.request_id, perf_counter(), None)), body)
+        await told.pieces.aclose()
 
     def stop(self) -> None:
         self._outbox.close()

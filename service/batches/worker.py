@@ -1,7 +1,8 @@
 """The batch worker: `python -m service.batches.worker INBOX CHANNEL`, descriptors that its supervisor gives it.
 
 Apart from the workers, so that an interactive request shares neither the interpreter lock nor the memory of a process
-with a batch, and the operating system can tell them apart: whatever a worker has to do goes before all of this.
+with a batch, and the operating system can tell them apart: whatever a worker has to do goes before all of this. Audits
+come here too: nobody waits for them, but in a worker each took a core for 50 ms.
 """
 
 import asyncio
@@ -16,10 +17,13 @@ from ..core import Core
 from ..link import Link
 from ..metrics import Metrics
 from ..processes import allow_many_descriptors, step_behind
+from ..scheduler import Priority
 from ..settings import Settings
 from .answers import BatchAnswers
 from .handover import Inbox
 
+_LANES = {"batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK), "audit": (Priority.AUDIT,)}
+"""Audits have one of their own: behind batches that come one after the other their turn would never come."""
 _PATIENCE = 20.0
 """Beside a core that is busy with others it was given 3 % of it."""
 
@@ -57,7 +61,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     allow_many_descriptors()
     metrics = Metrics()
-    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, patience=_PATIENCE)
+    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, lanes=_LANES, patience=_PATIENCE)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.audit import BETTER, Audit
+from service.audit import BETTER, Answered, Auditor, Audits
 from service.costs import Costs
 from service.engine import CalibrationJob, Engine
+from service.errors import NotReady
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -42,7 +43,8 @@ def job(dax: dict[str, Any]) -> CalibrationJob:
 def audited(scheduler: Scheduler, job: CalibrationJob, engine: Engine, spoil: float) -> Metrics:
     """The metrics after an audit of an answer whose objective is that much worse than it could be."""
     metrics = Metrics()
-    audit = Audit(Settings(audit_share=1.0, audit_starts=6), scheduler, Costs(), metrics)
+    settings = Settings(audit_share=1.0, audit_starts=6)
+    audits = Audits(settings, metrics, Auditor(settings, scheduler, Costs(), metrics).audit)
     assessment = engine.calibrate(job)
     calibration = assessment.calibration
     worse = calibration._replace(
@@ -50,8 +52,8 @@ def audited(scheduler: Scheduler, job: CalibrationJob, engine: Engine, spoil: fl
     )
 
     async def run() -> None:
-        audit.consider(job, assessment._replace(calibration=worse if spoil else calibration), "desk-7")
-        await asyncio.gather(*audit._tasks)
+        audits.consider(job, assessment._replace(calibration=worse if spoil else calibration), "desk-7")
+        await asyncio.gather(*audits._tasks)
 
     asyncio.run(run())
     return metrics
@@ -78,6 +80,20 @@ def test_an_answer_that_is_not_the_best_is_counted_and_logged_with_what_was_bett
     assert fields["best"][0] == pytest.approx(15.66, abs=0.5)
 
 
+def test_an_answer_that_cannot_be_audited_now_is_passed_over(job: CalibrationJob, engine: Engine) -> None:
+    async def refuse(_: Answered) -> None:
+        raise NotReady("The batch worker does not answer.")
+
+    async def run() -> None:
+        audits.consider(job, engine.calibrate(job), "desk-7")
+        await asyncio.gather(*audits._tasks)
+
+    metrics = Metrics()
+    audits = Audits(Settings(audit_share=1.0), metrics, refuse)
+    asyncio.run(run())
+    assert metrics.audits.values == {("heston", "passed_over"): [1.0]}
+
+
 def test_the_starts_are_spread_over_the_bounds_and_repeat_with_the_seed(
     scheduler: Scheduler, job: CalibrationJob, engine: Engine
 ) -> None:
@@ -85,7 +101,7 @@ def test_the_starts_are_spread_over_the_bounds_and_repeat_with_the_seed(
 
     problem = fit_problem(engine.calibrate(job).calibration.panel, job.model, job.options)
     first, second = (
-        Audit(Settings(audit_seed=3, audit_starts=500), scheduler, Costs(), Metrics())._random(problem)
+        Auditor(Settings(audit_seed=3, audit_starts=500), scheduler, Costs(), Metrics())._random(problem)
         for _ in range(2)
     )
     assert np.array_equal(first, second)
@@ -103,7 +119,7 @@ def test_audits_do_not_pile_up_and_hold_nobody_up(dax: dict[str, Any]) -> None:
             client.calibrate(dax)
         counted = client.app.state.service.metrics.audits.values
         assert counted[("heston", "passed_over")][0] > 5
-        assert len(client.app.state.service.audit._tasks) <= 2
+        assert len(client.app.state.service._audits._tasks) <= 2
     finally:
         # Those under way are given up.
         client.close()

@@ -239,6 +239,31 @@ def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_no
     assert server.metric("calibrant_ready") == 2
 
 
+def test_audits_are_for_the_process_that_lets_all_others_go_first(networks: Path, dax: dict[str, Any]) -> None:
+    server = Server(networks=networks, audit_share=1.0, default_deadline_ms=30_000)
+    try:
+        server.wait_ready(workers=1)
+        (auditor,) = server.batch_workers()
+        confirmed = 'calibrant_audits_total{model="heston",outcome="confirmed"}'
+
+        def ask() -> None:
+            assert httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code == 200
+
+        ask()
+        server.until(lambda: server.metric(confirmed) == 1.0)
+        os.kill(auditor, signal.SIGSTOP)
+        # Two wait for it; nobody waits for them.
+        for _ in range(5):
+            ask()
+        assert server.metric('calibrant_audits_total{model="heston",outcome="passed_over"}') == 3.0
+        time.sleep(1.0)
+        assert server.metric(confirmed) == 1.0
+        os.kill(auditor, signal.SIGCONT)
+        server.until(lambda: server.metric(confirmed) == 3.0)
+    finally:
+        server.kill()
+
+
 def test_the_end_under_load_loses_no_request(server: Server, dax: dict[str, Any]) -> None:
     # Last of this module: the server is not needed after it.
     with Load(server, dax) as load, httpx.Client(base_url=server.url) as http:
