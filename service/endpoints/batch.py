@@ -1,10 +1,13 @@
 """`POST /v1/calibrate/batch`."""
 
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..batches.answers import Asked, PanelBatch
+from ..batches.answers import Asked, PanelBatch, Piece
 from ..body import body_file_of
 from ..context import context_of
 from ..openapi import documented
@@ -39,6 +42,16 @@ async def calibrate_batch(request: Request) -> Response:
     media_type = require_media_type(context.headers, TAKEN)
     wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
     batch = PanelBatch(Asked.of(context), media_type, wanted)
-    with await body_file_of(request) as body:
+    give_way = service.admission.give_way
+    with await body_file_of(request, give_way) as body:
         head, pieces = await service.batches.answer(batch, body)
-    return StreamingResponse(pieces, media_type=wanted, headers=head)
+    return StreamingResponse(_in_turn(pieces, give_way), media_type=wanted, headers=head)
+
+
+async def _in_turn(
+    pieces: AsyncGenerator[Piece, None], give_way: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[Piece, None]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            await give_way()
+            yield piece

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.admission import LARGE_BODY, RateLimit, kind_of
+from service.admission import LARGE_BODY, Admission, RateLimit, kind_of
 from service.context import RequestContext
 from service.errors import RateLimited
-from service.scheduler import Priority
+from service.metrics import Metrics
+from service.pauses import Pauses
+from service.scheduler import Priority, Scheduler
 from service.settings import Settings
 from tests.service.client import Client
 from tests.service.test_scheduler import held
@@ -53,6 +55,37 @@ def test_the_headers_tell_how_urgent_a_request_is() -> None:
     assert kind("POST", "/v1/calibrate", LARGE_BODY + 1) is Priority.LONG
     assert kind("POST", "/v1/calibrate/batch", 10) is Priority.BULK
     assert kind("GET", "/metrics") is kind("GET", "/v1/models") is None
+
+
+def test_what_is_large_goes_between_interactive_requests_and_is_not_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    interactive: dict[str, Any] = {"method": "POST", "path": "/v1/calibrate"}
+    large: dict[str, Any] = {"method": "POST", "path": "/v1/calibrate/batch"}
+    context = RequestContext("x", {})
+
+    async def test(scheduler: Scheduler) -> None:
+        admission = Admission(Settings(), scheduler, Pauses(Metrics()))
+        admission.admit(large, context)
+        # Nobody else is inside: at once.
+        await admission.give_way()
+        monkeypatch.setattr("service.admission._GIVING_WAY", 30.0)
+        for _ in range(2):
+            admission.admit(interactive, context)
+        waiting = asyncio.create_task(admission.give_way())
+        admission.leave(Priority.INTERACTIVE, context)
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        admission.leave(Priority.INTERACTIVE, context)
+        await asyncio.wait_for(waiting, 10.0)
+        # Beside those that never leave it waits its few milliseconds and goes on.
+        monkeypatch.setattr("service.admission._GIVING_WAY", 0.005)
+        admission.admit(interactive, context)
+        await asyncio.wait_for(admission.give_way(), 10.0)
+
+    scheduler = Scheduler()
+    try:
+        asyncio.run(test(scheduler))
+    finally:
+        scheduler.stop()
 
 
 @pytest.fixture
