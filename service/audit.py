@@ -57,7 +57,7 @@ class Audits:
     """Chooses the answers of a process that are audited. Used on the event loop."""
 
     def __init__(self, settings: Settings, metrics: Metrics, audit: Callable[[Answered], Awaitable[None]]) -> None:
-        """`audit` has it done, or raises a ServiceError where it cannot be."""
+        """`audit` has it done, or raises a ServiceError or OSError where there is no room for it."""
         self._share = settings.audit_share
         self._metrics = metrics
         self._audit = audit
@@ -88,7 +88,7 @@ class Audits:
     async def _audited(self, answer: Answered) -> None:
         try:
             await self._audit(answer)
-        except ServiceError:
+        except (ServiceError, OSError):
             self._metrics.audits.inc(answer.calibration.model.name, "passed_over")
 
 

@@ -10,7 +10,22 @@ from typing import BinaryIO
 from starlette.requests import ClientDisconnect, Request
 
 _UNBROKEN = 250_000
-"""Bytes taken without giving way: as many as uvloop reads at once."""
+"""Bytes without giving way: as many as uvloop reads at once."""
+
+
+class Turns:
+    """Lets others go first after each quarter of a megabyte of a body, read or written."""
+
+    def __init__(self, give_way: Callable[[], Awaitable[None]]) -> None:
+        self._give_way = give_way
+        self._unbroken = 0
+
+    async def passed(self, n_bytes: int) -> None:
+        """To be awaited after so many bytes more."""
+        self._unbroken += n_bytes
+        if self._unbroken >= _UNBROKEN:
+            self._unbroken = 0
+            await self._give_way()
 
 
 async def body_of(request: Request) -> bytes:
@@ -29,10 +44,8 @@ async def body_of(request: Request) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def body_file_of(request: Request, give_way: Callable[[], Awaitable[None]]) -> BinaryIO:
+async def body_file_of(request: Request, turns: Turns) -> BinaryIO:
     """All of a body that may have tens of megabytes, in a file that has no name and lies in memory.
-
-    give_way  is awaited after each quarter of a megabyte; until it returns the server reads no more
 
     Another process can take it over as it is; and a buffer that grows would be moved now and then, which at 20 MB held
     up the event loop, and with it everybody, for 20 ms.
@@ -40,14 +53,11 @@ async def body_file_of(request: Request, give_way: Callable[[], Awaitable[None]]
     raises  ClientDisconnect
     """
     file = memory_file()
-    unbroken = 0
     try:
         async for piece in request.stream():
             file.write(piece)
-            unbroken += len(piece)
-            if unbroken >= _UNBROKEN:
-                await give_way()
-                unbroken = 0
+            # While this waits the server reads no more.
+            await turns.passed(len(piece))
     except BaseException:
         file.close()
         raise

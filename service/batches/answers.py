@@ -24,7 +24,7 @@ from ..wire.arrow import ArrowBatch, ArrowWriter
 from ..wire.batch import Answer, Batch, DocumentBatch, JsonWriter, Limits, LineWriter, MsgpackWriter, Writer
 from ..wire.compression import deflate
 from ..wire.formats import FORMATS
-from .crew import Crew, usable_cores
+from .crew import Crew, crew_size
 from .groups import Done, Groups
 
 Piece: TypeAlias = bytes | memoryview
@@ -123,7 +123,7 @@ class BatchAnswers:
     def __init__(self, core: Core) -> None:
         settings = core.settings
         self._core = core
-        self.crew = Crew(settings.batch_threads or max(usable_cores() - 1, 1))
+        self.crew = Crew(crew_size(settings))
         self.groups = Groups(core.scheduler, self.crew)
         self._limits = Limits(settings.max_batch_panels, settings.max_body_bytes)
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ..scheduler import BACKGROUND_NICENESS, lower_priority
+from ..settings import Settings
 
 T = TypeVar("T")
 
@@ -17,6 +18,11 @@ T = TypeVar("T")
 def usable_cores() -> int:
     """Of those of the machine the ones that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def crew_size(settings: Settings) -> int:
+    """Threads that calibrate a batch: one core is left to whatever else there is to do."""
+    return settings.batch_threads or max(usable_cores() - 1, 1)
 
 
 class Crew:

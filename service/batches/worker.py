@@ -17,13 +17,14 @@ from ..core import Core
 from ..link import Link
 from ..metrics import Metrics
 from ..processes import allow_many_descriptors, step_behind
-from ..scheduler import Priority
+from ..scheduler import LANES, Priority
 from ..settings import Settings
 from .answers import BatchAnswers
+from .crew import crew_size, usable_cores
 from .handover import Inbox
 
-_LANES = {"batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK), "audit": (Priority.AUDIT,)}
-"""Audits have one of their own: behind batches that come one after the other their turn would never come."""
+_AUDITS_APART = {"batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK), "audit": (Priority.AUDIT,)}
+"""Behind batches that come one after the other the turn of an audit would never come."""
 _PATIENCE = 20.0
 """Beside a core that is busy with others it was given 3 % of it."""
 
@@ -61,7 +62,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     allow_many_descriptors()
     metrics = Metrics()
-    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, lanes=_LANES, patience=_PATIENCE)
+    # Where batches leave no core free, what nobody waits for would take half of theirs.
+    lanes = _AUDITS_APART if crew_size(settings) < usable_cores() else LANES
+    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, lanes=lanes, patience=_PATIENCE)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,6 +1,6 @@
 """`POST /v1/calibrate/batch`."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import FastAPI
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..batches.answers import Asked, PanelBatch, Piece
-from ..body import body_file_of
+from ..body import Turns, body_file_of
 from ..context import context_of
 from ..openapi import documented
 from ..service import service_of
@@ -42,16 +42,14 @@ async def calibrate_batch(request: Request) -> Response:
     media_type = require_media_type(context.headers, TAKEN)
     wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
     batch = PanelBatch(Asked.of(context), media_type, wanted)
-    give_way = service.admission.give_way
-    with await body_file_of(request, give_way) as body:
+    turns = Turns(service.admission.give_way)
+    with await body_file_of(request, turns) as body:
         head, pieces = await service.batches.answer(batch, body)
-    return StreamingResponse(_in_turn(pieces, give_way), media_type=wanted, headers=head)
+    return StreamingResponse(_in_turn(pieces, turns), media_type=wanted, headers=head)
 
 
-async def _in_turn(
-    pieces: AsyncGenerator[Piece, None], give_way: Callable[[], Awaitable[None]]
-) -> AsyncGenerator[Piece, None]:
+async def _in_turn(pieces: AsyncGenerator[Piece, None], turns: Turns) -> AsyncGenerator[Piece, None]:
     async with aclosing(pieces):
         async for piece in pieces:
-            await give_way()
             yield piece
+            await turns.passed(len(piece))

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from service.body import body_file_of, mapped
+from service.body import Turns, body_file_of, mapped
 
 
 def request_of(*messages: Message) -> Request:
@@ -33,7 +33,7 @@ def test_others_go_first_after_each_quarter_of_a_megabyte(size: int, times: int)
         given_way += 1
 
     async def test() -> bytes:
-        with await body_file_of(request_of(*map(piece, pieces), piece(b"", more=False)), give_way) as file:
+        with await body_file_of(request_of(*map(piece, pieces), piece(b"", more=False)), Turns(give_way)) as file:
             return bytes(mapped(file))
 
     assert asyncio.run(test()) == b"".join(pieces)
@@ -45,4 +45,4 @@ def test_a_client_that_hangs_up_while_others_go_first_is_noticed() -> None:
         await asyncio.sleep(0.0)
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(body_file_of(request_of(piece(bytes(300_000)), {"type": "http.disconnect"}), give_way))
+        asyncio.run(body_file_of(request_of(piece(bytes(300_000)), {"type": "http.disconnect"}), Turns(give_way)))
