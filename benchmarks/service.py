@@ -3,7 +3,7 @@
     python -m benchmarks.service latency        one connection, five windows of 20 s, a bare echo beside it
     python -m benchmarks.service throughput     network + refinement in process, on one core and on two
     python -m benchmarks.service batch          panels a second through /v1/calibrate/batch on one core
-    python -m benchmarks.service mixed          interactive requests while batches of 5,000 panels run, audit on
+    python -m benchmarks.service mixed          interactive requests alone, and beside batches of 5,000 panels
     python -m benchmarks.service overload       the sustainable rate, then five times as much for a minute
     python -m benchmarks.service wire           JSON, MessagePack and v2 tensors beside each other
     python -m benchmarks.service echo           the bare echo alone

@@ -67,9 +67,7 @@ def mixed(given: argparse.Namespace) -> Measured:
                 sleep(min(2.0, given.seconds))
                 beside = offered("beside batches")
             windows.append({"batch_seconds": batches.seconds, "alone": alone, "beside": beside})
-            print(
-                f"p99 alone {alone['latency_ms']['p99']:.2f}, beside {beside['latency_ms']['p99']:.2f} ms", flush=True
-            )
+            print(f"alone {alone['latency_ms']}, beside {beside['latency_ms']}", flush=True)
         audits = sum(server.metric(f'calibrant_audits_total{{model="heston",outcome="{x}"}}') for x in AUDITED)
     data = {
         "panels": given.panels,

@@ -136,7 +136,7 @@ class Admission:
             self._own *= 1.0 + _STEP if own > self._own else 1.0 - _STEP
 
     async def give_way(self) -> None:
-        """Let the interactive requests inside go first, for a few milliseconds at most.
+        """Let the interactive requests inside go first, whatever they wait for, for a few milliseconds at most.
 
         For whoever has a body of tens of megabytes in hand, between its pieces: it takes the event loop 40 ms, in which
         an interactive request took 10.

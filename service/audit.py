@@ -1,4 +1,4 @@
-"""The service checks itself: a share of its answers is calibrated again from many starts, when nothing else is to do.
+"""The service checks itself: a share of its answers is calibrated again from many starts, where nobody waits for it.
 
 An answer is the best that its starts led to, and whether there is a better one no fit tells of itself. The starts here
 are those read off the surface and random ones from all over the admissible parameters, so that what is found says
@@ -8,20 +8,21 @@ something about the rule by which the service chooses its starts, and not about 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import Calibration, fit_problem
+from calibrant.calibrate import StartName, fit_problem
 from calibrant.optimisers.levenberg_marquardt import Problem, levenberg_marquardt
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
 
 from .costs import Costs, panel_size
 from .engine import CalibrationJob
-from .errors import Overloaded, ServiceError
+from .errors import EngineFailed, ServiceError
 from .metrics import Metrics
 from .scheduler import Priority, Scheduler
 from .settings import Settings
@@ -38,12 +39,23 @@ up."""
 
 
 class Answered(NamedTuple):
-    """An answer that has left, and what it was to."""
+    """What an audit has to know of an answer that has left: little, since it may be sent to another process."""
 
     job: CalibrationJob
-    calibration: Calibration
+    """Its panel holds the quotes used."""
+    parameters: Vector
+    objective: float
+    rmse_bp: float
+    start: StartName
     model_version: str | None
     request_id: str
+
+    @classmethod
+    def of(cls, job: CalibrationJob, assessment: Assessment, request_id: str) -> "Answered":
+        of = assessment.calibration
+        # What was excluded may be many times what was used.
+        used = job._replace(panel=replace(of.panel, excluded=()))
+        return cls(used, of.parameters, of.objective, of.rmse_bp, of.start, assessment.model_version, request_id)
 
 
 class Best(NamedTuple):
@@ -57,7 +69,7 @@ class Audits:
     """Chooses the answers of a process that are audited. Used on the event loop."""
 
     def __init__(self, settings: Settings, metrics: Metrics, audit: Callable[[Answered], Awaitable[None]]) -> None:
-        """`audit` has it done, or raises a ServiceError or OSError where there is no room for it."""
+        """`audit` has it done and counted, or raises."""
         self._share = settings.audit_share
         self._metrics = metrics
         self._audit = audit
@@ -74,8 +86,7 @@ class Audits:
         if len(self._tasks) >= _AT_ONCE:
             self._metrics.audits.inc(calibration.model.name, "passed_over")
             return
-        answer = Answered(job, calibration, assessment.model_version, request_id)
-        task = asyncio.get_running_loop().create_task(self._audited(answer))
+        task = asyncio.get_running_loop().create_task(self._audited(Answered.of(job, assessment, request_id)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -88,8 +99,12 @@ class Audits:
     async def _audited(self, answer: Answered) -> None:
         try:
             await self._audit(answer)
-        except (ServiceError, OSError):
-            self._metrics.audits.inc(answer.calibration.model.name, "passed_over")
+        except Exception as error:
+            # No room for it, nobody there to do it, or no descriptors just now.
+            passed_over = isinstance(error, ServiceError | OSError) and not isinstance(error, EngineFailed)
+            if not passed_over:
+                log.exception("request %s could not be audited", answer.request_id)
+            self._metrics.audits.inc(answer.job.model.name, "passed_over" if passed_over else "failed")
 
 
 class Auditor:
@@ -107,39 +122,31 @@ class Auditor:
 
         raises  Overloaded if there is no room for it
         """
-        calibration = answer.calibration
-        model = calibration.model.name
-        try:
-            best = await self.best(answer)
-        except Overloaded:
-            raise
-        except Exception:
-            log.exception("request %s could not be audited", answer.request_id)
-            self._metrics.audits.inc(model, "failed")
-            return
+        model = answer.job.model.name
+        best = await self.best(answer)
         # An exact fit leaves nothing but rounding to compare.
-        floor = calibration.n_quotes * 1e-20
-        excess = calibration.objective / max(best.objective, floor) - 1.0
-        better = calibration.objective > floor and excess > BETTER
+        floor = answer.job.panel.n_quotes * 1e-20
+        excess = answer.objective / max(best.objective, floor) - 1.0
+        better = answer.objective > floor and excess > BETTER
         self._metrics.audits.inc(model, "better_found" if better else "confirmed")
         self._metrics.audit_excess.observe(max(excess, 0.0) if better else 0.0, model)
         if better:
             fields = {
                 "request_id": answer.request_id,
                 "model_version": answer.model_version,
-                "start": calibration.start,
+                "start": answer.start,
                 "excess": excess,
-                "given": calibration.parameters.tolist(),
+                "given": answer.parameters.tolist(),
                 "best": best.params.tolist(),
-                "rmse_bp": calibration.rmse_bp,
+                "rmse_bp": answer.rmse_bp,
             }
             log.warning("a better answer was found", extra={"fields": fields})
 
     async def best(self, answer: Answered) -> Best:
         """The lowest objective that any of the starts leads to."""
-        job, panel = answer.job, answer.calibration.panel
-        problem = fit_problem(panel, job.model, job.options)
-        cost = self._costs.mean("lm", panel_size(panel))
+        job = answer.job
+        problem = fit_problem(job.panel, job.model, job.options)
+        cost = self._costs.mean("lm", panel_size(job.panel))
         run = partial(self._scheduler.run, priority=Priority.AUDIT, cost=cost)
         starts = np.concatenate((await run(partial(surface_starts, problem)), self._random(problem)))
         found = [await run(partial(_refined, problem, start)) for start in starts]

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from starlette.requests import ClientDisconnect, Request
 
 _UNBROKEN = 250_000
-"""Bytes without giving way: as many as uvloop reads at once."""
+"""Bytes without giving way: about as many as uvloop reads at once."""
 
 
 class Turns:
@@ -21,7 +21,7 @@ class Turns:
         self._unbroken = 0
 
     async def passed(self, n_bytes: int) -> None:
-        """To be awaited after so many bytes more."""
+        """To be awaited with so many bytes more."""
         self._unbroken += n_bytes
         if self._unbroken >= _UNBROKEN:
             self._unbroken = 0
@@ -56,7 +56,7 @@ async def body_file_of(request: Request, turns: Turns) -> BinaryIO:
     try:
         async for piece in request.stream():
             file.write(piece)
-            # While this waits the server reads no more.
+            # While this waits the server reads 64 kB more, and then nothing.
             await turns.passed(len(piece))
     except BaseException:
         file.close()

@@ -1,9 +1,9 @@
 """Who computes when: lanes, each a thread that runs one job at a time, the most urgent first.
 
 The interactive lane takes what a client waits for and what is short. The background lane takes the rest, at a lower
-priority of the operating system too: jobs too long to go before others and, in a process that is alone, batches and
-audits. So no interactive calibration ever waits for more than the interactive ones before it. The kernels release the
-interpreter lock, which is what makes two lanes and an event loop in one process worthwhile.
+priority of the operating system too: jobs too long to go before others and, where they have no process of their own,
+batches and audits. So no interactive calibration ever waits for more than the interactive ones before it. The kernels
+release the interpreter lock, which is what makes two lanes and an event loop in one process worthwhile.
 
 Everything here but the lanes' own loops runs on the event loop, so counts need no lock. A job is handed over by a byte
 through a pipe: `write` gives the interpreter lock away while it wakes the lane, which begins at once. Woken by a queue
@@ -353,7 +353,7 @@ class Scheduler:
         return self.lane(priority).depth(priority)
 
     def hanging(self) -> str | None:
-        """Which lane hangs, in a sentence, and all who wait for it told; None while both come back from their jobs."""
+        """Which lane hangs, in a sentence, and all who wait for it told; None while all come back from their jobs."""
         for lane in self.lanes:
             elapsed = lane.hanging()
             if elapsed is not None:

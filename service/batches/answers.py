@@ -1,4 +1,4 @@
-"""From the body of a batch to its answer, on the background lane of the process that has it. Knows no HTTP.
+"""From the body of a batch to its answer, on the lane of batches of the process that has it. Knows no HTTP.
 
 What a worker knows of a batch by its headers is a request here: it can be sent to another process, and says by itself
 how it is answered.

@@ -1,4 +1,4 @@
-"""Threads that share the work of one background job, where there are cores for them.
+"""Threads that share the work of one group of a batch, where there are cores for them.
 
 The thread that has the job works too, so on one core there is no crew and nothing is handed over. Each takes the next
 item as it finishes one: panels differ in cost by a hundred times.

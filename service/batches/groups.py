@@ -1,7 +1,7 @@
 """The panels of a batch, calibrated in groups. Knows no bodies.
 
-The panels go to the background lane in groups, each a job of its own, so that audits and long jobs come between and a
-batch that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked and
+The panels go to the lane of batches in groups, each a job of its own, so that more urgent jobs come between and a batch
+that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked and
 the refinements begun, a part of the group in one call that needs no interpreter, then each panel is finished and
 judged. Where the GPU refines, thousands of panels are read and refined there in one job, and judged in groups as ever.
 A panel that fails is that panel's problem.
@@ -67,7 +67,7 @@ class _Read(NamedTuple):
 
 
 class Groups:
-    """Runs the groups of batches on the background lane."""
+    """Runs the groups of batches on their lane."""
 
     def __init__(self, scheduler: Scheduler, crew: Crew) -> None:
         self._scheduler = scheduler

@@ -9,6 +9,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 
 import uvloop
 
@@ -23,10 +24,18 @@ from .answers import BatchAnswers
 from .crew import crew_size, usable_cores
 from .handover import Inbox
 
-_AUDITS_APART = {"batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK), "audit": (Priority.AUDIT,)}
-"""Behind batches that come one after the other the turn of an audit would never come."""
+_AUDITS_APART: Mapping[str, Sequence[Priority]] = {
+    "batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK),
+    "audit": (Priority.AUDIT,),
+}
 _PATIENCE = 20.0
 """Beside a core that is busy with others it was given 3 % of it."""
+
+
+def lanes_for(settings: Settings) -> Mapping[str, Sequence[Priority]]:
+    """Behind batches that come one after the other the turn of an audit would never come. But where they leave no core
+    free, what nobody waits for would take half of theirs."""
+    return _AUDITS_APART if crew_size(settings) < usable_cores() else LANES
 
 
 async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
@@ -62,8 +71,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     allow_many_descriptors()
     metrics = Metrics()
-    # Where batches leave no core free, what nobody waits for would take half of theirs.
-    lanes = _AUDITS_APART if crew_size(settings) < usable_cores() else LANES
+    lanes = lanes_for(settings)
     core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, lanes=lanes, patience=_PATIENCE)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:

@@ -51,5 +51,5 @@ async def calibrate_batch(request: Request) -> Response:
 async def _in_turn(pieces: AsyncGenerator[Piece, None], turns: Turns) -> AsyncGenerator[Piece, None]:
     async with aclosing(pieces):
         async for piece in pieces:
-            yield piece
             await turns.passed(len(piece))
+            yield piece

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from service.audit import BETTER, Answered, Auditor, Audits
 from service.costs import Costs
 from service.engine import CalibrationJob, Engine
-from service.errors import NotReady
+from service.errors import EngineFailed, NotReady
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -80,9 +81,20 @@ def test_an_answer_that_is_not_the_best_is_counted_and_logged_with_what_was_bett
     assert fields["best"][0] == pytest.approx(15.66, abs=0.5)
 
 
-def test_an_answer_that_cannot_be_audited_now_is_passed_over(job: CalibrationJob, engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (NotReady("The batch worker does not answer."), "passed_over"),
+        (OSError("Too many open files."), "passed_over"),
+        (EngineFailed("It failed there."), "failed"),
+        (ZeroDivisionError(), "failed"),
+    ],
+)
+def test_an_answer_that_cannot_be_audited_is_counted(
+    error: Exception, outcome: str, job: CalibrationJob, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     async def refuse(_: Answered) -> None:
-        raise NotReady("The batch worker does not answer.")
+        raise error
 
     async def run() -> None:
         audits.consider(job, engine.calibrate(job), "desk-7")
@@ -91,7 +103,23 @@ def test_an_answer_that_cannot_be_audited_now_is_passed_over(job: CalibrationJob
     metrics = Metrics()
     audits = Audits(Settings(audit_share=1.0), metrics, refuse)
     asyncio.run(run())
-    assert metrics.audits.values == {("heston", "passed_over"): [1.0]}
+    assert metrics.audits.values == {("heston", outcome): [1.0]}
+    assert [record.args for record in caplog.records] == ([("desk-7",)] if outcome == "failed" else [])
+
+
+def test_what_is_sent_of_an_answer_is_what_was_used_of_its_panel(engine: Engine, dax: dict[str, Any]) -> None:
+    n = len(dax["quotes"]["iv"])
+    quotes = {name: [*values, *values] for name, values in dax["quotes"].items()} | {
+        "iv": [*dax["quotes"]["iv"]] + [None] * n
+    }
+    job = calibration_job(schema.CalibrateRequest.model_validate_json(json.dumps({**dax, "quotes": quotes})), None)
+    assessment = engine.calibrate(job)
+    assert len(assessment.calibration.excluded) > n
+    answer = pickle.loads(pickle.dumps(Answered.of(job, assessment, "desk-7")))
+    assert answer.job.panel.excluded == ()
+    assert np.array_equal(answer.job.panel.mid, assessment.calibration.panel.mid)
+    assert answer.job.model.name == job.model.name
+    assert (answer.objective, answer.request_id) == (assessment.calibration.objective, "desk-7")
 
 
 def test_the_starts_are_spread_over_the_bounds_and_repeat_with_the_seed(

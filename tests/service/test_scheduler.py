@@ -9,8 +9,10 @@ from time import perf_counter, sleep
 
 import pytest
 
+from service.batches.worker import lanes_for
 from service.errors import DeadlineExpired, Overloaded
 from service.scheduler import BACKGROUND_NICENESS, HANGING, QUEUE_LIMITS, Priority, Scheduler
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -35,6 +37,30 @@ def test_work_runs_on_one_thread_in_the_order_handed_in(scheduler: Scheduler) ->
 
     assert asyncio.run(all_of_them()) == [0, 1, 4, 9, 16]
     assert ran == [(i, "interactive") for i in range(5)]
+
+
+@pytest.mark.parametrize(("threads", "apart"), [(1, True), (2, False), (None, True)])
+def test_an_audit_goes_beside_batches_where_they_leave_a_core(
+    threads: int | None, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.batches.crew.usable_cores", lambda: 2)
+    monkeypatch.setattr("service.batches.worker.usable_cores", lambda: 2)
+    scheduler = Scheduler(lanes_for(Settings(batch_threads=threads)))
+    hold = threading.Event()
+
+    async def audit() -> bool:
+        batch = await held(scheduler, Priority.BULK, hold)
+        waiting = asyncio.ensure_future(scheduler.run(lambda: None, priority=Priority.AUDIT))
+        done, _ = await asyncio.wait((waiting,), timeout=10.0 if apart else 0.2)
+        hold.set()
+        await asyncio.gather(batch, waiting)
+        return bool(done)
+
+    try:
+        assert asyncio.run(audit()) == apart
+    finally:
+        hold.set()
+        scheduler.stop()
 
 
 def test_a_failure_reaches_the_caller_and_the_thread_goes_on(scheduler: Scheduler) -> None:
