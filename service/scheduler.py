@@ -302,16 +302,13 @@ class Scheduler:
         patience  for a process that is seldom run: how many times as long a job takes before it hangs
         """
         sys.setswitchinterval(SWITCH_INTERVAL)
-        niceness = (BACKGROUND_NICENESS if place else 0 for place in range(len(lanes)))
-        self.lanes = tuple(
-            Lane(name, {priority: limits[priority] for priority in priorities}, nice, patience)
-            for (name, priorities), nice in zip(lanes.items(), niceness, strict=True)
-        )
-        self._lane_of = {
-            priority: lane
-            for lane, priorities in zip(self.lanes, lanes.values(), strict=True)
-            for priority in priorities
-        }
+        self.lanes: list[Lane] = []
+        self._lane_of: dict[Priority, Lane] = {}
+        for name, priorities in lanes.items():
+            niceness = BACKGROUND_NICENESS if self.lanes else 0
+            lane = Lane(name, {priority: limits[priority] for priority in priorities}, niceness, patience)
+            self.lanes.append(lane)
+            self._lane_of |= dict.fromkeys(priorities, lane)
 
     def lane(self, priority: Priority) -> Lane:
         return self._lane_of[priority]

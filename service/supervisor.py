@@ -1,7 +1,7 @@
 """The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
 
-The others are the workers and the batch worker, which calibrates their batches: it comes when the first of them serves,
-so as not to hold that up, and goes when the last one has ended.
+The others are the workers and the batch worker, which calibrates their batches and audits their answers: it comes when
+the first of them serves, so as not to hold that up, and goes when the last one has ended.
 
 The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
 then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port

@@ -1,4 +1,4 @@
-"""How a batch gets from the worker that received it to the batch worker, and its answer back.
+"""How a batch gets from the worker that received it to the batch worker, and its answer back; audits go the same way.
 
 A worker makes a pair of connected sockets for each batch and sends one of them, with the request, through a socket that
 all processes of the service were given. The supervisor holds both ends of that, so what waits there outlives a batch
