@@ -1,0 +1,44 @@
+"""Work as a sequence of deterministic steps: whoever drives it decides where the next one runs and when to stop.
+
+A calibration, or prices of thousands of options, is a generator that yields after each step and returns its result. The
+steps are the same whoever drives them and however slowly, so an answer never depends on the load; clocks, deadlines,
+threads and clients that went away are the driver's alone. A step is short (`docs/library.md` has figures), so a driver
+can look at the clock between two, take the work up again on another thread where it was, or close it and be rid of it.
+
+    work = calibration_steps(panel, model, starts)
+    result = finish(work)                              # to the end
+    result = finish(work, lambda: clock() >= deadline) # then with the best so far
+"""
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Progress(NamedTuple):
+    """How far the work has come, after a step."""
+
+    done: float
+    """Work spent so far, in the unit of the work: quote-evaluations of a calibration, options priced."""
+    total: float
+    """Work that it will take at most."""
+
+
+Steps = Generator[Progress, bool, T]
+"""Yields after each step. Sent True, it ends with the best so far as soon as there is any; None or False: it goes on."""
+
+
+def finish(steps: Steps[T], enough: Callable[[], bool] | None = None) -> T:
+    """Drive the steps to their end.
+
+    enough   asked after each step; once true the work is told to end with the best so far
+    returns  the result
+    """
+    try:
+        next(steps)
+        while True:
+            steps.send(enough is not None and enough())
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
