@@ -13,12 +13,14 @@ slice ended; that it costs the slice again is the price.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from threading import Event
 from time import perf_counter, thread_time
 from typing import NamedTuple
 
 from calibrant.pipeline import Assessment, StageSeconds
+from calibrant.steps import finish
 
 from .costs import Costs, panel_size
 from .engine import CalibrationJob, Engine, PriceJob, Prices
@@ -49,11 +51,10 @@ class Dispatch:
     async def calibrate(self, engine: Engine, job: CalibrationJob) -> Answer:
         """Calibrate one panel for a client that waits.
 
-        job     `options.deadline` is the one that the client gave, on the clock of `time.perf_counter`
         raises  DeadlineUnreachable, DeadlineExpired, Overloaded, EngineFailed, InvalidInput
         """
         kind, size = job.options.refine, panel_size(job.panel)
-        given = job.options.deadline
+        given = job.deadline
         mean = self._costs.mean(kind, size)
         if self._costs.least(kind, size) > self._slice:
             return await self._calibrate_long(engine, job, given, mean)
@@ -95,10 +96,9 @@ class Dispatch:
         begin_by = given if given is not None else submitted + self._patience
         self._scheduler.require_reachable(Priority.LONG, begin_by)
         gone = Event()
-        options = job.options._replace(cancelled=gone.is_set)
         try:
             started, assessment, ended = await self._scheduler.run(
-                partial(_timed, engine, job._replace(options=options)),
+                partial(_timed, engine, job, gone.is_set),
                 priority=Priority.LONG,
                 deadline=begin_by,
                 cost=cost,
@@ -115,9 +115,9 @@ def _passed(deadline: float | None) -> bool:
     return deadline is not None and perf_counter() >= deadline
 
 
-def _timed(engine: Engine, job: CalibrationJob) -> tuple[float, Assessment, float]:
+def _timed(engine: Engine, job: CalibrationJob, enough: Callable[[], bool]) -> tuple[float, Assessment, float]:
     started = perf_counter()
-    assessment = engine.calibrate(job)
+    assessment = finish(engine.calibration_steps(job), lambda: enough() or _passed(job.deadline))
     return started, assessment, perf_counter()
 
 
@@ -125,8 +125,7 @@ def _tried(engine: Engine, job: CalibrationJob, slice_: float) -> tuple[float, A
     """As far as it comes in a slice of the processor's time: a short panel that others kept waiting, for the processor
     or the interpreter lock, is not begun anew for that."""
     end = thread_time() + slice_
-    options = job.options._replace(cancelled=lambda: thread_time() >= end)
-    return _timed(engine, job._replace(options=options))
+    return _timed(engine, job, lambda: thread_time() >= end)
 
 
 def _priced(engine: Engine, job: PriceJob) -> tuple[float, Prices, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +21,10 @@ from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
 from calibrant.panel import OptionPanel
-from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assess, begin_all
+from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
 from calibrant.release import Release, released, require_release_of
+from calibrant.steps import Steps, finish
 
 from .errors import DeadlineExpired, EngineFailed
 from .owned import owned
@@ -36,6 +38,8 @@ class CalibrationJob(NamedTuple):
     options: CalibrationOptions
     given: Vector | None = None
     """Parameters to start from as well as the network's."""
+    deadline: float | None = None
+    """That the client gave, on the clock of `time.perf_counter`: then refinement ends with the best so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +188,17 @@ class Engine:
         raises  DeadlineExpired if the deadline passes before the network has answered,
                 EngineFailed if the result holds a number that is not finite
         """
+        due = job.deadline
+        return finish(self.calibration_steps(job, begun), None if due is None else lambda: perf_counter() >= due)
+
+    def calibration_steps(self, job: CalibrationJob, begun: Begun | None = None) -> Steps[Assessment]:
+        """`calibrate`, a step at a time and without a look at the clock."""
         try:
-            return assess(job.panel, job.model, self.releases[job.model.name], job.options, job.given, begun)
+            return (
+                yield from assessment_steps(
+                    job.panel, job.model, self.releases[job.model.name], job.options, job.given, begun
+                )
+            )
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

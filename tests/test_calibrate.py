@@ -1,16 +1,16 @@
 import math
-import time
 
 import numpy as np
 import pytest
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility, vega
-from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Refine, Start, calibrate
+from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Refine, Start, calibrate, calibration_steps
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.quotes_csv import read_csv
+from calibrant.steps import finish
 from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby
 from tests.shared import SHARED, needs_shared, published_values
@@ -296,38 +296,45 @@ def test_a_quote_given_twice_counts_twice() -> None:
 
 
 @pytest.mark.parametrize("refine", REFINEMENTS)
-def test_a_deadline_in_the_past_gives_the_best_so_far_and_says_so(refine: Refine) -> None:
-    options = CalibrationOptions(refine=refine, deadline=time.perf_counter() - 1.0)
+def test_work_that_is_told_enough_gives_the_best_so_far_and_says_so(refine: Refine) -> None:
+    options = CalibrationOptions(refine=refine)
     # Far enough for one slice of the refinement not to finish.
     start = np.array([50.0, 3.0, 0.01, 0.99, 2e-4])
-    fit = calibrate(noisy_panel(TRUTH, 65, 300.0), HESTON, [Start("network", start)], options)
+    fit = finish(
+        calibration_steps(noisy_panel(TRUTH, 65, 300.0), HESTON, [Start("network", start)], options), lambda: True
+    )
     assert fit.status == "budget_exhausted"
     assert fit.message is not None
-    assert "time budget" in fit.message
+    assert "budget" in fit.message
     assert np.isfinite(fit.parameters).all()
     assert (fit.parameters >= HESTON.lower).all()
     assert (fit.parameters <= HESTON.upper).all()
     assert fit.objective <= _objective(fit, start) * (1.0 + 1e-6)
 
 
-def test_no_second_opinion_is_begun_after_the_deadline() -> None:
+def test_no_second_opinion_is_begun_once_it_is_enough() -> None:
     # A poor fit from near its optimum: one slice finishes it, but it wants a second opinion.
     panel = noisy_panel(TRUTH, 65, 300.0)
     settled = calibrate(panel, HESTON, [Start("network", TRUTH)])
     assert settled.n_refinements > 1
-    late = CalibrationOptions(deadline=time.perf_counter() - 1.0)
-    fit = calibrate(panel, HESTON, [Start("network", settled.parameters)], late)
+    fit = finish(calibration_steps(panel, HESTON, [Start("network", settled.parameters)]), lambda: True)
     assert fit.n_refinements == 1
     assert fit.status == "budget_exhausted"
 
 
-def test_a_distant_deadline_changes_nothing() -> None:
+def test_how_the_steps_are_driven_changes_nothing() -> None:
     panel = noisy_panel(TRUTH, 66, 1.0)
-    late = CalibrationOptions(deadline=time.perf_counter() + 3600.0)
     start = [Start("network", 1.1 * TRUTH)]
-    np.testing.assert_allclose(
-        calibrate(panel, HESTON, start, late).parameters, calibrate(panel, HESTON, start).parameters, rtol=1e-10
-    )
+    driven = finish(calibration_steps(panel, HESTON, start), lambda: False)
+    np.testing.assert_array_equal(driven.parameters, calibrate(panel, HESTON, start).parameters)
+
+
+def test_a_budget_of_work_ends_the_search_at_the_same_place_each_time() -> None:
+    panel = noisy_panel(TRUTH, 65, 300.0)
+    small = CalibrationOptions(max_work=30.0 * panel.n_quotes)
+    fit, again = (calibrate(panel, HESTON, [], small) for _ in range(2))
+    assert fit.status == "budget_exhausted"
+    np.testing.assert_array_equal(fit.parameters, again.parameters)
 
 
 def test_a_common_factor_of_the_weights_changes_neither_parameters_nor_errors() -> None:

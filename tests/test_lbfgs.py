@@ -1,10 +1,8 @@
 import numpy as np
-import pytest
 
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.lbfgs import lbfgs
-from calibrant.optimisers.levenberg_marquardt import FINE, OUT_OF_ITERATIONS, evaluate
 from tests import paper_box
 from tests.exact_vols import exact_panel, starts_nearby
 
@@ -22,19 +20,6 @@ def test_scaling_by_curvature_keeps_the_number_of_evaluations_low() -> None:
         np.testing.assert_allclose(params, truth, rtol=1e-5)
         counts.append(evaluations)
     assert np.median(counts) < 60
-
-
-def test_a_deadline_in_the_past_leaves_the_start_and_its_objective() -> None:
-    problem = fit_problem(exact_panel(MANY[0]), HESTON, CalibrationOptions())
-    n = problem.vol.size
-    params = NEAR[0].copy()
-    objective, _, outcome = lbfgs(
-        params, problem, 1000, problem.vol.copy(), np.empty(n), np.empty((5, n)), late=lambda: True
-    )
-    assert outcome == OUT_OF_ITERATIONS
-    np.testing.assert_array_equal(params, NEAR[0])
-    at_start = evaluate(NEAR[0], problem, FINE, problem.vol.copy(), np.empty(n), np.empty((0, n)))
-    assert objective == pytest.approx(at_start, rel=1e-12)
 
 
 def test_held_parameters_are_returned_to_the_last_bit() -> None:

@@ -47,7 +47,7 @@ def test_strikes_and_forwards_become_log_moneyness() -> None:
     np.testing.assert_array_equal(panel.weight, 1.0)
     assert np.isnan(panel.bid).all()
     assert np.isnan(panel.ask).all()
-    assert not panel.explicit_weight
+    assert panel.weights_from == "nothing"
     assert panel.excluded == ()
 
 
@@ -150,7 +150,7 @@ def test_default_weights_are_inverse_squared_spreads_of_one_basis_point_at_least
     ask = np.array([0.25, 0.23, 0.2399, 0.23005])
     panel = OptionPanel.from_quotes(**_quotes(bid_iv=bid, ask_iv=ask))
     np.testing.assert_allclose(panel.weight, [1e4, 2.5e3, 1e8, 1e8], rtol=1e-10)
-    assert panel.explicit_weight
+    assert panel.weights_from == "spreads"
 
 
 def test_quotes_without_a_spread_weigh_as_much_as_the_median_of_those_with_one() -> None:
@@ -161,7 +161,7 @@ def test_quotes_without_a_spread_weigh_as_much_as_the_median_of_those_with_one()
 def test_given_weights_are_kept_and_a_zero_leaves_the_quote_out() -> None:
     panel = OptionPanel.from_quotes(**_quotes(weight=[1.0, 0.0, 3.0, 0.5], bid_iv=[0.1] * 4, ask_iv=[0.3] * 4))
     np.testing.assert_array_equal(panel.weight, [1.0, 3.0, 0.5])
-    assert panel.explicit_weight
+    assert panel.weights_from == "request"
     assert [(e.index, e.reason) for e in panel.excluded] == [(1, "weight is zero")]
 
 

@@ -1,11 +1,8 @@
 """From a panel to everything that is said about it."""
 
-from time import perf_counter
-
 import numpy as np
 import pytest
 
-from calibrant import pipeline
 from calibrant.arrays import Vector
 from calibrant.black import implied_volatility
 from calibrant.calibrate import CalibrationOptions
@@ -13,9 +10,10 @@ from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.network import Network
 from calibrant.panel import OptionPanel
-from calibrant.pipeline import NetworkTooLate, assess
+from calibrant.pipeline import NetworkTooLate, assess, assessment_steps
 from calibrant.pricing.fourier import call_prices
 from calibrant.release import Release, released
+from calibrant.steps import finish
 from tests.shared import ROOT
 
 TRUTH = np.array([2.0, 0.06, 0.5, -0.6, 0.05])
@@ -99,16 +97,14 @@ def test_two_quotes_are_a_panel_without_standard_errors(release: Release) -> Non
 
 def test_a_deadline_before_the_network_leaves_nothing_to_answer(release: Release) -> None:
     with pytest.raises(NetworkTooLate):
-        assess(PANEL, HESTON, release, CalibrationOptions(deadline=perf_counter()))
+        finish(assessment_steps(PANEL, HESTON, release), lambda: True)
 
 
-def test_a_deadline_during_the_refinement_gives_the_best_so_far(
-    release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The deadline passes exactly between the network's answer and the first step of the refinement.
-    monkeypatch.setattr(pipeline, "perf_counter", lambda: 0.0)
-    options = CalibrationOptions(refine="lbfgs", deadline=perf_counter())
-    calibration = assess(PANEL, HESTON, release, options).calibration
+def test_enough_during_the_refinement_gives_the_best_so_far(release: Release) -> None:
+    # The two steps before are the network's.
+    looks = iter((False, False))
+    options = CalibrationOptions(refine="lbfgs")
+    calibration = finish(assessment_steps(PANEL, HESTON, release, options), lambda: next(looks, True)).calibration
     start = assess(PANEL, HESTON, release, CalibrationOptions(refine="none")).calibration
     assert calibration.status == "budget_exhausted"
     assert calibration.objective <= start.objective * (1.0 + 1e-12)

@@ -85,8 +85,9 @@ class ArrowBatch:
             panel = OptionPanel.from_quotes(**quotes, path=())
         except InvalidInput as error:
             raise self.refusal(i, error.problems) from None
-        options = CalibrationOptions(refine=self._refine, deadline=deadline(None))
-        return PanelRequest(CalibrationJob(model=self._model, panel=panel, options=options), Echo(id=str(self.keys[i])))
+        options = CalibrationOptions(refine=self._refine)
+        job = CalibrationJob(model=self._model, panel=panel, options=options, deadline=deadline(None))
+        return PanelRequest(job, Echo(id=str(self.keys[i])))
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
         return InvalidRequest([_in_table(problem, self._rows[i]) for problem in problems])

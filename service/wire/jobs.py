@@ -29,9 +29,9 @@ def calibration_job(request: schema.CalibrateRequest, deadline: float | None) ->
     bounds = None if request.bounds is None else bounds_of(model, request.bounds)
     fixed = None if request.fixed is None else held_of(model, request.fixed, ("fixed",))
     prior = None if request.prior is None else prior_of(model, request.prior)
-    options = CalibrationOptions(refine=request.refine, bounds=bounds, fixed=fixed, prior=prior, deadline=deadline)
+    options = CalibrationOptions(refine=request.refine, bounds=bounds, fixed=fixed, prior=prior)
     given = None if request.start is None else parameters_of(model, request.start, ("start",))
-    return CalibrationJob(model=model, panel=panel, options=options, given=given)
+    return CalibrationJob(model=model, panel=panel, options=options, given=given, deadline=deadline)
 
 
 def price_job(request: schema.PriceRequest) -> PriceJob:

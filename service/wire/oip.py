@@ -173,10 +173,9 @@ class Inference:
         except InvalidInput as error:
             raise InvalidRequest([self._located(problem, i, places) for problem in error.problems]) from None
         asked = self.asked.parameters
-        options = CalibrationOptions(
-            refine=asked.refine, deadline=deadline(1e-3 * asked.timeout if asked.timeout else None)
-        )
-        return PanelRequest(CalibrationJob(model=self.model, panel=panel, options=options), _ECHO)
+        due = deadline(1e-3 * asked.timeout if asked.timeout else None)
+        options = CalibrationOptions(refine=asked.refine)
+        return PanelRequest(CalibrationJob(model=self.model, panel=panel, options=options, deadline=due), _ECHO)
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
         return InvalidRequest([self._located(problem, i, None) for problem in problems])

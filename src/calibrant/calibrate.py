@@ -1,14 +1,14 @@
 """Calibration: a panel of implied vols and some starts in, parameters with their error bars out."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .arrays import Matrix, Vector
+from .caution import Caution
 from .errors import InvalidInput, Problem
 from .fits import IDENTIFIED, Fit, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
@@ -19,11 +19,16 @@ from .optimisers.levenberg_marquardt import Problem as FitProblem
 from .optimisers.newton import polish
 from .panel import Exclusion, OptionPanel, identifiable
 from .starts import objective_at, surface_starts
+from .steps import Progress, Steps, finish
 
 StartName = Literal["network", "fallback", "given"]
 Refine = Literal["lm", "lbfgs", "none"]
+Loss = Literal["squared", "huber"]
 Status = Literal["converged", "network_only", "budget_exhausted", "not_converged"]
 
+MAX_WORK = 300_000.0
+"""About a second's worth."""
+_QUOTES_OF_A_BUDGET = 1000.0
 _MAX_EVALUATIONS = 200
 _TRUSTED_RMSE = 10e-4
 """A fit this good from a start inside the training domain needs no second opinion, whatever the network."""
@@ -45,6 +50,8 @@ class Prior:
 
     parameters: Vector
     standard_deviations: Vector
+    noise_bp: float | None = None
+    """Standard deviation of a quote of weight one, in basis points of vol; None: see the contract's default."""
 
 
 class CalibrationOptions(NamedTuple):
@@ -56,10 +63,10 @@ class CalibrationOptions(NamedTuple):
     fixed: Mapping[str, float] | None = None
     """Parameters held at a value."""
     prior: Prior | None = None
-    deadline: float | None = None
-    """`time.perf_counter()` at which refinement ends with the best so far."""
-    cancelled: Callable[[], bool] | None = None
-    """Asked now and then, and true once nobody waits for more: what has begun then ends as at its deadline."""
+    loss: Loss = "squared"
+    max_work: float = MAX_WORK
+    """Quote-evaluations after which a search ends with the best so far, for a panel of up to 1,000 quotes; a larger one
+    has proportionally more."""
     trusted: bool = True
     """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
     domain: Matrix | None = None
@@ -98,6 +105,10 @@ class Calibration(NamedTuple):
     n_refinements: int
     """Starts refined: more than one where the first answer was not beyond doubt."""
     at_bounds: tuple[str, ...]
+    cautions: tuple[Caution, ...] = ()
+    """What a desk should look at: those of the panel and those of the fit."""
+    noise_bp: float | None = None
+    """Standard deviation of a quote of weight one that a prior was weighed against; None without a prior."""
 
 
 class _Attempt(NamedTuple):
@@ -105,8 +116,24 @@ class _Attempt(NamedTuple):
 
     start: StartName
     fit: Fit
-    expired: bool
-    """Cut short by the deadline."""
+
+
+class _Work:
+    """The work of one calibration, counted so that where it ends depends on nothing but the request."""
+
+    def __init__(self, problem: FitProblem, options: CalibrationOptions) -> None:
+        self._quotes = problem.vol.size
+        self._spent = 0.0
+        self._limit = options.max_work * max(1.0, self._quotes / _QUOTES_OF_A_BUDGET)
+        self.ended = False
+        """No more is to be spent: the budget is, or the driver has said that it is enough."""
+
+    def step(self, evaluations: int) -> Generator[Progress, bool, bool]:
+        """Count a step, and let the driver look up; whether the work is to go on."""
+        self._spent += evaluations * self._quotes
+        enough = yield Progress(self._spent, self._limit)
+        self.ended = self.ended or enough is True or self._spent >= self._limit
+        return not self.ended
 
 
 def calibrate(
@@ -125,21 +152,32 @@ def calibrate(
     returns  the best fit found; a fit that fails is a `status` and a `message`, never an exception
     raises   InvalidInput if no quote says anything, or an option contradicts the model's bounds
     """
+    return finish(calibration_steps(panel, model, starts, options, begun))
+
+
+def calibration_steps(
+    panel: OptionPanel,
+    model: Model,
+    starts: Sequence[Start],
+    options: CalibrationOptions | None = None,
+    begun: Fit | None = None,
+) -> Steps[Calibration]:
+    """`calibrate`, a step at a time: told that it is enough, it ends with the best so far, `budget_exhausted`."""
     options = options or CalibrationOptions()
     used = identifiable(panel)
     if begun is not None and begun.outcome == CONVERGED and not (options.second_opinion and _doubtful(begun, options)):
-        return _report(_Attempt(starts[0].name, begun, False), used, model, options, "converged", 1)
+        return _report(_Attempt(starts[0].name, begun), used, model, options, "converged", 1)
     problem = fit_problem(used, model, options)
     if options.refine == "none":
         return _report(_unrefined(problem, starts, options), used, model, options, "network_only", 0)
-    attempts = _attempts(problem, starts, options, begun)
+    work = _Work(problem, options)
+    attempts = yield from _attempts(problem, starts, options, begun, work)
     # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
-    best, expired = attempts[0], False
+    best = attempts[0]
     for attempt in attempts:
-        expired = expired or attempt.expired
         if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
             best = attempt
-    if expired:
+    if work.ended:
         status: Status = "budget_exhausted"
     else:
         if best.fit.outcome != CONVERGED:
@@ -180,29 +218,25 @@ def begin(
 
 
 def _attempts(
-    problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None
-) -> list[_Attempt]:
-    """The fit of the best proposal and, while there is doubt and time, those of the starts read off the surface."""
+    problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None, work: _Work
+) -> Steps[list[_Attempt]]:
+    """The fit of the best proposal and, while there is doubt, those of the starts read off the surface."""
     attempts = []
     if proposals:
         best = proposals[0]
         if len(proposals) > 1:
             best = min(proposals, key=lambda s: objective_at(problem, _inside(s.params, problem)))
-        attempts.append(_refine(problem, best, options, begun))
-        if not (options.second_opinion and _doubtful(attempts[0].fit, options)):
-            return attempts
-        attempts[0] = _expired_if_late(attempts[0], options)
-        if attempts[0].expired:
+        attempts.append((yield from _refine(problem, best, options, work, begun)))
+        if work.ended or not (options.second_opinion and _doubtful(attempts[0].fit, options)):
             return attempts
     first, *others = surface_starts(problem)
-    attempts.append(_refine(problem, Start("fallback", first), options))
+    attempts.append((yield from _refine(problem, Start("fallback", first), options, work)))
     if _settled(attempts, options):
         return attempts
     for params in others:
-        attempts[-1] = _expired_if_late(attempts[-1], options)
-        if attempts[-1].expired:
+        if work.ended:
             break
-        attempts.append(_refine(problem, Start("fallback", params), options))
+        attempts.append((yield from _refine(problem, Start("fallback", params), options, work)))
     return attempts
 
 
@@ -246,7 +280,7 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
     else:
         mean = options.prior.parameters
         # Explicit weights and spreads are taken for inverse variances; quotes without either have a stated noise.
-        noise = 1.0 if panel.explicit_weight else _UNSPECIFIED_NOISE**2
+        noise = 1.0 if panel.weights_from != "nothing" else _UNSPECIFIED_NOISE**2
         precision = noise / options.prior.standard_deviations**2
     scales = panel.scales
     return FitProblem(
@@ -279,24 +313,26 @@ def _unrefined(problem: FitProblem, proposals: Sequence[Start], options: Calibra
     params, arrays = _inside(start.params, problem), room_for(problem)
     objective = float(evaluate(params, problem, FINE, *arrays))
     information = _information(problem, options)
-    fit = judged(problem, information, params, objective, 0, OUT_OF_ITERATIONS, arrays)
-    return _Attempt(start.name, fit, False)
+    return _Attempt(start.name, judged(problem, information, params, objective, 0, OUT_OF_ITERATIONS, arrays))
 
 
-def _refine(problem: FitProblem, start: Start, options: CalibrationOptions, begun: Fit | None = None) -> _Attempt:
+def _refine(
+    problem: FitProblem, start: Start, options: CalibrationOptions, work: _Work, begun: Fit | None = None
+) -> Steps[_Attempt]:
     information = _information(problem, options)
     if options.refine == "lbfgs":
         params, arrays = _inside(start.params, problem), room_for(problem)
-        ended = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays, lambda: _late(options))
-        return _Attempt(start.name, judged(problem, information, params, *ended, arrays), _late(options))
+        ended = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays)
+        fit = judged(problem, information, params, *ended, arrays)
+        yield from work.step(fit.evaluations)
+        return _Attempt(start.name, fit)
     fit = refined(problem, information, start.params) if begun is None else begun
-    expired = False
-    while fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
-        expired = _late(options)
-        if expired:
-            break
+    going_on = yield from work.step(fit.evaluations)
+    while going_on and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+        before = fit.evaluations
         fit = refined(problem, information, fit)
-    return _Attempt(start.name, fit, expired)
+        going_on = yield from work.step(fit.evaluations - before)
+    return _Attempt(start.name, fit)
 
 
 def _polished(fit: Fit, problem: FitProblem, options: CalibrationOptions) -> Fit:
@@ -307,17 +343,6 @@ def _polished(fit: Fit, problem: FitProblem, options: CalibrationOptions) -> Fit
         outcome = fit.outcome
     total = fit.evaluations + evaluations
     return judged(problem, _information(problem, options), params, float(objective), total, outcome, arrays)
-
-
-def _late(options: CalibrationOptions) -> bool:
-    if options.deadline is not None and time.perf_counter() >= options.deadline:
-        return True
-    return options.cancelled is not None and options.cancelled()
-
-
-def _expired_if_late(attempt: _Attempt, options: CalibrationOptions) -> _Attempt:
-    """The attempt, marked as cut short where no time is left for the second opinion that it wants."""
-    return attempt._replace(expired=attempt.expired or _late(options))
 
 
 def _poor(fit: Fit) -> bool:
@@ -395,7 +420,7 @@ def _message(
             "give a `start`, tighter `bounds` or a `prior`, or look for bad quotes among the largest residuals."
         )
     elif status == "budget_exhausted":
-        sentences.append("The time budget ended the refinement: these are the best parameters so far.")
+        sentences.append("The budget ended the refinement: these are the best parameters so far.")
     if at_bounds:
         sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
     free = [i for i, name in enumerate(model.parameters) if name not in (options.fixed or ())]

@@ -7,7 +7,7 @@ the models see of a strike is k = log(strike / forward), so the unit of strikes 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,7 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
 from .black import otm_and_vega
+from .caution import Caution
 from .errors import InvalidInput, Path, Problem, name_of
+
+WeightsFrom = Literal["request", "spreads", "nothing"]
 
 LARGEST_VOL = 5.0
 LONGEST_EXPIRY = 100.0
@@ -87,10 +90,13 @@ class OptionPanel:
     """In the unit of the strikes; None where log_moneyness was given. Only for naming strikes in answers."""
     index: IntVector
     """Position in the request."""
-    explicit_weight: bool
-    """Whether the weights speak of the quotes' accuracy: given, or from bid and ask. False: equal for want of both."""
+    weights_from: WeightsFrom
+    """What the weights say of the quotes' accuracy: as the request gave them, from bid and ask, or equal for want of
+    both."""
     excluded: tuple[Exclusion, ...]
     """The quotes left out, by index."""
+    cautions: tuple[Caution, ...] = ()
+    """What is odd about the quotes."""
 
     @property
     def n_quotes(self) -> int:
@@ -208,8 +214,9 @@ class OptionPanel:
             weight=used_weight,
             forward=None if forward is None else used_forward,
             index=index,
-            explicit_weight=weight is not None or has_spreads,
+            weights_from="request" if weight is not None else "spreads" if has_spreads else "nothing",
             excluded=excluded,
+            cautions=(),
         )
         return panel
 
@@ -287,8 +294,9 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
         weight=panel.weight.take(kept),
         forward=None if panel.forward is None else panel.forward.take(kept),
         index=panel.index.take(kept),
-        explicit_weight=panel.explicit_weight,
+        weights_from=panel.weights_from,
         excluded=tuple(sorted((*panel.excluded, *left_out), key=lambda exclusion: exclusion.index)),
+        cautions=panel.cautions,
     )
 
 

@@ -4,19 +4,21 @@ What the service does for a request and the command line for a file.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
 from .arbitrage import Verdict, check_quotes, check_surface
 from .arrays import Vector
-from .calibrate import Calibration, CalibrationOptions, Start, begin, calibrate
+from .calibrate import Calibration, CalibrationOptions, Start, begin, calibration_steps
+from .caution import Caution
 from .errors import InvalidInput, Problem
 from .fits import Fit
 from .group import PanelGroup
 from .models.model import Model
 from .panel import OptionPanel
 from .release import Proposal, Release
+from .steps import Progress, Steps, finish
 
 
 class StageSeconds(NamedTuple):
@@ -44,6 +46,8 @@ class Assessment(NamedTuple):
     """Of the networks; None without."""
     seconds: StageSeconds
     """Its part of what was done for a group of panels included."""
+    cautions: tuple[Caution, ...] = ()
+    """What a desk should look at: the `warnings` of the answer."""
 
 
 class Begun(NamedTuple):
@@ -76,8 +80,23 @@ def assess(
     release    its networks propose the start; None leaves that to the starts read off the surface
     given      parameters to start from as well
     begun      of `begin_all`, if the panel was among others there
-    raises     InvalidInput if the panel or an option allows no calibration; NetworkTooLate; ArithmeticError if the
-               result holds a number that is not finite
+    raises     InvalidInput if the panel or an option allows no calibration; ArithmeticError if the result holds a
+               number that is not finite
+    """
+    return finish(assessment_steps(panel, model, release, options, given, begun))
+
+
+def assessment_steps(
+    panel: OptionPanel,
+    model: Model,
+    release: Release | None,
+    options: CalibrationOptions | None = None,
+    given: Vector | None = None,
+    begun: Begun | None = None,
+) -> Steps[Assessment]:
+    """`assess`, a step at a time.
+
+    raises  NetworkTooLate if told that it is enough before the network has answered
     """
     options = options or CalibrationOptions()
     if panel.n_quotes < 2:
@@ -85,27 +104,39 @@ def assess(
     if release is None and options.refine == "none":
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
-    began = perf_counter()
+    # The clock runs while a step does, and not while the work waits for the next one.
+    network, refine, diagnostics = (0.0, 0.0, 0.0) if begun is None else (begun.network, begun.refine, 0.0)
     proposals: list[Proposal] = []
     if begun is not None:
         proposals = begun.proposals
     elif release is not None:
-        _require_time(options)
+        yield from _go_on()
+        began = perf_counter()
         proposals = release.propose(panel)
+        network += perf_counter() - began
     if release is not None:
-        _require_time(options)
+        yield from _go_on()
     starts, options = starting_from(proposals, options, given)
-    proposed = perf_counter()
-    calibration = calibrate(panel, model, starts, options, None if begun is None else begun.fit)
+    calibrating = calibration_steps(panel, model, starts, options, None if begun is None else begun.fit)
+    enough: bool | None = None
+    while True:
+        began = perf_counter()
+        try:
+            progress = next(calibrating) if enough is None else calibrating.send(enough)
+        except StopIteration as ended:
+            calibration: Calibration = ended.value
+            break
+        finally:
+            refine += perf_counter() - began
+        enough = (yield progress) is True
     # The root mean square is finite only if every model vol is.
     if not (math.isfinite(calibration.rmse_bp) and all(map(math.isfinite, calibration.parameters.tolist()))):
         raise ArithmeticError("The calibration ended in a number that is not finite.")
-    refined = perf_counter()
+    began = perf_counter()
     quotes = check_quotes(panel)
     # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
     surface = check_surface(model, calibration.parameters, calibration.panel.expiries)
-    checked = perf_counter()
-    network, refine = (0.0, 0.0) if begun is None else (begun.network, begun.refine)
+    diagnostics += perf_counter() - began
     return Assessment(
         panel=panel,
         calibration=calibration,
@@ -114,8 +145,15 @@ def assess(
         out_of_domain=release is not None
         and not any(proposal.in_domain(calibration.parameters) for proposal in proposals),
         model_version=None if release is None else release.version,
-        seconds=StageSeconds(network + proposed - began, refine + refined - proposed, checked - refined),
+        seconds=StageSeconds(network, refine, diagnostics),
+        cautions=(*panel.cautions, *calibration.cautions),
     )
+
+
+def _go_on() -> Generator[Progress, bool, None]:
+    """A step before there is anything to give back."""
+    if (yield Progress(0.0, 0.0)) is True:
+        raise NetworkTooLate("The deadline passed before the network had answered.")
 
 
 def begin_all(
@@ -166,8 +204,3 @@ def starting_from(
     if trusted == options.trusted and domain is options.domain:
         return starts, options
     return starts, options._replace(trusted=trusted, domain=domain)
-
-
-def _require_time(options: CalibrationOptions) -> None:
-    if options.deadline is not None and perf_counter() >= options.deadline:
-        raise NetworkTooLate("The deadline passed before the network had answered.")

@@ -120,7 +120,7 @@ def _panel(file: str, label: str, rows: Sequence[_Row], present: Sequence[str]) 
         weight=panel.weight,
         forward=panel.forward,
         index=np.array(positions, np.int64)[panel.index],
-        explicit_weight=panel.explicit_weight,
+        weights_from=panel.weights_from,
         excluded=tuple(sorted(excluded, key=lambda exclusion: exclusion.index)),
     )
 

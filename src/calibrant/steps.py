@@ -26,7 +26,7 @@ class Progress(NamedTuple):
 
 
 Steps = Generator[Progress, bool, T]
-"""Yields after each step. Sent True, it ends with the best so far as soon as there is any; None or False: it goes on."""
+"""Yields after each step. Sent True, it ends with the best so far as soon as there is any; else it goes on."""
 
 
 def finish(steps: Steps[T], enough: Callable[[], bool] | None = None) -> T:

@@ -4,17 +4,11 @@ The variables are scaled by the curvature of the objective at the start: the met
 Hessian and starts it at the identity, so without scaling it takes hundreds of steps along the kappa-theta valley.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import minimize
 
 from ..arrays import Matrix, Vector
 from .levenberg_marquardt import FINE, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
-
-
-class _DeadlineReached(Exception):
-    """Ends scipy's loop from inside the objective."""
 
 
 def lbfgs(
@@ -24,10 +18,8 @@ def lbfgs(
     model_vol: Vector,
     residual: Vector,
     jacobian: Matrix,
-    late: Callable[[], bool] = lambda: False,
 ) -> tuple[float, int, int]:
-    """Minimise from `params`; arguments and result as `levenberg_marquardt`, and what says when to end with the best so
-    far."""
+    """Minimise from `params`; arguments and result as `levenberg_marquardt`."""
     free = problem.upper > problem.lower
     evaluate(params, problem, FINE, model_vol, residual, jacobian)
     scale = 1.0 / np.sqrt(np.maximum((jacobian * jacobian).sum(axis=1) + problem.prior_precision, 1e-300))
@@ -38,8 +30,6 @@ def lbfgs(
 
     def objective(x: Vector) -> tuple[float, Vector]:
         nonlocal best, best_objective, count
-        if late():
-            raise _DeadlineReached
         trial = np.clip(x * scale, problem.lower, problem.upper)
         value = float(evaluate(trial, problem, FINE, model_vol, residual, jacobian))
         count += 1
@@ -49,21 +39,17 @@ def lbfgs(
         return value, slope * scale
 
     bounds = list(zip(problem.lower / scale, problem.upper / scale, strict=True))
-    outcome = OUT_OF_ITERATIONS
-    try:
-        found = minimize(
-            objective,
-            params / scale,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxfun": max_evaluations, "maxiter": max_evaluations, "maxcor": 20, "ftol": 1e-16, "gtol": 1e-14},
-        )
-        # It judges by the objective, so it never has all digits. Its line search gives up ("ABNORMAL") where rounding
-        # hides all descent: that too is the optimum it can see.
-        outcome = SETTLED if found.status == 0 else OUT_OF_ITERATIONS if found.status == 1 else NO_DESCENT
-    except _DeadlineReached:
-        pass
+    found = minimize(
+        objective,
+        params / scale,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxfun": max_evaluations, "maxiter": max_evaluations, "maxcor": 20, "ftol": 1e-16, "gtol": 1e-14},
+    )
+    # It judges by the objective, so it never has all digits. Its line search gives up ("ABNORMAL") where rounding
+    # hides all descent: that too is the optimum it can see.
+    outcome = SETTLED if found.status == 0 else OUT_OF_ITERATIONS if found.status == 1 else NO_DESCENT
     params[:] = best
     value = float(evaluate(params, problem, FINE, model_vol, residual, jacobian))
     return value, count + 1, outcome
