@@ -23,8 +23,9 @@ from calibrant.starts import surface_starts
 from .costs import Costs, panel_size
 from .engine import CalibrationJob
 from .errors import EngineFailed, ServiceError
+from .lane import Priority
 from .metrics import Metrics
-from .scheduler import Priority, Scheduler
+from .scheduler import Scheduler
 from .settings import Settings
 
 log = logging.getLogger("calibrant.audit")

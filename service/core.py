@@ -15,8 +15,9 @@ from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
+from .lane import Priority
 from .metrics import Metrics
-from .scheduler import LANES, Priority, Scheduler
+from .scheduler import LANES, Scheduler
 from .settings import Settings
 from .tally import Gauge, Snapshot
 
@@ -39,16 +40,15 @@ class Core:
         *,
         refines_batches: bool,
         lanes: Mapping[str, Sequence[Priority]] = LANES,
-        patience: float = 1.0,
     ) -> None:
         """
         ready            which of the metrics says that the networks are served
         refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
-        lanes, patience  those of its scheduler
+        lanes            those of its scheduler
         """
         self.settings = settings
         self.metrics = metrics
-        self.scheduler = Scheduler(lanes, patience=patience)
+        self.scheduler = Scheduler(lanes, slice_s=1e-3 * settings.long_job_ms)
         self.costs = Costs()
         self.auditor = Auditor(settings, self.scheduler, self.costs, metrics)
         self._audits = Audits(settings, metrics, self.audit)
@@ -101,7 +101,12 @@ class Core:
     def _load(self, compiled: bool = False) -> Engine:
         settings = self.settings
         return Engine.load(
-            settings.networks, PROVIDERS[settings.provider], settings.precision, self._gpu_refinement, compiled
+            settings.networks,
+            PROVIDERS[settings.provider],
+            settings.precision,
+            self._gpu_refinement,
+            compiled,
+            settings.max_work,
         )
 
     def _reloaded(self) -> Engine:

@@ -16,7 +16,7 @@ import numpy as np
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import CalibrationOptions, Refine
+from calibrant.calibrate import MAX_WORK, CalibrationOptions, Refine
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
@@ -95,9 +95,15 @@ class Engine:
     """The networks of the models served, verified and warm."""
 
     def __init__(
-        self, releases: Mapping[str, Release], provider: str = CPU_PROVIDER, gpu_refinement: bool = False
+        self,
+        releases: Mapping[str, Release],
+        provider: str = CPU_PROVIDER,
+        gpu_refinement: bool = False,
+        max_work: float = MAX_WORK,
     ) -> None:
         self.releases = releases
+        self.max_work = max_work
+        """Budget of every calibration: see `CalibrationOptions.max_work`."""
         self.gpu_refinement = gpu_refinement
         """Whether batches are refined on the GPU."""
         self.provider = provider
@@ -111,12 +117,14 @@ class Engine:
         precision: str = "fp32",
         gpu_refinement: bool = False,
         compiled: bool = False,
+        max_work: float = MAX_WORK,
     ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
         provider, precision  as `Network.load`
         gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
         compiled             an engine was loaded in this process before: what is still cold is the networks
+        max_work             budget of every calibration
         raises  RuntimeError if a network is missing or not what its manifest says, if the installation is not sound, or
                 if the GPU is to refine and there is none
         """
@@ -129,7 +137,7 @@ class Engine:
             # A GPU's graphs belong to the thread that made them.
             release = load() if provider == CPU_PROVIDER else owned(load)
             releases[name] = require_release_of(model, release)
-        engine = cls(releases, provider, gpu_refinement)
+        engine = cls(releases, provider, gpu_refinement, max_work)
         for name in engine.releases:
             panels = warm_up_panels(engine.releases[name])
             engine.warm_networks(MODELS[name], panels)
@@ -193,12 +201,9 @@ class Engine:
 
     def calibration_steps(self, job: CalibrationJob, begun: Begun | None = None) -> Steps[Assessment]:
         """`calibrate`, a step at a time and without a look at the clock."""
+        release, options = self.releases[job.model.name], job.options._replace(max_work=self.max_work)
         try:
-            return (
-                yield from assessment_steps(
-                    job.panel, job.model, self.releases[job.model.name], job.options, job.given, begun
-                )
-            )
+            return (yield from assessment_steps(job.panel, job.model, release, options, job.given, begun))
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

@@ -39,7 +39,9 @@ class Link:
 
     def _beat(self) -> None:
         """Say that the event loop goes round, and the lanes; nothing else keeps the supervisor from replacing this."""
-        reason = self._core.scheduler.hanging()
+        scheduler = self._core.scheduler
+        scheduler.watch()
+        reason = scheduler.hanging()
         if reason is None:
             whole = next(self._beats) % _SNAPSHOT_EVERY == 0
             self._channel.send("beat", self._core.metrics.snapshot() if whole else None)

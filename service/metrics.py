@@ -64,6 +64,10 @@ class Metrics:
             ["priority"],
             across="max",
         )
+        self.moved = Counter(
+            "calibrant_moved",
+            "Jobs that outlived their slice of the interactive lane and went on, where they were, in the background.",
+        )
         self.batch_size = Histogram("calibrant_batch_size", "Panels in one batch request.", edges=PANELS)
         self.calibrations = Counter(
             "calibrant_calibrations",

@@ -11,9 +11,10 @@ import pytest
 from service.admission import LARGE_BODY, Admission, RateLimit, kind_of
 from service.context import RequestContext
 from service.errors import RateLimited
+from service.lane import Priority
 from service.metrics import Metrics
 from service.pauses import Pauses
-from service.scheduler import Priority, Scheduler
+from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.service.client import Client
 from tests.service.test_scheduler import held

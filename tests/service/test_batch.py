@@ -22,7 +22,7 @@ from service.batches.answers import Asked, PanelBatch
 from service.batches.groups import GROUP_PANELS
 from service.body import memory_file
 from service.errors import DeadlineUnreachable, ServiceError
-from service.scheduler import Priority
+from service.lane import Priority
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW

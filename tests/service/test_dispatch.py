@@ -18,7 +18,8 @@ from service.costs import Costs
 from service.dispatch import Dispatch
 from service.engine import CalibrationJob, Engine
 from service.errors import DeadlineExpired, DeadlineUnreachable, Overloaded
-from service.scheduler import QUEUE_LIMITS, Priority, Scheduler
+from service.lane import Priority
+from service.scheduler import QUEUE_LIMITS, Scheduler
 from service.settings import Settings
 from service.wire import schema
 from service.wire.jobs import calibration_job, price_job
