@@ -69,6 +69,8 @@ class Dispatch:
     async def _driven(self, steps: Steps[T], kind: str, size: int, deadline: float | None) -> Driven[T]:
         long = self._costs.least(kind, size) > self._slice
         priority = Priority.LONG if long else Priority.INTERACTIVE
+        if deadline is not None:
+            self._scheduler.require_reachable(priority, deadline)
         driven = await self._scheduler.drive(
             steps,
             priority=priority,

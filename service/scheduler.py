@@ -106,7 +106,7 @@ class Scheduler:
         patience  where there is no deadline: how long it waits to begin, and by how much it lets others delay it
         cost      seconds it is expected to take, for the estimate of how long others wait
         raises    Overloaded if too many jobs of this priority wait, or for longer than the patience lasts;
-                  DeadlineUnreachable, DeadlineExpired; what the steps raise
+                  DeadlineExpired; what the steps raise
         """
         # The result is not kept in a name, nor an error by one: see `_run`.
         return await self._run(steps, priority, deadline, patience, cost, min(cost, self._slice))

@@ -363,7 +363,7 @@ def test_an_unexpected_failure_is_a_problem_that_gives_nothing_away(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(client.app.state.service.engine, "calibrate", fail)
+    monkeypatch.setattr(client.app.state.service.engine, "calibration_steps", fail)
     response = client.post("/v1/calibrate", dax)
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
     assert "secret" not in response.text

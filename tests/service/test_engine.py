@@ -27,6 +27,7 @@ from service.wire.formats import JSON
 from service.wire.oip import decode_request
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.models import MODELS
+from calibrant.steps import finish
 from tests.service.bodies import inference
 import numpy as np
 
@@ -76,8 +77,8 @@ crew, scheduler = Crew(2), Scheduler()
 groups = Groups(scheduler, crew)
 for panels in (batch, rows):
     for group in _groups(panels, range(panels.n_panels), 16, 4000):
-        read = groups._read(engine, panels, group, lambda _: 1e12)
-        for done in groups._calibrate(engine, panels, group, read, 0.0, lambda answer: None):
+        read = finish(groups._read(engine, panels, group, lambda _: 1e12))
+        for done in finish(groups._calibrate(engine, panels, group, read, 0.0, lambda answer: None)):
             assert done.job is not None, done.outcome
 crew.stop()
 scheduler.stop()
