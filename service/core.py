@@ -11,6 +11,7 @@ from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
 
 from .audit import OUTCOMES, Answered, Auditor, Audits
+from .compiling import telling_of_kernels
 from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
@@ -62,17 +63,12 @@ class Core:
     async def start(self) -> None:
         """Load, verify and warm on the thread that will do the work. A failure is kept for `/health/ready` to tell."""
         try:
-            engine = await self.scheduler.run(self._load, cost=_LOADING)
+            engine = await self.scheduler.run(self._first_loaded, cost=_LOADING)
         except Exception as error:
             log.exception("not ready")
             self._not_ready = f"The networks could not be loaded: {error}"
         else:
             self._take(engine)
-        # What start-up made lives as long as the process: keep the collector from walking it on every full collection.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER)
-        use_huge_pages()
 
     async def stop(self) -> None:
         self._ready.set(0)
@@ -97,6 +93,20 @@ class Core:
         self.metrics.reloads.inc("done")
         self._take(engine)
         return "Reloaded."
+
+    def _first_loaded(self) -> Engine:
+        """All that takes long at the start, on the lane: the event loop says meanwhile that the process lives."""
+        log.info("loading the networks and the kernels")
+        try:
+            with telling_of_kernels():
+                return self._load()
+        finally:
+            # What start-up made lives as long as the process: keep the collector from walking it on every full
+            # collection.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_COLLECT_AFTER)
+            use_huge_pages()
 
     def _load(self, compiled: bool = False) -> Engine:
         settings = self.settings
@@ -123,6 +133,11 @@ class Core:
             log.info("serving %s", release.version)
         self.metrics.last_reload.set(1.0)
         self._ready.set(0.0 if self._draining else 1.0)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there are networks to serve."""
+        return self._engine is not None
 
     @property
     def draining(self) -> bool:

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from types import FrameType
 
@@ -36,14 +37,41 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self.server_state = Connections(Limits.of(service.settings), service.metrics)
-        self.serving: Callable[[], None] = lambda: None
-        """Called once, when requests are accepted."""
+        self.begun: Callable[[], None] = lambda: None
+        """Called once, when connections could be accepted."""
         self._drained_at: float | None = None
+        self._sockets: list[socket.socket] = []
+        self._accepting = asyncio.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # None of them is accepted from before `accept`.
+        await super().startup([])
+        self._sockets = sockets or []
         if self.started:
-            self.serving()
+            self.begun()
+
+    async def accept(self, accepting: bool) -> None:
+        """Take connections, or leave them to the other workers: also those whose requests would come over what is open.
+
+        The sockets are shared: what waits in them is for whoever accepts.
+        """
+        async with self._accepting:
+            if self.should_exit:
+                return
+            self.server_state.closing = not accepting
+            if accepting and not self.servers:
+                config, loop = self.config, asyncio.get_running_loop()
+                protocol = partial(Connection, config, self.server_state, self.lifespan.state)
+                for listener in self._sockets:
+                    # A descriptor of its own, since it is closed with the server.
+                    own = listener.dup()
+                    server = await loop.create_server(protocol, sock=own, ssl=config.ssl, backlog=config.backlog)
+                    self.servers.append(server)
+            elif not accepting:
+                for server in self.servers:
+                    server.close()
+                self.servers.clear()
+                self.server_state.close_idle()
 
     def exit_soon(self) -> None:
         """Stop after the requests in flight."""
