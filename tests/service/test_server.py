@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -28,6 +29,25 @@ def test_the_dax_panel_is_answered_over_the_wire(server: Server, dax: dict[str, 
             assert response.status_code == 200
             assert response.json()["status"] == "converged"
         assert http.get("/docs").status_code == 200
+
+
+def test_many_clients_at_once_without_deadlines_are_all_answered(server: Server, dax: dict[str, Any]) -> None:
+    columns = {name: column for name, column in dax["quotes"].items() if isinstance(column, list)}
+    smiles = []
+    for expiry in sorted(set(columns["expiry"])):
+        rows = [i for i, t in enumerate(columns["expiry"]) if t == expiry]
+        smiles.append({"quotes": {name: [column[i] for i in rows] for name, column in columns.items()}})
+    bodies = [body for smile in smiles for body in (dax, {**smile, "refine": "lbfgs"}, smile)]
+    numbers = iter(range(300))
+
+    def send() -> list[int]:
+        with httpx.Client(base_url=server.url, timeout=60.0) as http:
+            return [http.post("/v1/calibrate", json=bodies[i % len(bodies)]).status_code for i in numbers]
+
+    with ThreadPoolExecutor(32) as pool:
+        statuses = [status for sent in [pool.submit(send) for _ in range(32)] for status in sent.result()]
+    assert statuses == [200] * 300
+    assert server.metric("calibrant_workers_ended_total") == 0
 
 
 def test_a_hundred_megabytes_are_refused_and_not_kept(server: Server) -> None:
