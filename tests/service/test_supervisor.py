@@ -280,7 +280,6 @@ def test_a_worker_that_has_nothing_to_serve_takes_no_connection_from_one_that_ha
         for path, whole in files.items():
             path.write_bytes(whole)
     # And when they serve again they take connections again.
-    server.until(lambda: not_ready() == 2, 60.0)
     server.process.send_signal(signal.SIGHUP)
     server.wait_ready(workers=2)
     assert statuses(20) == {200}
