@@ -170,7 +170,8 @@ class Lane:
         self._signs = 0
         """Of life: jobs begun and steps made."""
         self._seen = -1
-        self._stalled = 0.0
+        self._stalled: float | None = None
+        """Seconds for which there was none, from when that was first seen."""
         self._niceness = niceness
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -239,7 +240,10 @@ class Lane:
     def watch(self) -> None:
         """To be called now and then: has the lane come on since?"""
         if self._running is None or self._signs != self._seen:
-            self._seen, self._stalled = self._signs, 0.0
+            self._seen, self._stalled = self._signs, None
+        elif self._stalled is None:
+            # Only now: what it asks of the system takes a part of a millisecond.
+            self._stalled = 0.0
             self._stall.restart()
         else:
             self._stalled += self._stall.passed()
@@ -247,7 +251,7 @@ class Lane:
     def hanging(self) -> float | None:
         """Seconds without a step, if those are more than there may be."""
         running = self._running
-        if running is None or self._signs != self._seen:
+        if running is None or self._stalled is None or self._signs != self._seen:
             return None
         return self._stalled if self._stalled > running.allowance else None
 

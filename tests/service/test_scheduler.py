@@ -314,8 +314,9 @@ def test_a_lane_that_does_not_come_back_is_named_and_its_caller_told(
         hold = threading.Event()
         assert scheduler.hanging() is None
         job = await held(scheduler, Priority.INTERACTIVE, hold)
-        scheduler.watch()
-        assert scheduler.hanging() is None
+        for _ in range(2):
+            scheduler.watch()
+            assert scheduler.hanging() is None
         monkeypatch.setattr("service.lane.HANGING", 0.02)
         await asyncio.sleep(0.05)
         scheduler.watch()
