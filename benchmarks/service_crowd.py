@@ -32,6 +32,8 @@ _EVERY = 15.0
 """Seconds between two times that the slowest ones come together."""
 _WHILE = 60.0
 """Seconds that they are waited for at the end."""
+_PATIENCE = 600.0
+"""Seconds for one answer, where a run takes minutes."""
 _LEAST_SMILE, _LARGEST_SMILE = 20, 300
 _MOVED, _ENDED = "calibrant_moved_total", "calibrant_workers_ended_total"
 
@@ -64,7 +66,7 @@ def crowd(given: argparse.Namespace) -> Measured:
     found: list[tuple[str, str, float]] = []
 
     def send(port: int) -> None:
-        with Session(port) as session:
+        with Session(port, _PATIENCE) as session:
             while (i := next(numbers)) < given.requests:
                 kind = list(kinds)[i % len(kinds)]
                 exchange = session.exchange(kinds[kind][i // len(kinds) % len(kinds[kind])])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from time import perf_counter, sleep, thread_time
 
+import numpy as np
 import pytest
 
 from calibrant.steps import Progress, Steps
@@ -589,3 +590,36 @@ def test_a_step_that_does_not_end_hangs_by_its_own_processor_time(
         return perf_counter() - began
 
     assert asyncio.run(hang()) >= 0.3
+
+
+def test_whatever_comes_and_goes_everyone_is_answered_and_nothing_is_left(scheduler: Scheduler) -> None:
+    rng = np.random.default_rng(12)
+    outcomes: list[str] = []
+
+    async def one(i: int) -> None:
+        await asyncio.sleep(float(rng.uniform(0.0, 0.5)))
+        priority = Priority(int(rng.integers(4)))
+        n, seconds = int(rng.integers(1, 30)), float(rng.uniform(0.0, 5e-4))
+        deadline = perf_counter() + float(rng.uniform(0.0, 1.0)) if rng.random() < 0.3 else None
+        patience = Patience(float(rng.uniform(0.0, 1.0)), "THE_SETTING") if rng.random() < 0.3 else None
+        steps = ticking([], str(i), n, seconds)
+        job = scheduler.drive(steps, priority=priority, deadline=deadline, patience=patience, cost=n * seconds)
+        leaves = float(rng.uniform(0.0, 0.3)) if rng.random() < 0.3 else None
+        try:
+            async with asyncio.timeout(leaves):
+                outcomes.append((await job).result.partition(" ")[2])
+        except (TimeoutError, DeadlineExpired, Overloaded) as error:
+            outcomes.append(type(error).__name__)
+
+    async def all_of_them() -> None:
+        async with asyncio.timeout(120.0):
+            await asyncio.gather(*(one(i) for i in range(600)))
+            # What was given up is closed after its step.
+            while any(scheduler.depth(priority) for priority in Priority):
+                await asyncio.sleep(0.01)
+        for priority in Priority:
+            assert scheduler.wait(priority) == pytest.approx(0.0, abs=1e-9)
+
+    asyncio.run(all_of_them())
+    assert len(outcomes) == 600
+    assert {"to its end", "so far", "TimeoutError", "DeadlineExpired"} <= set(outcomes)
