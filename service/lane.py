@@ -327,7 +327,7 @@ class Lane:
                 # It has begun in time, and has all the time that it takes.
                 job.due = math.inf
             elif job.due <= job.deadline:
-                job.due = job.deadline + max(GRACE, 10.0 * job.turn)
+                job.due = job.deadline + max(GRACE, 10.0 * job.cost)
             else:
                 job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
         waiting = [job.due for job in self._awaited if not job.done.done() and job.due < math.inf]
