@@ -16,7 +16,7 @@ from service.processes import Stall, threads_of
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 _SPIN = "while True: pass"
-_SLEEP = "import time; time.sleep(3600)"
+_SLEEP = "import time; print(1, flush=True); time.sleep(3600)"
 _STARVED = (
     "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)); print(1, flush=True)\nwhile True: pass"
 )
