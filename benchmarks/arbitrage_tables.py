@@ -64,6 +64,7 @@ def exact_time_values(log_moneyness: Vector, expiries: Vector, params: Vector) -
         out,
         np.empty((0, out.size)),
         np.empty(expiries.size, np.int64),
+        np.empty(expiries.size),
     )
     return out.reshape(expiries.size, n)
 

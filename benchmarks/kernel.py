@@ -46,13 +46,15 @@ class Panel(NamedTuple):
     value: Vector
     gradient: Matrix
     n_nodes: IntVector
+    error: Vector
 
 
 def run_kernel(sample: Sample, vol_error: float) -> tuple[Panel, float]:
     """Prices and gradient at the true parameters, and the median time in microseconds of `REPEATS` calls."""
     problem = sample.problem
     n = problem.vol.size
-    answer = Panel(np.empty(n), np.empty((5, n)), np.empty(problem.expiries.size, np.int64))
+    n_expiries = problem.expiries.size
+    answer = Panel(np.empty(n), np.empty((5, n)), np.empty(n_expiries, np.int64), np.empty(n_expiries))
     tolerance = vol_error * problem.least_vega
     times = np.empty(REPEATS)
     for i in range(REPEATS):
@@ -194,6 +196,7 @@ def price_draw(params: Vector, expiry: float, vol_error: float) -> Draw:
         out,
         np.empty((0, out.size)),
         n_nodes,
+        np.empty(1),
     )
     return Draw(1e4 * float(np.max(np.abs(out - value[used]) / size[used])), int(n_nodes[0]), out.size)
 
@@ -317,6 +320,7 @@ def gradient_lines(n: int) -> list[str]:
                 out,
                 gradient,
                 n_nodes,
+                np.empty(8),
             )
             errors[asked][i] = np.abs(gradient - reference.gradient).max(axis=1) / level
     rows = []

@@ -35,7 +35,7 @@ _SQRT_HALF = 0.7071067811865476
 _INVERSE_SQRT_2PI = 0.3989422804014327
 
 _node = from_cpu(
-    heston_block.heston_node, exp=device(lambda x: math.exp(x)), log=device(lambda x: math.log(x)),
+    heston_block.heston_node, exp=device(lambda x: math.exp(x)), log1p=device(lambda x: math.log1p(x)),
     atan2=device(lambda y, x: math.atan2(y, x)), cos_sin=cos_sin, select=select,
 )  # fmt: skip
 _log_moment = from_cpu(heston_fit.log_moment)

@@ -74,9 +74,18 @@ def evaluate(
     jacobian   (n_params, n_quotes), or (0, n_quotes)
     """
     n_nodes = np.empty(problem.expiries.size, np.int64)
+    price_error = np.empty(problem.expiries.size)
     tolerance = vol_error * problem.least_vega
     time_values(
-        params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, residual, jacobian, n_nodes
+        params,
+        problem.expiries,
+        problem.offsets,
+        problem.log_moneyness,
+        tolerance,
+        residual,
+        jacobian,
+        n_nodes,
+        price_error,
     )
     for e in range(problem.expiries.size):
         # A trial far from the market can price a quote at nothing, or at noise: the floor gives it some small vol.

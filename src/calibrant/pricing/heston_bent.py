@@ -17,6 +17,7 @@ from .vector_math import cos_sin, exp, kernel
 _ANGLE = 0.3
 _FIRST_NODES = 48
 MAX_BENT_NODES = 8192
+_EPSILON = 2.220446049250313e-16
 _Y_STEP = 0.25
 _Y_POINTS = 240
 
@@ -66,12 +67,16 @@ def _extents(
     negligible: float,
     end: Vector,
     cost: Vector,
+    rounding: Vector,
 ) -> None:
-    """For each strike, where its integrand is negligible on the contour, and what the contour costs there."""
+    """For each strike, where its integrand is negligible on the contour, what the contour costs there, and what
+    rounding adds: the integrand may grow before it decays.
+    """
     b = 0.5 / math.sqrt(variance)
     scratch = np.empty(5, np.complex128)
     end[:] = 0.0
     peak = np.zeros(k.size)
+    turns = np.zeros(k.size)
     open_ = k.size
     for i in range(1, _Y_POINTS):
         z = complex(i * _Y_STEP, angle)
@@ -81,10 +86,13 @@ def _extents(
         for q in range(k.size):
             if end[q] == 0.0:
                 here = size + k[q] * x.imag
-                peak[q] = max(peak[q], here)
+                if here > peak[q]:
+                    peak[q] = here
+                    turns[q] = abs(k[q] * x)
                 if not here > negligible or i == _Y_POINTS - 1:
                     end[q] = i * _Y_STEP
                     cost[q] = end[q] + 10.0 * peak[q]
+                    rounding[q] = _EPSILON * end[q] * math.exp(peak[q]) * (4.0 + turns[q])
                     open_ -= 1
         if open_ == 0:
             return
@@ -121,8 +129,11 @@ def _add_node(k: Vector, x_real: float, x_imag: float, real: Vector, imag: Vecto
 @careful
 def _side_sums(
     expiry: float, params: Vector, variance: float, k: Vector, angle: float, end: float, target: float, sums: Matrix
-) -> int:
-    """The sums of the strikes that share a side, (n_parts, n_strikes); nodes taken, negative without agreement."""
+) -> tuple[int, float]:
+    """The sums of the strikes that share a side, (n_parts, n_strikes).
+
+    returns (nodes taken, negative without agreement; the last change)
+    """
     n_parts = sums.shape[0]
     b = 0.5 / math.sqrt(variance)
     parts = np.empty(5, np.complex128)
@@ -130,6 +141,7 @@ def _side_sums(
     imag = np.empty(n_parts)
     before = np.empty(k.size)
     taken = 0
+    worst = math.inf
     n = _FIRST_NODES
     while n <= MAX_BENT_NODES:
         before[:] = sums[0]
@@ -156,36 +168,46 @@ def _side_sums(
                 change = abs(sums[0, q] - before[q])
                 worst = max(worst, change if change == change else math.inf)
             if worst <= target:
-                return taken
+                return taken, worst
         n *= 2
-    return -taken
+    return -taken, worst
 
 
 @careful
-def bent_sums(expiry: float, params: Vector, variance: float, k: Vector, target: float, sums: Matrix) -> int:
+def bent_sums(
+    expiry: float, params: Vector, variance: float, k: Vector, target: float, sums: Matrix
+) -> tuple[int, float]:
     """Fill `sums` as the fast kernel does, for all strikes of one expiry.
 
     k        (n_strikes,)
     target   error allowed in the first sum
     sums     (n_strikes, 1 or 6), filled
-    returns  nodes taken, negative where MAX_BENT_NODES did not bring agreement
+    returns  (nodes taken, negative where MAX_BENT_NODES did not bring agreement; error of the first sum)
     """
     ends = np.empty((2, k.size))
     costs = np.empty((2, k.size))
+    roundings = np.empty((2, k.size))
     negligible = math.log(1e-3 * target)
     for side in range(2):
-        _extents(expiry, params, variance, k, _ANGLE * (2 * side - 1), negligible, ends[side], costs[side])
+        _extents(
+            expiry, params, variance, k, _ANGLE * (2 * side - 1), negligible, ends[side], costs[side], roundings[side]
+        )
     taken = 0
+    error = 0.0
     agreed = True
     for side in range(2):
         chosen = np.flatnonzero((costs[1] < costs[0]) == (side == 1))
         if chosen.size > 0:
             side_sums = np.empty((sums.shape[1], chosen.size))
             end = ends[side][chosen].max()
-            nodes = _side_sums(expiry, params, variance, k[chosen], _ANGLE * (2 * side - 1), end, target, side_sums)
+            nodes, change = _side_sums(
+                expiry, params, variance, k[chosen], _ANGLE * (2 * side - 1), end, target, side_sums
+            )
             agreed = agreed and nodes > 0
             taken += abs(nodes)
+            # What lies beyond the end is a few times `negligible`; two results may agree better than they are good.
+            error = max(error, 4.0 * change + 1e-2 * target + roundings[side][chosen].max())
             for i in range(chosen.size):
                 for m in range(sums.shape[1]):
                     sums[chosen[i], m] = side_sums[m, i]
-    return taken if agreed else -taken
+    return taken if agreed else -taken, error

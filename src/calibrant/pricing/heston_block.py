@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from ..arrays import Vector
-from .vector_math import atan2, cos_sin, exp, inlined, kernel, log, reduction, select
+from .vector_math import atan2, cos_sin, exp, inlined, kernel, log1p, reduction, select
 
 N_PARTS = 6
 """Integrals that price and gradient are made of: phi times 1, D, G, M, ixM and aN/d (see `heston_node`)."""
@@ -46,7 +46,8 @@ def heston_node(
     # beta and d
     br = kappa - 0.5 * rho * xi
     bi = -rho * xi * x
-    d2r = br * br - bi * bi + xi * xi * a
+    # Near rho = +-1 the difference x^2 - rho^2 x^2 would cancel.
+    d2r = br * br + xi * xi * ((1.0 - rho) * (1.0 + rho) * x * x + 0.25)
     d2i = 2.0 * br * bi
     dr = math.sqrt(0.5 * (math.sqrt(d2r * d2r + d2i * d2i) + d2r))
     di = 0.5 * d2i / dr
@@ -61,27 +62,27 @@ def heston_node(
     tr = br + sign * dr
     ti = bi + sign * di
     scale = -xi * xi * a / (tr * tr + ti * ti)
-    qr = select(falling, tr, scale * tr)
-    qi = select(falling, ti, -scale * ti)
     rr = select(falling, scale * tr, tr)
     ri = select(falling, -scale * ti, ti)
-    # 1 / A with A = q - r E, and B = (1 - E) / A
-    ar = qr - (rr * er - ri * ei)
-    ai = qi - (rr * ei + ri * er)
+    # F = 1 - E; A = q - r E = 2 d + r F, and B = F / A
+    fr = 1.0 - er
+    rfr = rr * fr + ri * ei
+    rfi = ri * fr - rr * ei
+    ar = 2.0 * dr + rfr
+    ai = 2.0 * di + rfi
     inverse = 1.0 / (ar * ar + ai * ai)
     iar = ar * inverse
     iai = -ai * inverse
-    fr = 1.0 - er
     b_r = fr * iar + ei * iai
     b_i = fr * iai - ei * iar
-    # 1 / d, and L = log(A / 2d)
+    # 1 / d, and L = log(A / 2d) = log1p(r F / 2d): as xi vanishes so does L, while its factor grows as 1 / xi^2.
     inverse = 1.0 / (dr * dr + di * di)
     idr = dr * inverse
     idi = -di * inverse
-    zr = 0.5 * (ar * idr - ai * idi)
-    zi = 0.5 * (ar * idi + ai * idr)
-    lr = 0.5 * log(zr * zr + zi * zi)
-    li = atan2(zi, zr)
+    yr = 0.5 * (rfr * idr - rfi * idi)
+    yi = 0.5 * (rfr * idi + rfi * idr)
+    lr = 0.5 * log1p(yr * (2.0 + yr) + yi * yi)
+    li = atan2(yi, 1.0 + yr)
     gr = rr * expiry - 2.0 * lr
     gi = ri * expiry - 2.0 * li
     # N = dD/dd v0 + weight dG/dd

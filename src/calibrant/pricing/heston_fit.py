@@ -42,6 +42,7 @@ from .heston_block import (
 from .vector_math import exp, kernel
 
 BLOCK = 8
+_EPSILON = 2.220446049250313e-16
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
 _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
 
@@ -104,12 +105,13 @@ def alias_length(expiry: float, params: Vector, sd: float, k_low: float, k_high:
 @kernel
 def _march(
     expiry: float, params: Vector, variance: float, step: float, target: float, with_gradient: bool, work: Vector
-) -> int:
+) -> tuple[int, float, float]:
     """Fill blocks of nodes at x = (j + 1/2) step until the tail of the integral is below `target`.
 
-    returns the number of nodes, or 0 where `MAX_NODES` do not suffice
+    returns (number of nodes, or 0 where `MAX_NODES` do not suffice; the tail; int |phi - phi_BS| dx, from above)
     """
     half = BLOCK // 2
+    spread = 0.0
     for first in range(0, MAX_NODES, BLOCK):
         if with_gradient:
             heston_parts(first, first + BLOCK, step, expiry, params, variance, work)
@@ -121,38 +123,71 @@ def _march(
             imag = j + N_PARTS * MAX_NODES
             early = max(early, work[j] * work[j] + work[imag] * work[imag])
             late = max(late, work[j + half] * work[j + half] + work[imag + half] * work[imag + half])
-        if late < target * target and late < early:
+        early = math.sqrt(early)
+        late = math.sqrt(late)
+        end = (first + BLOCK) * step
+        spread += half * (early + late) * (end * end + 0.25)
+        if late < target and late < early:
             # The envelope falls from half-block to half-block by this ratio or faster, so the tail is a geometric sum.
-            ratio = math.sqrt(late / early)
-            if half * math.sqrt(late) * ratio < target * (1.0 - ratio):
-                return first + BLOCK
+            ratio = late / early
+            tail = half * late * ratio / (1.0 - ratio)
+            if tail < target:
+                return first + BLOCK, tail, spread
         elif late == 0.0:
-            return first + BLOCK
-    return 0
+            return first + BLOCK, 0.0, spread
+    return 0, 0.0, spread
+
+
+@kernel
+def _rounding(expiry: float, params: Vector, variance: float, k_far: float, spread: float) -> float:
+    """What rounding may do to the integrals of an expiry, times e^{-k/2} of a value.
+
+    phi is at most one on the contour, so that int |phi| / a dx <= pi, a = x^2 + 1/4, and an error in log phi counts
+    with that weight. Three things exceed a few units in the last place:
+
+    * e^{-ixk} phi turns: its phase loses x k.
+    * The exponent's terms in kappa theta / xi^2 are differences of terms of size kappa theta T a / q, q = beta + d.
+    * 1 - E loses 1 / dT where dT is small, for all that follows.
+
+    spread  int |phi - phi_BS| dx
+    """
+    kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
+    beta = kappa - 0.5 * rho * xi
+    d = math.sqrt(beta * beta + 0.25 * xi * xi)
+    q = beta + d if beta > 0.0 else 0.25 * xi * xi / (d - beta)
+    # int |phi| dx
+    width = spread + 1.2533141373155003 / math.sqrt(variance)
+    turning = k_far * math.log1p(width)
+    cancelling = (1.0 + kappa * theta * expiry * width / q) * (1.0 + 1.0 / (d * expiry))
+    lost: float = _EPSILON * (4.0 + turning + cancelling)
+    return lost
 
 
 @kernel
 def _expiry_sums(
     expiry: float, k: Vector, tolerance: float, params: Vector, variance: float, work: Vector, sums: Matrix
-) -> int:
+) -> tuple[int, float]:
     """The integrals of every strike of one expiry, (n_strikes, 1 or N_PARTS).
 
-    returns the nodes taken: see `time_values`
+    returns (nodes taken, error of the values): see `time_values`
     """
     length = alias_length(expiry, params, math.sqrt(variance), k[0], k[-1], tolerance)
-    target = 0.5 * math.pi * tolerance * math.exp(-0.5 * max(k[-1], 0.0))
+    growth = math.exp(0.5 * max(k[-1], 0.0))
+    target = 0.5 * math.pi * tolerance / growth
     step = 2.0 * math.pi / length
-    count = _march(expiry, params, variance, step, target, sums.shape[1] > 1, work)
+    count, tail, spread = _march(expiry, params, variance, step, target, sums.shape[1] > 1, work)
+    rounding = _rounding(expiry, params, variance, max(k[-1], -k[0]), spread)
     if count == 0:
-        taken = bent_sums(expiry, params, variance, k, target, sums)
-        return taken + MAX_NODES if taken > 0 else taken
+        taken, bent_error = bent_sums(expiry, params, variance, k, target, sums)
+        error = growth * (rounding + bent_error / math.pi)
+        return (taken + MAX_NODES if taken > 0 else taken), error
     for q in range(k.size):
         turn_evenly(k[q], step, count, work)
         if sums.shape[1] == 1:
             sums[q, 0] = sum_first(count, work)
         else:
             sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(count, work)
-    return count
+    return count, 0.5 * tolerance + growth * (rounding + tail / math.pi)
 
 
 @kernel
@@ -165,6 +200,7 @@ def time_values(
     out: Vector,
     gradient: Matrix,
     n_nodes: IntVector,
+    error: Vector,
 ) -> None:
     """Out-of-the-money option values (units of the forward, undiscounted) and their gradient, for a whole panel.
 
@@ -177,6 +213,7 @@ def time_values(
     gradient       (5, n_quotes), filled; (0, n_quotes) for prices alone
     n_nodes        (n_expiries,), filled: nodes taken; above MAX_NODES where the expiry switched to the bent contour,
                    negative where even that did not reach the tolerance
+    error          (n_expiries,), filled: what the values of the expiry may be wrong by, rounding included
     """
     kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
     n_parts = N_PARTS if gradient.shape[0] > 0 else 1
@@ -186,7 +223,7 @@ def time_values(
     for e in range(expiries.size):
         first, last = offsets[e], offsets[e + 1]
         variance = integrated_variance(expiries[e], kappa, theta, params[4])
-        n_nodes[e] = _expiry_sums(
+        n_nodes[e], error[e] = _expiry_sums(
             expiries[e], log_moneyness[first:last], tolerance[e], params, variance, work, sums[first:last]
         )
         sd[first:last] = math.sqrt(variance)
