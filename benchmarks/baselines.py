@@ -21,7 +21,7 @@ from calibrant.grid import project
 from calibrant.models import HESTON
 from calibrant.network import Network, open_session
 from calibrant.optimisers.lbfgs import lbfgs
-from calibrant.optimisers.levenberg_marquardt import Problem
+from calibrant.optimisers.objective import Problem
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.release import Release
 from model_export.to_onnx import to_onnx

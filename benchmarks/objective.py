@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.optimisers.levenberg_marquardt import FINE, Problem, evaluate
+from calibrant.optimisers.objective import FINE, Problem, evaluate
 from tests import paper_box
 
 POPULATION = 14

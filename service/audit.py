@@ -16,7 +16,7 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import StartName, fit_problem
-from calibrant.optimisers.levenberg_marquardt import Problem, levenberg_marquardt
+from calibrant.optimisers.objective import Problem, levenberg_marquardt
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
 

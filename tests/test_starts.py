@@ -4,7 +4,7 @@ import pytest
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, calibrate, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import COARSE, Problem, evaluate
+from calibrant.optimisers.objective import COARSE, Problem, evaluate
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from calibrant.starts import objective_at, smile_shapes, surface_starts

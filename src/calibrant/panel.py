@@ -57,7 +57,7 @@ class QuoteScales(NamedTuple):
     root_expiry: Vector
     """(n_quotes,)"""
     root_weight: Vector
-    """(n_quotes,)"""
+    """(n_quotes,) of the weights over their mean."""
     vega: Vector
     """(n_quotes,), Black's at the mid, in units of the forward."""
     least_vega: Vector
@@ -423,9 +423,14 @@ def weigh(
     """Fill what `QuoteScales` holds, of arrays long enough for an expiry a quote; the number of expiries."""
     n = expiry.size
     sd = np.empty(n)
+    # Weights are relative. Equal ones are one exactly, whatever their sum rounds to.
+    lowest, highest, total = np.inf, 0.0, 0.0
+    for i in range(n):
+        lowest, highest, total = min(lowest, weight[i]), max(highest, weight[i]), total + weight[i]
+    mean = lowest if lowest == highest else total / n
     for i in range(n):
         root_expiry[i] = np.sqrt(expiry[i])
-        root_weight[i] = np.sqrt(weight[i])
+        root_weight[i] = np.sqrt(weight[i] / mean)
         sd[i] = mid[i] * root_expiry[i]
     # By the kernel itself: the door of `black.vega` would check what `_read` has checked.
     otm_and_vega(log_moneyness, sd, np.empty(n), vega)

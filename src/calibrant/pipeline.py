@@ -200,7 +200,6 @@ def starting_from(
     if not proposals:
         return starts, options
     trusted = any(proposal.trusted for proposal in proposals)
-    domain = proposals[-1].network.misfit_domain
-    if trusted == options.trusted and domain is options.domain:
+    if trusted == options.trusted:
         return starts, options
-    return starts, options._replace(trusted=trusted, domain=domain)
+    return starts, options._replace(trusted=trusted)

@@ -1,7 +1,7 @@
 """One step of a Newton-like method with bounds: an active set, at each step anew.
 
-A parameter on a bound whose gradient points outward is held for the step, and a step that would cross a bound ends on it
-while the others are solved again.
+A parameter on a bound whose gradient points outward is held for the step, and a step that would cross a bound ends on
+it while the others are solved again.
 """
 
 import numpy as np

@@ -1,0 +1,183 @@
+"""Which optimum to refine: a race of starts on a sketch of the panel, in one compiled call.
+
+A poor fit may have several optima, and no fit tells of itself whether there is a better one. Where the basins lie a few
+dozen quotes say as well as thousands: the sketch has at most `_EXPIRIES` expiries and some `_QUOTES` quotes, each the
+mean of its neighbours. There every start is refined until it stands still or runs into an optimum that another one has
+found before; what is left is a short list of distinct optima, best first. All 1,999 of 2,000 odd panels
+(benchmarks/optima.py) have their best optimum on that list.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from .arrays import IntVector, Matrix, Vector
+from .black import otm_and_vega
+from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
+from .optimisers.objective import OUT_OF_ITERATIONS, ROUGH, Problem, evaluate
+
+_careful = njit(cache=True, nogil=True, error_model="numpy")
+
+_EXPIRIES = 10
+_QUOTES = 48
+_LEAST_STRIKES = 5
+_MOST_EVALUATIONS = 40
+"""Of one start."""
+_STRETCH = 3
+"""Evaluations between two looks at the optima found before."""
+_SAME = 0.01
+"""Share of the objective, as a sum of squared differences of two fits, within which they are one."""
+_WORTH = 1.15
+"""Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
+
+
+class Optimum(NamedTuple):
+    """Where some of the starts lead, on the sketch."""
+
+    params: Vector
+    objective: float
+    start: int
+    """The first that led there, by its number."""
+
+
+def distinct_optima(problem: Problem, starts: Matrix) -> tuple[list[Optimum], float]:
+    """The optima worth refining, best first, and the quote-evaluations that finding them took.
+
+    starts  (n_starts, n_params), inside the bounds
+    """
+    small = sketch(problem)
+    ends, objectives, leaders, work = _race(small, np.ascontiguousarray(starts))
+    order = np.argsort(objectives, kind="stable")
+    best = objectives[order[0]]
+    # An exact fit leaves nothing but rounding to tell optima apart.
+    worth = _WORTH * best + 1e-12 * small.vol.size
+    optima = [
+        Optimum(ends[i], float(objectives[i]), int(leaders[i]))
+        for i in order
+        if leaders[i] >= 0 and (objectives[i] <= worth or i == order[0])
+    ]
+    return optima, float(work)
+
+
+def sketch(problem: Problem) -> Problem:
+    """A problem of few quotes with its optima about where the whole one has them; the same one if it is small."""
+    if problem.vol.size <= _QUOTES + _LEAST_STRIKES and problem.expiries.size <= _EXPIRIES:
+        return problem
+    n = problem.vol.size
+    expiries, offsets, rows = np.empty(_EXPIRIES), np.empty(_EXPIRIES + 1, np.int64), np.empty((5, n))
+    m = _sketch(problem, expiries, offsets, rows)
+    size = offsets[m]
+    log_moneyness, vol, root_weight, root_expiry, least_vega = (row[:size].copy() for row in rows)
+    return problem._replace(
+        expiries=expiries[:m],
+        offsets=offsets[: m + 1],
+        log_moneyness=log_moneyness,
+        vol=vol,
+        root_weight=root_weight,
+        root_expiry=root_expiry,
+        least_vega=least_vega[:m].copy(),
+        huber=float(np.median(problem.huber / problem.root_weight)) * root_weight,
+    )
+
+
+@_careful
+def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix) -> int:
+    """Fill log-moneyness, vol, root weight, root expiry and least vega of each expiry; the number of expiries."""
+    n_expiries = problem.expiries.size
+    m = min(n_expiries, _EXPIRIES)
+    most = max(_QUOTES // m, _LEAST_STRIKES)
+    offsets[0] = 0
+    at = 0
+    for i in range(m):
+        # Evenly by their place among the expiries, the first and the last included.
+        e = round(i * (n_expiries - 1) / (m - 1)) if m > 1 else 0
+        expiries[i] = problem.expiries[e]
+        first, last = problem.offsets[e], problem.offsets[e + 1]
+        count = last - first
+        width = problem.log_moneyness[last - 1] - problem.log_moneyness[first]
+        begun = at
+        place = -1.0
+        for q in range(first, last):
+            # Half by their number and half by where they lie: neither the crowd at the money nor the wings alone.
+            reached = (q - first) / count
+            if width > 0.0:
+                reached = 0.5 * reached + 0.5 * (problem.log_moneyness[q] - problem.log_moneyness[first]) / width
+            bucket = math.floor(reached * min(most, count) * (1.0 - 1e-9))
+            if bucket != place:
+                place = bucket
+                rows[:3, at] = 0.0
+                at += 1
+            weight = problem.root_weight[q] ** 2
+            rows[0, at - 1] += weight * problem.log_moneyness[q]
+            rows[1, at - 1] += weight * problem.vol[q]
+            rows[2, at - 1] += weight
+        for j in range(begun, at):
+            rows[0, j] /= rows[2, j]
+            rows[1, j] /= rows[2, j]
+            rows[2, j] = math.sqrt(rows[2, j])
+            rows[3, j] = problem.root_expiry[first]
+        sd = rows[1, begun:at] * rows[3, begun:at]
+        vega = np.empty(at - begun)
+        otm_and_vega(rows[0, begun:at], sd, np.empty(at - begun), vega)
+        rows[4, i] = vega.min() * problem.root_expiry[first]
+        offsets[i + 1] = at
+    return m
+
+
+@_careful
+def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
+    """Where the starts lead, each until it stands still or another has been there.
+
+    returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
+             same; quote-evaluations spent
+    """
+    n_starts, n = starts.shape
+    n_quotes = problem.vol.size
+    ends = starts.copy()
+    objectives = np.empty(n_starts)
+    leaders = np.full(n_starts, -1, np.int64)
+    model_vol = np.empty((n_starts, n_quotes))
+    nothing = np.empty((0, n_quotes))
+    residual = np.empty(n_quotes)
+    jacobian = np.empty((n, n_quotes))
+    work = 0.0
+    for i in range(n_starts):
+        model_vol[i] = problem.vol
+        objectives[i], _ = evaluate(ends[i], problem, ROUGH, model_vol[i], residual, nothing)
+        work += 0.5 * n_quotes
+    order = np.argsort(objectives)
+    for place in range(n_starts):
+        i = order[place]
+        memory = np.zeros(memory_size(n))
+        evaluations = 0
+        leaders[i] = i
+        while evaluations < _MOST_EVALUATIONS and leaders[i] >= 0:
+            objectives[i], more, outcome = levenberg_marquardt(
+                ends[i], problem, _STRETCH, False, memory, model_vol[i], residual, jacobian
+            )
+            evaluations += more
+            for before in range(place):
+                j = order[before]
+                if leaders[j] >= 0 and _one_fit(problem, model_vol[i], model_vol[j], objectives[j]):
+                    if objectives[i] < objectives[j]:
+                        leaders[i] = min(leaders[i], leaders[j])
+                        leaders[j] = -1
+                    else:
+                        leaders[j] = min(leaders[i], leaders[j])
+                        leaders[i] = -1
+                        break
+            if outcome != OUT_OF_ITERATIONS:
+                break
+        work += evaluations * n_quotes
+    return ends, objectives, leaders, work
+
+
+@_careful
+def _one_fit(problem: Problem, model_vol: Vector, other: Vector, objective: float) -> bool:
+    """Whether two fits say the same of the quotes: parameters may differ, where the quotes do not tell them apart."""
+    apart = 0.0
+    for q in range(model_vol.size):
+        apart += (problem.root_weight[q] * (model_vol[q] - other[q])) ** 2
+    return apart <= _SAME * objective + 1e-10 * model_vol.size
