@@ -16,19 +16,18 @@ from numba import njit
 from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
-from .optimisers.objective import OUT_OF_ITERATIONS, ROUGH, Problem, evaluate
+from .optimisers.objective import OUT_OF_ITERATIONS, Problem
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
 
 _EXPIRIES = 10
 _QUOTES = 48
 _LEAST_STRIKES = 5
-_MOST_EVALUATIONS = 40
-"""Of one start."""
+_ROUNDS = 14
 _STRETCH = 3
-"""Evaluations between two looks at the optima found before."""
-_SAME = 0.01
-"""Share of the objective, as a sum of squared differences of two fits, within which they are one."""
+"""Evaluations of a start in one round."""
+_ALIKE = (0.1, 0.1, 0.03, 0.01)
+"""Share of the objective, as a sum of squared differences of two fits, within which they are one, round by round."""
 _WORTH = 1.15
 """Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
 
@@ -128,7 +127,7 @@ def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix
 
 @_careful
 def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
-    """Where the starts lead, each until it stands still or another has been there.
+    """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
     returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
              same; quote-evaluations spent
@@ -137,47 +136,44 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
     n_quotes = problem.vol.size
     ends = starts.copy()
     objectives = np.empty(n_starts)
-    leaders = np.full(n_starts, -1, np.int64)
-    model_vol = np.empty((n_starts, n_quotes))
-    nothing = np.empty((0, n_quotes))
-    residual = np.empty(n_quotes)
-    jacobian = np.empty((n, n_quotes))
-    work = 0.0
+    leaders = np.arange(n_starts)
+    going_on = np.ones(n_starts, np.bool_)
+    memory = np.zeros((n_starts, memory_size(n)))
+    model_vol, residual = np.empty((n_starts, n_quotes)), np.empty((n_starts, n_quotes))
+    jacobian = np.empty((n_starts, n, n_quotes))
+    evaluations = 0
     for i in range(n_starts):
         model_vol[i] = problem.vol
-        objectives[i], _ = evaluate(ends[i], problem, ROUGH, model_vol[i], residual, nothing)
-        work += 0.5 * n_quotes
-    order = np.argsort(objectives)
-    for place in range(n_starts):
-        i = order[place]
-        memory = np.zeros(memory_size(n))
-        evaluations = 0
-        leaders[i] = i
-        while evaluations < _MOST_EVALUATIONS and leaders[i] >= 0:
+    for round_ in range(_ROUNDS):
+        for i in range(n_starts):
+            if leaders[i] < 0 or not going_on[i]:
+                continue
             objectives[i], more, outcome = levenberg_marquardt(
-                ends[i], problem, _STRETCH, False, memory, model_vol[i], residual, jacobian
+                ends[i], problem, _STRETCH, False, memory[i], model_vol[i], residual[i], jacobian[i]
             )
             evaluations += more
-            for before in range(place):
-                j = order[before]
-                if leaders[j] >= 0 and _one_fit(problem, model_vol[i], model_vol[j], objectives[j]):
-                    if objectives[i] < objectives[j]:
-                        leaders[i] = min(leaders[i], leaders[j])
-                        leaders[j] = -1
-                    else:
-                        leaders[j] = min(leaders[i], leaders[j])
-                        leaders[i] = -1
-                        break
-            if outcome != OUT_OF_ITERATIONS:
-                break
-        work += evaluations * n_quotes
-    return ends, objectives, leaders, work
+            going_on[i] = outcome == OUT_OF_ITERATIONS
+        alike = _ALIKE[min(round_, len(_ALIKE) - 1)]
+        # The better of two that fit alike goes on, by the name of the first.
+        order = np.argsort(objectives)
+        for place in range(n_starts):
+            i = order[place]
+            if leaders[i] < 0:
+                continue
+            for after in range(place + 1, n_starts):
+                j = order[after]
+                if leaders[j] >= 0 and _one_fit(problem, model_vol[i], model_vol[j], alike * objectives[i]):
+                    leaders[i] = min(leaders[i], leaders[j])
+                    leaders[j] = -1
+        if not (going_on & (leaders >= 0)).any():
+            break
+    return ends, objectives, leaders, evaluations * n_quotes
 
 
 @_careful
-def _one_fit(problem: Problem, model_vol: Vector, other: Vector, objective: float) -> bool:
+def _one_fit(problem: Problem, model_vol: Vector, other: Vector, allowed: float) -> bool:
     """Whether two fits say the same of the quotes: parameters may differ, where the quotes do not tell them apart."""
     apart = 0.0
     for q in range(model_vol.size):
         apart += (problem.root_weight[q] * (model_vol[q] - other[q])) ** 2
-    return apart <= _SAME * objective + 1e-10 * model_vol.size
+    return apart <= allowed + 1e-10 * model_vol.size

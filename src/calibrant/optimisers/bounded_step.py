@@ -8,20 +8,26 @@ import numpy as np
 
 from ..arrays import Matrix, Vector
 from ..pricing.vector_math import kernel
-from .objective import Problem
 
 
 @kernel
 def bounded_step(
-    params: Vector, problem: Problem, hessian: Matrix, slope: Vector, damping: float, scale: Vector, step: Vector
+    point: Vector,
+    lower: Vector,
+    upper: Vector,
+    hessian: Matrix,
+    slope: Vector,
+    damping: float,
+    scale: Vector,
+    step: Vector,
 ) -> None:
     """Solve (hessian + damping diag(scale)) step = -slope with every bound respected."""
-    n = params.size
+    n = point.size
     free = np.empty(n, np.bool_)
     for i in range(n):
         step[i] = 0.0
-        at_lower = params[i] <= problem.lower[i]
-        at_upper = params[i] >= problem.upper[i]
+        at_lower = point[i] <= lower[i]
+        at_upper = point[i] >= upper[i]
         free[i] = not ((at_lower and at_upper) or (at_lower and slope[i] > 0.0) or (at_upper and slope[i] < 0.0))
     matrix = np.empty((n, n))
     right = np.empty(n)
@@ -41,8 +47,8 @@ def bounded_step(
         which = -1
         for i in range(n):
             if free[i]:
-                low = problem.lower[i] - params[i]
-                high = problem.upper[i] - params[i]
+                low = lower[i] - point[i]
+                high = upper[i] - point[i]
                 over = max(low - right[i], right[i] - high)
                 if over > worst * (high - low):
                     worst = over / (high - low)
@@ -52,8 +58,8 @@ def bounded_step(
                 step[i] = right[i]
             return
         free[which] = False
-        low = problem.lower[which] - params[which]
-        step[which] = low if right[which] < low else problem.upper[which] - params[which]
+        low = lower[which] - point[which]
+        step[which] = low if right[which] < low else upper[which] - point[which]
     return
 
 

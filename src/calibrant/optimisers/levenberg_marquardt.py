@@ -1,9 +1,9 @@
 """Levenberg-Marquardt with bounds and a secant for what Gauss-Newton leaves out, compiled whole; it can be interrupted.
 
-Marquardt's scaling (1963), Nielsen's damping (1999), bounds by an active set. Gauss-Newton's Hessian J'J lacks the
-residuals' own curvature, which a poor fit has in plenty: there its steps shrink by half each. The missing term is
-learned from the gradients of the steps taken (Dennis, Gay & Welsch 1981, "An adaptive nonlinear least-squares
-algorithm"), and counts while it foretells the objective better than its absence.
+Marquardt's scaling (1963), Nielsen's damping (1999), bounds by an active set, positive parameters by their logarithms.
+Gauss-Newton's Hessian J'J lacks the residuals' own curvature, which a poor fit has in plenty: there its steps shrink by
+half each. The missing term is learned from the gradients of the steps taken (Dennis, Gay & Welsch 1981, "An adaptive
+nonlinear least-squares algorithm"), and counts while it foretells the objective better than its absence.
 
 The kernel is asked for no more digits than the step needs: `COARSE` while steps are large, `FINE` for the last ones,
 where an error in the vols would become one in the parameters (xi and rho move by up to 2.8 % for 0.01 bp).
@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import Matrix, Vector
 from ..pricing.vector_math import kernel
 from .bounded_step import bounded_step
+from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
 from .objective import (
     COARSE,
     CONVERGED,
@@ -74,17 +75,21 @@ def levenberg_marquardt(
     first = _N_NUMBERS + 2 * n
     hessian = memory[first : first + n * n].reshape(n, n)
     secant = memory[first + n * n : first + 2 * n * n].reshape(n, n)
+    point, stretch = np.empty(n), np.empty(n)
+    lower, upper = np.empty(n), np.empty(n)
     step = np.empty(n)
-    trial = np.empty(n)
+    trial, trial_point, trial_stretch = np.empty(n), np.empty(n), np.empty(n)
     curvature = np.empty((n, n))
     trial_slope = np.empty(n)
-    turned = np.empty(n)
+    bend = np.empty(n)
     trial_vol = np.empty(n_quotes)
     trial_residual = np.empty(n_quotes)
     trial_jacobian = np.empty((n, n_quotes))
     weight = 0.0
     for q in range(n_quotes):
         weight += problem.root_weight[q] * problem.root_weight[q]
+    bounds_in_chart(problem, lower, upper)
+    to_chart(params, problem, point, stretch)
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
@@ -93,6 +98,7 @@ def levenberg_marquardt(
         )
         evaluations = 1
         normal_equations(params, problem, residual, jacobian, hessian, slope)
+        stretch_equations(stretch, hessian, slope)
     while evaluations < max_evaluations:
         objective = memory[_OBJECTIVE]
         fine = memory[_FINE] > 0.0
@@ -100,7 +106,7 @@ def levenberg_marquardt(
             scale[i] = max(scale[i], hessian[i, i])
             for j in range(n):
                 curvature[i, j] = hessian[i, j] + (secant[i, j] if memory[_SECANT] > 0.0 else 0.0)
-        bounded_step(params, problem, curvature, slope, memory[_DAMPING], scale, step)
+        bounded_step(point, lower, upper, curvature, slope, memory[_DAMPING], scale, step)
         descent = 0.0
         moved = 0.0
         bent = 0.0
@@ -120,7 +126,7 @@ def levenberg_marquardt(
             exact
             and fine
             and memory[_DAMPING] <= 1e-2
-            and moved <= max(1e-16 * objective + 1e-24 * weight, memory[_NOISE])
+            and moved <= max(1e-16 * objective + 1e-24 * weight, 1e-4 * memory[_NOISE])
         ):
             return objective, evaluations, CONVERGED
         if not exact and moved <= 1e-6 * objective + 1e-10 * weight:
@@ -142,10 +148,12 @@ def levenberg_marquardt(
                 memory[_OBJECTIVE], memory[_NOISE] = evaluate(params, problem, FINE, model_vol, residual, jacobian)
                 evaluations += 1
                 normal_equations(params, problem, residual, jacobian, hessian, slope)
+                stretch_equations(stretch, hessian, slope)
                 continue
         for i in range(n):
-            trial[i] = min(max(params[i] + step[i], problem.lower[i]), problem.upper[i])
-            step[i] = trial[i] - params[i]
+            trial_point[i] = min(max(point[i] + step[i], lower[i]), upper[i])
+            step[i] = trial_point[i] - point[i]
+        from_chart(trial_point, problem, trial)
         trial_vol[:] = model_vol
         vol_error = (FINE if fine else COARSE) if exact else ROUGH
         trial_objective, trial_noise = evaluate(trial, problem, vol_error, trial_vol, trial_residual, trial_jacobian)
@@ -153,14 +161,18 @@ def levenberg_marquardt(
         gained = 0.5 * (objective - trial_objective)
         gain = gained / predicted if predicted > 0.0 else -1.0
         if trial_objective < objective + allowance or settled:
-            _slope_of(trial_residual, jacobian, turned)
+            to_chart(trial, problem, trial_point, trial_stretch)
+            _bend(params, trial, problem, stretch, trial_stretch, trial_residual, jacobian, trial_jacobian, bend)
             params[:] = trial
+            point[:] = trial_point
+            stretch[:] = trial_stretch
             memory[_OBJECTIVE], memory[_NOISE] = trial_objective, trial_noise
             model_vol[:] = trial_vol
             residual[:] = trial_residual
             jacobian[:] = trial_jacobian
             normal_equations(params, problem, residual, jacobian, hessian, trial_slope)
-            _learn(step, slope, trial_slope, turned, residual, jacobian, secant)
+            stretch_equations(stretch, hessian, trial_slope)
+            _learn(step, slope, trial_slope, bend, secant)
             slope[:] = trial_slope
             learned = 0.0
             for i in range(n):
@@ -182,56 +194,55 @@ def levenberg_marquardt(
 
 
 @kernel
-def _slope_of(residual: Vector, jacobian: Matrix, slope: Vector) -> None:
-    for i in range(slope.size):
+def _bend(
+    params: Vector,
+    trial: Vector,
+    problem: Problem,
+    stretch: Vector,
+    trial_stretch: Vector,
+    trial_residual: Vector,
+    jacobian: Matrix,
+    trial_jacobian: Matrix,
+    bend: Vector,
+) -> None:
+    """How the Jacobian's change over a step turns the new residuals' slope, those of the prior included."""
+    for i in range(bend.size):
         total = 0.0
-        for q in range(residual.size):
-            total += jacobian[i, q] * residual[q]
-        slope[i] = total
+        for q in range(trial_residual.size):
+            total += (trial_stretch[i] * trial_jacobian[i, q] - stretch[i] * jacobian[i, q]) * trial_residual[q]
+        away = trial[i] - problem.prior_mean[i]
+        bend[i] = total + problem.prior_precision[i] * away * (trial_stretch[i] - stretch[i])
 
 
 @kernel
-def _learn(
-    step: Vector,
-    slope: Vector,
-    new_slope: Vector,
-    turned: Vector,
-    residual: Vector,
-    jacobian: Matrix,
-    secant: Matrix,
-) -> None:
-    """Dennis, Gay & Welsch's update: `secant` then maps the step to what turned the gradient besides J'J.
-
-    turned  (n_params,) the old Jacobian's J'r of the new residuals, overwritten
-    """
+def _learn(step: Vector, slope: Vector, new_slope: Vector, bend: Vector, secant: Matrix) -> None:
+    """Dennis, Gay & Welsch's update: `secant` then maps the step to `bend`, which is overwritten."""
     n = step.size
     along = 0.0
     before = 0.0
     after = 0.0
     secant_step = np.zeros(n)
     change = np.empty(n)
-    _slope_of(residual, jacobian, change)
     for i in range(n):
-        turned[i] = change[i] - turned[i]
         change[i] = new_slope[i] - slope[i]
         for j in range(n):
             secant_step[i] += secant[i, j] * step[j]
     for i in range(n):
         along += step[i] * change[i]
         before += step[i] * secant_step[i]
-        after += step[i] * turned[i]
+        after += step[i] * bend[i]
     if not along > 0.0:
         return
     # What was learned far away is too large near the minimum of a better fit: sized down, never up.
     size = min(abs(after / before), 1.0) if before != 0.0 else 1.0
     rest = 0.0
     for i in range(n):
-        turned[i] -= size * secant_step[i]
-        rest += turned[i] * step[i]
+        bend[i] -= size * secant_step[i]
+        rest += bend[i] * step[i]
     for i in range(n):
         for j in range(n):
             secant[i, j] = (
                 size * secant[i, j]
-                + (turned[i] * change[j] + change[i] * turned[j]) / along
+                + (bend[i] * change[j] + change[i] * bend[j]) / along
                 - rest * change[i] * change[j] / (along * along)
             )

@@ -83,7 +83,7 @@ def polish(
     outcome = SETTLED
     last_moved = math.inf
     for _ in range(_MAX_STEPS):
-        bounded_step(params, problem, hessian, slope, 0.0, slope, step)
+        bounded_step(params, problem.lower, problem.upper, hessian, slope, 0.0, slope, step)
         descent = 0.0
         moved = 0.0
         for i in range(n):
@@ -94,9 +94,9 @@ def polish(
         if not (descent >= 0.0 and moved < 0.25 * last_moved):
             break
         last_moved = moved
-        if moved <= max(1e-16 * objective + 1e-24 * weight, noise):
+        if moved <= max(1e-16 * objective + 1e-24 * weight, 1e-4 * noise):
             outcome = CONVERGED
-        if moved <= max(1e-24 * objective + 1e-28 * weight, 1e-4 * noise):
+        if moved <= max(1e-24 * objective + 1e-28 * weight, 1e-8 * noise):
             break
         trial = params + step
         for i in range(n):
