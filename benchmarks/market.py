@@ -215,7 +215,7 @@ def from_network(quotes: Quotes, release: Release, used: OptionPanel, judged_bes
     return Alone(
         excess=judged_objective(used, fit.parameters) / judged_best - 1.0,
         iterations=fit.iterations,
-        doubted=default.n_refinements > 1,
+        doubted=default.n_starts > 1,
     )
 
 

@@ -1,8 +1,9 @@
 """Panels that no Heston surface fits, and on which searches are known to end in the wrong place.
 
 Five kinds, as they were met in real data and by adversarial search: a smile of each expiry's own making, an overnight
-tenor beside long ones, one quote at a multiple of its vol, slices of a smooth surface of another shape (SVI), and Heston
-surfaces from all over the admissible parameters with a little noise. Every panel is a function of the seed alone.
+tenor beside long ones, one quote at a multiple of its vol, slices of a smooth surface of another shape (SVI), and
+Heston surfaces from all over the admissible parameters with a little noise. Every panel is a function of the seed
+alone.
 """
 
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def _draw(rng: np.random.Generator) -> Vector:
 def _heston(rng: np.random.Generator, noise: float) -> tuple[Vector, Vector, Vector]:
     expiry, params = _expiries(rng, 2, 4), _draw(rng)
     level = np.sqrt([HESTON.expected_variance(float(years), params) / years for years in expiry])
-    t, k, z = _strikes(rng, expiry, level)
+    t, k, _ = _strikes(rng, expiry, level)
     vol = model_vols(HESTON, k, t, params)
     return t, k, vol * (1.0 + noise * rng.normal(size=t.size))
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import StartName, fit_problem
-from calibrant.optimisers.objective import Problem, levenberg_marquardt
+from calibrant.optimisers.levenberg_marquardt import levenberg_marquardt, memory_for
+from calibrant.optimisers.objective import Problem
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
 
@@ -166,6 +167,13 @@ def _refined(problem: Problem, start: Vector) -> Best:
     params = start.copy()
     n = problem.vol.size
     objective, _, _ = levenberg_marquardt(
-        params, problem, _EVALUATIONS, problem.vol.copy(), np.empty(n), np.empty((params.size, n))
+        params,
+        problem,
+        _EVALUATIONS,
+        True,
+        memory_for(params.size),
+        problem.vol.copy(),
+        np.empty(n),
+        np.empty((params.size, n)),
     )
     return Best(float(objective) if np.isfinite(objective) else np.inf, params)

@@ -153,7 +153,7 @@ class Metrics:
         self.calibrations.inc(model, calibration.status, calibration.start)
         self.iterations.observe(calibration.iterations, model)
         self.rmse_bp.observe(calibration.rmse_bp, model)
-        if calibration.n_refinements > 1:
+        if calibration.n_starts > 1:
             self.fallbacks.inc(model)
         if assessment.out_of_domain:
             self.out_of_domain.inc(model)

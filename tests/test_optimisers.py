@@ -1,50 +1,21 @@
-"""Every optimiser on every problem: a new optimiser is one entry of SOLVERS, a new problem one of PROBLEMS."""
+"""Every optimiser on every problem: a new one is an entry of `descents.SOLVERS`, a new problem one of PROBLEMS."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, Prior, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.lbfgs import lbfgs
-from calibrant.optimisers.levenberg_marquardt import (
-    CONVERGED,
-    FINE,
-    OUT_OF_ITERATIONS,
-    SETTLED,
-    Problem,
-    evaluate,
-    levenberg_marquardt,
-)
 from calibrant.optimisers.newton import polish
+from calibrant.optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
 from calibrant.panel import OptionPanel
 from tests import paper_box
+from tests.descents import SOLVERS, Solved, solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
-Solver = Callable[[Vector, Problem, int, Vector, Vector, Matrix], tuple[float, int, int]]
-SOLVERS: dict[str, Solver] = {"lm": levenberg_marquardt, "lbfgs": lbfgs}
 TRUTH = np.array([2.0, 0.09, 0.6, -0.6, 0.05])
-
-
-class Solved(NamedTuple):
-    params: Vector
-    objective: float
-    evaluations: int
-    outcome: int
-    model_vol: Vector
-    residual: Vector
-    jacobian: Matrix
-
-
-def solve(name: str, problem: Problem, start: Vector, max_evaluations: int = 1000) -> Solved:
-    params = np.clip(start, problem.lower, problem.upper)
-    n = problem.vol.size
-    model_vol, residual, jacobian = problem.vol.copy(), np.empty(n), np.empty((params.size, n))
-    found = SOLVERS[name](params, problem, max_evaluations, model_vol, residual, jacobian)
-    return Solved(params, *found, model_vol, residual, jacobian)
 
 
 def slope(problem: Problem, found: Solved) -> Vector:
@@ -129,7 +100,7 @@ def test_what_is_returned_belongs_to_the_parameters_returned(solver: str, proble
     found = solve(solver, fit, STARTS["near"])
     n = fit.vol.size
     vols, residual, jacobian = fit.vol.copy(), np.empty(n), np.empty((5, n))
-    objective = evaluate(found.params, fit, FINE, vols, residual, jacobian)
+    objective, _ = evaluate(found.params, fit, FINE, vols, residual, jacobian)
     assert found.objective == pytest.approx(objective, rel=1e-9, abs=1e-18)
     np.testing.assert_allclose(found.model_vol, vols, rtol=0.0, atol=1e-11)
     np.testing.assert_allclose(found.residual, fit.root_weight * (vols - fit.vol), rtol=0.0, atol=1e-9)
@@ -153,7 +124,7 @@ def test_all_optimisers_agree_on_the_optimum(problem: str) -> None:
 def test_the_number_of_evaluations_is_bounded_and_what_was_gained_is_kept(solver: str) -> None:
     fit = PROBLEMS["noisy"]()
     n = fit.vol.size
-    at_start = evaluate(STARTS["far"], fit, FINE, fit.vol.copy(), np.empty(n), np.empty((0, n)))
+    at_start, _ = evaluate(STARTS["far"], fit, FINE, fit.vol.copy(), np.empty(n), np.empty((0, n)))
     found = solve(solver, fit, STARTS["far"], max_evaluations=4)
     assert found.outcome == OUT_OF_ITERATIONS
     assert found.evaluations <= 4 + 22  # a line search may end its round

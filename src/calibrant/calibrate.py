@@ -17,7 +17,7 @@ from .arrays import Matrix, Vector
 from .black import implied_volatility_from_time_value
 from .caution import Caution
 from .errors import InvalidInput, Problem
-from .fits import Fit, first_fits, judged, refined, room_again, room_for
+from .fits import Fit, Method, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
 from .models.model import Model
 from .optimisers.levenberg_marquardt import memory_for
@@ -117,8 +117,8 @@ class Calibration(NamedTuple):
     start: StartName
     iterations: int
     """Evaluations of the objective and its gradient by the refinement that led to the answer."""
-    n_refinements: int
-    """Starts refined: more than one where the first answer was not beyond doubt."""
+    n_starts: int
+    """Starts tried, on the panel or on a sketch of it: more than one where the first answer was not beyond doubt."""
     at_bounds: tuple[str, ...]
     cautions: tuple[Caution, ...] = ()
     """What a desk should look at: those of the panel and those of the fit."""
@@ -188,7 +188,7 @@ def calibration_steps(
     work = _Work(used.n_quotes, options.max_work)
     if options.loss == "huber" and used.weights_from == "spreads":
         problem = problem._replace(huber=huber_thresholds(used))
-    attempts = yield from _attempts(problem, starts, options, begun, work)
+    attempts, n_starts = yield from _attempts(problem, starts, options, begun, work)
     best = _best(attempts)
     if options.loss == "huber" and used.weights_from != "spreads":
         problem, best = yield from _rescaled(problem, best, options, work)
@@ -198,7 +198,7 @@ def calibration_steps(
         status: Status = "budget_exhausted"
     else:
         status = "converged" if best.fit.outcome in (CONVERGED, SETTLED) else "not_converged"
-    return _report(best, used, model, options, status, len(attempts), problem)
+    return _report(best, used, model, options, status, n_starts, problem)
 
 
 def begin(
@@ -347,8 +347,9 @@ def _require_enough(panel: OptionPanel, model: Model, options: CalibrationOption
 
 def _attempts(
     problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None, work: _Work
-) -> Steps[list[_Attempt]]:
-    """The fits of all optima that may be the best; as many of them as there is time for, one at least."""
+) -> Steps[tuple[list[_Attempt], int]]:
+    """The fits of all optima that may be the best, as many of them as there is time for, one at least; and the starts
+    that were tried."""
     n_quotes = problem.vol.size
     starts = list(proposals)
     if options.prior is not None:
@@ -363,7 +364,7 @@ def _attempts(
             yield from work.step(n_quotes * len(starts))
         attempts.append((yield from _refine(problem, best, options, work, begun)))
         if work.ended or not (options.second_opinion and _doubtful(attempts[0].fit, options)):
-            return attempts
+            return attempts, 1
         # Where it led stands in the race for where it began.
         starts = [Start(best.name, attempts[0].fit.params)]
     racing = starts + [Start("fallback", params) for params in surface_starts(problem)]
@@ -375,7 +376,7 @@ def _attempts(
             continue
         start = Start(racing[optimum.start].name, optimum.params)
         attempts.append((yield from _refine(problem, start, options, work)))
-    return attempts
+    return attempts, len(racing)
 
 
 def _race_first(panel: OptionPanel, options: CalibrationOptions) -> bool:
@@ -408,14 +409,29 @@ def _unrefined(problem: FitProblem, proposals: Sequence[Start]) -> _Attempt:
 def _refine(
     problem: FitProblem, start: Start, options: CalibrationOptions, work: _Work, begun: Fit | None = None
 ) -> Steps[_Attempt]:
-    method: Literal["lm", "lbfgs"] = "lbfgs" if options.refine == "lbfgs" else "lm"
-    fit = refined(problem, start.params, method) if begun is None else begun
+    """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
+    at: Vector | Fit = start.params
+    done = 0
+    if options.refine == "lbfgs":
+        fit = yield from _descended(problem, at, "lbfgs", _MAX_EVALUATIONS, work)
+        if work.ended:
+            return _Attempt(start.name, fit)
+        at, done = fit.params, fit.evaluations
+    if begun is not None:
+        at = begun
+    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work)
+    return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
+
+
+def _descended(problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work) -> Steps[Fit]:
+    """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
+    fit = at if isinstance(at, Fit) else refined(problem, at, method)
     yield from work.step(fit.evaluations * problem.vol.size)
-    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
         before = fit.evaluations
         fit = refined(problem, fit, method)
         yield from work.step((fit.evaluations - before) * problem.vol.size)
-    return _Attempt(start.name, fit)
+    return fit
 
 
 def _rescaled(
@@ -481,7 +497,7 @@ def _report(
     model: Model,
     options: CalibrationOptions,
     status: Status,
-    n_refinements: int,
+    n_starts: int,
     problem: FitProblem | None,
 ) -> Calibration:
     fit = attempt.fit
@@ -511,7 +527,7 @@ def _report(
         message=message_of(fit, panel, model, at_bounds, status, options.fixed or {}, options.prior is not None),
         start=attempt.start,
         iterations=fit.evaluations,
-        n_refinements=n_refinements,
+        n_starts=n_starts,
         at_bounds=at_bounds,
         cautions=cautions_of(fit, panel),
         noise_bp=None if problem is None or options.prior is None else 1e4 * math.sqrt(problem.noise_variance),

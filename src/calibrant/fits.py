@@ -256,7 +256,7 @@ def _refine_by_limited_memory(
     """The same by L-BFGS: numba caches no kernel that is handed another."""
     _bring_inside(params, problem)
     objective, evaluations, outcome = lbfgs(
-        params, problem, _slice_of(residual.size), True, memory, model_vol, residual, jacobian
+        params, problem, _slice_of(residual.size), memory, model_vol, residual, jacobian
     )
     quality, n_on_bound, n_loose, n_unknown = _judge(
         params, problem, model_vol, residual, jacobian, on_bound, errors, correlation

@@ -26,8 +26,13 @@ _LEAST_STRIKES = 5
 _ROUNDS = 14
 _STRETCH = 3
 """Evaluations of a start in one round."""
-_ALIKE = (0.1, 0.1, 0.03, 0.01)
-"""Share of the objective, as a sum of squared differences of two fits, within which they are one, round by round."""
+_ALIKE = 0.01
+"""Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
+_RESTING = 0.02
+"""Share of its objective that a start gains in a round, below which it is about where it leads to."""
+_PATIENCE = 2
+_HOPELESS = 3.0
+"""Times the best objective, beyond which a start is given up after so many rounds."""
 _WORTH = 1.15
 """Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
 
@@ -141,6 +146,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
     memory = np.zeros((n_starts, memory_size(n)))
     model_vol, residual = np.empty((n_starts, n_quotes)), np.empty((n_starts, n_quotes))
     jacobian = np.empty((n_starts, n, n_quotes))
+    before = np.full(n_starts, np.inf)
     evaluations = 0
     for i in range(n_starts):
         model_vol[i] = problem.vol
@@ -153,18 +159,23 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
             )
             evaluations += more
             going_on[i] = outcome == OUT_OF_ITERATIONS
-        alike = _ALIKE[min(round_, len(_ALIKE) - 1)]
         # The better of two that fit alike goes on, by the name of the first.
         order = np.argsort(objectives)
+        best = objectives[order[0]]
+        # One that still descends may only be passing by.
+        resting = (before - objectives <= _RESTING * before) | ~going_on
+        before[:] = objectives
         for place in range(n_starts):
             i = order[place]
             if leaders[i] < 0:
                 continue
             for after in range(place + 1, n_starts):
                 j = order[after]
-                if leaders[j] >= 0 and _one_fit(problem, model_vol[i], model_vol[j], alike * objectives[i]):
+                if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
                     leaders[i] = min(leaders[i], leaders[j])
                     leaders[j] = -1
+            if round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
+                going_on[i] = False
         if not (going_on & (leaders >= 0)).any():
             break
     return ends, objectives, leaders, evaluations * n_quotes

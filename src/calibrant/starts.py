@@ -21,7 +21,9 @@ from .arrays import Matrix, Vector
 from .optimisers.objective import COARSE, Problem, evaluate
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
-_SPEEDS = (0.3, 1.0, 3.0, 8.0, 20.0, 45.0)
+_KINDS = ((0.3, 1.0), (2.0, 1.0), (12.0, 1.0), (45.0, 1.0), (0.3, 0.15), (3.0, 0.15), (50.0, 0.3))
+"""Speeds of mean reversion, and the share of the xi read off the curvatures: an overnight smile may bend for reasons of
+its own, and then the best fit of the others is a calmer one."""
 
 
 @_careful
@@ -62,11 +64,12 @@ def smile_shapes(problem: Problem) -> Matrix:
 
 
 def surface_starts(problem: Problem) -> Matrix:
-    """Starts for each speed of mean reversion, slowest first, inside the bounds: (n_starts, 5)."""
+    """Starts of each kind, inside the bounds: (n_starts, 5)."""
     shapes = smile_shapes(problem)
-    starts = np.empty((len(_SPEEDS), 5))
-    for i, kappa in enumerate(_SPEEDS):
+    starts = np.empty((len(_KINDS), 5))
+    for i, (kappa, calmness) in enumerate(_KINDS):
         _fill_start(kappa, problem.expiries, shapes, starts[i])
+        starts[i, 2] *= calmness
     return np.minimum(np.maximum(starts, problem.lower), problem.upper)
 
 

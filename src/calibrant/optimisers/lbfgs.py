@@ -1,9 +1,12 @@
 """L-BFGS with bounds, compiled whole, on the objective of the Levenberg-Marquardt stage; it can be interrupted.
 
-Limited-memory BFGS (Nocedal 1980) on the parameters that no bound holds, with a search along the projected path
-(Bertsekas 1982): a step is halved until it descends as its slope promises. The variables are scaled by the curvature of
-the objective at the start: the method keeps its own estimate of the Hessian and starts it at the identity, so without
-scaling it takes hundreds of steps along the kappa-theta valley.
+Limited-memory BFGS (Nocedal 1980) on the parameters that no bound holds, positive ones by their logarithms, with a
+search along the projected path (Bertsekas 1982): a step is shortened until it descends as its slope promises. The
+variables are scaled by the curvature of the objective at the start: the method keeps its own estimate of the Hessian
+and starts it at the identity, so without scaling it takes hundreds of steps along the kappa-theta valley.
+
+It judges by the objective, so it never has all digits of the parameters: it brings a start near the optimum, and whoever
+wants the digits goes on with `levenberg_marquardt`.
 """
 
 import math
@@ -12,14 +15,17 @@ import numpy as np
 
 from ..arrays import BoolVector, Matrix, Vector
 from ..pricing.vector_math import kernel
-from .objective import FINE, NO_DESCENT, OUT_OF_ITERATIONS, ROUGH, SETTLED, Problem, evaluate, normal_equations
+from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
+from .objective import COARSE, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate, normal_equations
 
 N_PAIRS = 12
 """Steps remembered."""
 _ARMIJO = 1e-4
 _SMALLEST_STEP = 1e-9
-_GAIN = 1e-13
-"""Share of the objective that a step must promise: below it the objective's rounding decides."""
+_GAIN = 1e-7
+"""Share of the objective that a step must promise: below it the search ends."""
+_FLOOR = 1e-9
+"""Vol error that counts as none: where it ends on an exact fit."""
 _BEGUN, _OBJECTIVE, _COUNT = range(3)
 _N_NUMBERS = 3
 
@@ -34,7 +40,6 @@ def lbfgs(
     params: Vector,
     problem: Problem,
     max_evaluations: int,
-    exact: bool,
     memory: Vector,
     model_vol: Vector,
     residual: Vector,
@@ -42,7 +47,7 @@ def lbfgs(
 ) -> tuple[float, int, int]:
     """Minimise from `params`; arguments and result as `levenberg_marquardt`.
 
-    It judges by the objective, so it never has all digits: it ends `SETTLED`, or with `NO_DESCENT` where rounding hides
+    It ends `SETTLED` where a step promises less than 1e-7 of the objective, or with `NO_DESCENT` where rounding hides
     all descent.
     """
     n = params.size
@@ -58,22 +63,28 @@ def lbfgs(
     trial_residual = np.empty(n_quotes)
     trial_jacobian = np.empty((n, n_quotes))
     free = np.empty(n, np.bool_)
-    vol_error = FINE if exact else ROUGH
+    point, stretch = np.empty(n), np.empty(n)
+    trial_point, trial_stretch = np.empty(n), np.empty(n)
+    lower, upper = np.empty(n), np.empty(n)
+    bounds_in_chart(problem, lower, upper)
+    to_chart(params, problem, point, stretch)
+    floor = 0.0
+    for q in range(n_quotes):
+        floor += (_FLOOR * problem.root_weight[q]) ** 2
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN] = 1.0
-        memory[_OBJECTIVE], _ = evaluate(params, problem, vol_error, model_vol, residual, jacobian)
+        memory[_OBJECTIVE], _ = evaluate(params, problem, COARSE, model_vol, residual, jacobian)
         evaluations = 1
         normal_equations(params, problem, residual, jacobian, unused, slope)
+        stretch_equations(stretch, unused, slope)
         for i in range(n):
-            scale[i] = 1.0 / math.sqrt(unused[i, i]) if unused[i, i] > 0.0 else problem.upper[i] - problem.lower[i]
+            scale[i] = 1.0 / math.sqrt(unused[i, i]) if unused[i, i] > 0.0 else upper[i] - lower[i]
     while evaluations < max_evaluations:
         objective = memory[_OBJECTIVE]
         for i in range(n):
-            outward = (params[i] <= problem.lower[i] and slope[i] > 0.0) or (
-                params[i] >= problem.upper[i] and slope[i] < 0.0
-            )
-            free[i] = problem.upper[i] > problem.lower[i] and not outward
+            outward = (point[i] <= lower[i] and slope[i] > 0.0) or (point[i] >= upper[i] and slope[i] < 0.0)
+            free[i] = upper[i] > lower[i] and not outward
         _direct(slope, scale, pairs, int(memory[_COUNT]), free, direction)
         promised = 0.0
         for i in range(n):
@@ -84,16 +95,17 @@ def lbfgs(
             promised = 0.0
             for i in range(n):
                 promised -= direction[i] * slope[i]
-        if promised <= (_GAIN if exact else 1e-6) * objective + 1e-300:
+        if promised <= _GAIN * objective + floor:
             return objective, evaluations, SETTLED
         length = 1.0
         while True:
             promised = 0.0
             for i in range(n):
-                trial[i] = min(max(params[i] + length * direction[i], problem.lower[i]), problem.upper[i])
-                promised -= (trial[i] - params[i]) * slope[i]
+                trial_point[i] = min(max(point[i] + length * direction[i], lower[i]), upper[i])
+                promised -= (trial_point[i] - point[i]) * slope[i]
+            from_chart(trial_point, problem, trial)
             trial_vol[:] = model_vol
-            trial_objective, _ = evaluate(trial, problem, vol_error, trial_vol, trial_residual, trial_jacobian)
+            trial_objective, _ = evaluate(trial, problem, COARSE, trial_vol, trial_residual, trial_jacobian)
             evaluations += 1
             # The objective is a sum of squares: its slope is twice `slope`.
             if trial_objective <= objective - 2.0 * _ARMIJO * promised:
@@ -109,12 +121,14 @@ def lbfgs(
             # The remembered steps mislead: begin anew from the gradient.
             memory[_COUNT] = 0.0
             continue
+        to_chart(trial, problem, trial_point, trial_stretch)
         normal_equations(trial, problem, trial_residual, trial_jacobian, unused, trial_slope)
+        stretch_equations(trial_stretch, unused, trial_slope)
         along = 0.0
         steps = 0.0
         turns = 0.0
         for i in range(n):
-            step = (trial[i] - params[i]) / scale[i]
+            step = (trial_point[i] - point[i]) / scale[i]
             turn = (trial_slope[i] - slope[i]) * scale[i]
             along += step * turn
             steps += step * step
@@ -122,10 +136,12 @@ def lbfgs(
         if along > 1e-10 * math.sqrt(steps * turns):
             place = int(memory[_COUNT]) % N_PAIRS
             for i in range(n):
-                pairs[0, place, i] = (trial[i] - params[i]) / scale[i]
+                pairs[0, place, i] = (trial_point[i] - point[i]) / scale[i]
                 pairs[1, place, i] = (trial_slope[i] - slope[i]) * scale[i]
             memory[_COUNT] += 1.0
         params[:] = trial
+        point[:] = trial_point
+        stretch[:] = trial_stretch
         slope[:] = trial_slope
         memory[_OBJECTIVE] = trial_objective
         model_vol[:] = trial_vol
