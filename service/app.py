@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .cors import CrossOrigin
 from .endpoints import batch, calibrate, operations, price, v2
 from .errors import MethodNotAllowed, NotFound
 from .middleware import BodyLimit, Direct, RequestBoundary
@@ -79,14 +80,16 @@ class Application(FastAPI):
         routed = ExceptionMiddleware(self.router, handlers={HTTPException: _refuse_route})
         inner = Direct(routed, endpoints=self._direct)
         limited = BodyLimit(inner, max_bytes=settings.max_body_bytes, max_batch_bytes=settings.max_batch_body_bytes)
-        return RequestBoundary(limited, service=self._service)
+        bounded = RequestBoundary(limited, service=self._service)
+        return bounded if settings.cors_origins is None else CrossOrigin(bounded, settings.cors_origins)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     """What the router refuses, as a problem like every other refusal."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        methods = set((error.headers or {}).get("Allow", "").split(", "))
+        allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
         detail = f"{request.url.path} answers {allowed}, not {request.method}."
         raise MethodNotAllowed(detail, headers={"allow": allowed})
     raise NotFound(f"There is nothing at {request.url.path}.")

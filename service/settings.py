@@ -6,6 +6,9 @@ from typing import Literal
 from pydantic import Field, FilePath
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_ORIGIN = "[a-z][a-z0-9+.-]*://[^A-Z/, ]+"
+"""As browsers write it: in lower case, without a path."""
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CALIBRANT_", frozen=True)
@@ -52,6 +55,12 @@ class Settings(BaseSettings):
         None,
         description="Addresses or networks of proxies, separated by commas, or `*`, whose `X-Forwarded-For` names the "
         "client; without it that header is ignored.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=f"^(\\*|{_ORIGIN}( *, *{_ORIGIN})*)$",
+        description="Origins as `https://desk.example`, separated by commas, or `*`, whose pages may ask from a "
+        "browser (CORS); without it none may.",
     )
     rate_limit: float | None = Field(
         None, gt=0.0, description="Requests a second that one client may make: one key, else one address; unlimited."

@@ -3,11 +3,13 @@
 Read as untrusted. Compressed buffers are refused before they are inflated, since each says itself how long it will be;
 every batch is validated in full (Arrow itself checks no offsets); a dictionary is never spread out, since a long string
 in it may be named by a million rows. Files (with a footer) are refused: their footer may name one batch many times.
+pandas' index, which comes along as a column of its own name where it is none by number, is passed over.
 
 What all panels share goes with the schema, as its metadata `calibrant.model` and `calibrant.refine`; other metadata is
 the client's own. Columns that are integers or floats of any width are read as float64; null and NaN are missing.
 """
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
@@ -36,6 +38,9 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 KEY = "panel"
 COLUMNS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
 _PREFIX = b"calibrant."
+_FILE = b"ARROW1"
+"""With which a file begins, and no stream."""
+_INDEX = re.compile(r"__index_level_\d+__")
 _MOST_COLUMNS = 64
 """Looked at one by one, to name those that are not known."""
 
@@ -105,6 +110,8 @@ def _in_table(problem: Problem, rows: IntVector) -> Problem:
 def _read(body: bytes | memoryview) -> "pyarrow.Table":
     """The table that a stream holds, with every offset checked."""
     arrow = library()
+    if body[: len(_FILE)] == _FILE:
+        raise bad_body("is an Arrow file, and must be a stream: as `pyarrow.ipc.new_stream` writes it, not `new_file`.")
     buffer = arrow.py_buffer(body)
     try:
         source = arrow.BufferReader(buffer)
@@ -178,6 +185,10 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
             value = kind.value_type if types.is_dictionary(kind) else kind
             if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
                 problems.append(Problem.at((name,), f"must hold integers or strings, but is of the type {kind}."))
+        elif _INDEX.fullmatch(name):
+            if not (types.is_primitive(kind) or types.is_string(kind) or types.is_large_string(kind)):
+                needed = f"must be left out (`preserve_index=False`): it is an index of the type {kind}."
+                problems.append(Problem.at((name,), needed))
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))

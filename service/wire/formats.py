@@ -28,6 +28,8 @@ class Format:
 JSON = Format("application/json", json.decode, json.encode)
 MSGPACK = Format("application/msgpack", msgpack.decode, msgpack.encode)
 FORMATS: Mapping[str, Format] = {each.media_type: each for each in (JSON, MSGPACK)}
+_OTHER_NAMES = {"application/x-msgpack": MSGPACK.media_type, "application/vnd.msgpack": MSGPACK.media_type}
+"""Which name is meant where a format goes by several."""
 
 
 def request_format(headers: Mapping[str, str]) -> Format:
@@ -53,6 +55,7 @@ def require_media_type(headers: Mapping[str, str], known: Collection[str]) -> st
     if given in known:
         return given
     media_type = given.partition(";")[0].strip().lower()
+    media_type = _OTHER_NAMES.get(media_type, media_type)
     if media_type not in known:
         detail = f"The Content-Type must be {_alternatives(known)}, but is {given or 'absent'!r}."
         raise UnsupportedMediaType(detail, headers={"accept": ", ".join(known)})
@@ -78,7 +81,8 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
     quality: dict[str, float] = {}
     for item in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality[media_range] = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        named = _OTHER_NAMES.get(media_range, media_range)
+        quality[named] = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
 
     def rank(media_type: str) -> float:
         for media_range in (media_type, media_type.partition("/")[0] + "/*", "*/*"):

@@ -13,6 +13,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 def decode(body: bytes, into: type[Body]) -> Body:
     """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
+    body = body.removeprefix(spans.MARK)
     require_modest(spans.json_amounts(spans.view(body)))
     try:
         return into.model_validate_json(body)

@@ -13,7 +13,7 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from calibrant.arrays import IntVector, Matrix, Vector
@@ -54,6 +54,11 @@ _Data = Annotated[Annotated[_Row, Tag(NUMBER_TAG)] | Annotated[_Rows, Tag(LIST_T
 _Size = Annotated[int, Field(ge=0, le=2**31)]
 
 
+def _or_null(parameters: type[Request]) -> BeforeValidator:
+    """Null for no parameters: what clients write that have a field for them and nothing to say."""
+    return BeforeValidator(lambda value: {} if value is None else value, json_schema_input_type=parameters | None)
+
+
 class TensorParameters(Request):
     """Other parameters of a tensor are notes of its client and are let through."""
 
@@ -69,7 +74,7 @@ class InferInput(Request):
     name: str = Field(description="log_moneyness, expiry, iv, or optionally weight.")
     shape: list[_Size] = Field(description="[n] for one panel, [b, n] for a panel a row.")
     datatype: Literal["FP64", "FP32"]
-    parameters: TensorParameters = TensorParameters()
+    parameters: Annotated[TensorParameters, _or_null(TensorParameters)] = TensorParameters()
     data: _Data | None = Field(None, description="Flat or nested; absent where the tensor is binary.")
 
 
@@ -81,7 +86,7 @@ class OutputParameters(Request):
 
 class InferOutput(Request):
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, _or_null(OutputParameters)] = OutputParameters()
 
 
 class InferParameters(Request):
@@ -95,7 +100,7 @@ class InferRequest(Request):
     """A calibration as an inference: tensors in, tensors out."""
 
     id: str | None = Field(None, description="Echoed.")
-    parameters: InferParameters = InferParameters()
+    parameters: Annotated[InferParameters, _or_null(InferParameters)] = InferParameters()
     inputs: list[InferInput]
     outputs: list[InferOutput] | None = Field(None, description="All of them, if absent.")
 

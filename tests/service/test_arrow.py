@@ -179,13 +179,45 @@ def test_a_body_that_is_no_such_table_is_refused_as_a_whole(client: Client, name
     assert pointer_of(client, body) == pointer
 
 
-def test_a_file_is_no_stream(client: Client) -> None:
+@pytest.mark.parametrize("table", [ONE, ONE.slice(0, 0)])
+def test_a_file_is_no_stream_and_is_told_so(client: Client, table: Any) -> None:
     sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_file(sink, ONE.schema) as writer:
-        writer.write(ONE)
-    assert pointer_of(client, sink.getvalue().to_pybytes()) == ""
+    with pyarrow.ipc.new_file(sink, table.schema) as writer:
+        writer.write(table)
+    refused = client.post(BATCH, sink.getvalue().to_pybytes(), content_type=MEDIA_TYPE)
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("The body is an Arrow file, and must be a stream")
     refused = client.post(BATCH, b"", content_type="application/vnd.apache.arrow.file")
     assert refused.status_code == 415
+    assert MEDIA_TYPE in refused.json()["detail"]
+
+
+INDICES = {
+    "numbers": pyarrow.array([7, 3, 5, 1, 9, 2], pyarrow.int64()),
+    "strings": pyarrow.array(["a", "b", None, "d", "e", "f"]),
+    "large strings": pyarrow.array(["a"] * 6, pyarrow.large_string()),
+    "times": pyarrow.array(range(6), pyarrow.timestamp("ns", "UTC")),
+    "no numbers": pyarrow.array([np.nan] * 6),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_the_index_of_a_frame_is_passed_over(client: Client, name: str) -> None:
+    """As `pyarrow.Table.from_pandas` hands it on: last, under names of its own."""
+    framed = ONE.append_column("__index_level_0__", INDICES[name]).append_column(
+        "__index_level_1__", INDICES["numbers"]
+    )
+    assert table_of(client, arrow_stream(framed)).to_pylist() == table_of(client, arrow_stream(ONE)).to_pylist()
+
+
+def test_an_index_of_another_kind_is_told_how_to_leave_it_out(client: Client) -> None:
+    for column in (pyarrow.array(["a"] * 6).dictionary_encode(), pyarrow.array([[1]] * 6), pyarrow.nulls(6)):
+        body = arrow_stream(ONE.append_column("__index_level_0__", column))
+        response = client.post(BATCH, body, content_type=MEDIA_TYPE)
+        assert response.status_code == 422
+        (error,) = response.json()["errors"]
+        assert error["pointer"] == "/__index_level_0__"
+        assert "`preserve_index=False`" in error["detail"]
 
 
 def test_offsets_that_lead_outside_are_found() -> None:

@@ -272,6 +272,29 @@ def test_the_media_type_may_carry_a_charset(client: Client) -> None:
     assert response.status_code == 200
 
 
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("mark", [MARK, MARK + b" \n"])
+def test_a_byte_order_mark_before_json_says_nothing(client: Client, mark: bytes) -> None:
+    expected = client.calibrate(panel())["parameters"]
+    body = json.dumps(panel()).encode()
+    assert client.post("/v1/calibrate", mark + body).json()["parameters"] == expected
+    whole = client.post("/v1/calibrate/batch", mark + b'{"panels": [' + body + b"]}")
+    assert whole.json()["results"][0]["parameters"] == expected
+    price = json.dumps(PRICE).encode()
+    assert client.post("/v1/price", mark + price).json() == client.post("/v1/price", price).json()
+
+
+@pytest.mark.parametrize("mark", [MARK * 2, b" " + MARK, MARK[:2], "\ufeff".encode("utf-16-le"), MARK + MARK[:1]])
+@pytest.mark.parametrize("path", ["/v1/calibrate", "/v1/calibrate/batch", "/v1/price"])
+def test_another_mark_or_one_elsewhere_is_no_json(client: Client, path: str, mark: bytes) -> None:
+    for body in (mark, mark + b'{"panels": [{}]}', mark + b"{}"):
+        response = client.post(path, body)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+        assert response.json()["errors"][0]["pointer"] == ""
+
+
 def test_a_compressed_body_is_refused(client: Client) -> None:
     response = client.post("/v1/calibrate", panel(), content_encoding="gzip")
     assert response.status_code == 415

@@ -171,6 +171,32 @@ def test_thousands_of_requests_on_one_connection_leave_nothing_behind(server: Se
     assert server.resident_mib() < resident + 5.0
 
 
+PATHS = """
+    /health/live /health/ready /metrics /v1/models /openapi.json /docs /v1/nothing /v1/calibrate
+    /v2 /v2/health/live /v2/health/ready /v2/models/heston /v2/models/heston/ready /v2/models/sabr
+"""
+
+
+@pytest.mark.parametrize("path", PATHS.split())
+def test_head_is_answered_as_get_is_without_the_body(server: Server, path: str) -> None:
+    own = {"date", "server-timing", "x-request-id"} | ({"content-length"} if path == "/metrics" else set())
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10.0)) as connection:
+        answers = []
+        # All over one connection: bytes of a body would be taken for the next answer.
+        for method in ("GET", "HEAD", "GET", "HEAD"):
+            connection.request(method, path)
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            assert len(response.read()) == (0 if method == "HEAD" else int(headers["content-length"]))
+            answers.append((response.status, {name: headers[name] for name in headers.keys() - own}))
+    of_get, *others = answers
+    if path != "/metrics":
+        # A problem names its request, whose name is of one length.
+        assert all(answer == of_get for answer in others)
+    else:
+        assert all(answer[0] == 200 and answer[1].keys() == of_get[1].keys() for answer in others)
+
+
 def test_connections_over_the_limit_are_told_so(server: Server) -> None:
     with ExitStack() as stack:
         kept = [stack.enter_context(server.connect()) for _ in range(LIMIT)]

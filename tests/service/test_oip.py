@@ -189,6 +189,23 @@ def test_refine_is_a_parameter(client: Client) -> None:
     assert outputs(infer(client, ONE, parameters={"refine": "none"}))["status"].tolist() == ["network_only"]
 
 
+def test_parameters_that_are_null_are_as_if_absent(client: Client) -> None:
+    inputs = [
+        {"name": n, "shape": [IV.size], "datatype": "FP64", "data": a.tolist(), "parameters": None}
+        for n, a in ONE.items()
+    ]
+    wanted = [{"name": "status", "parameters": None}, {"name": "parameters", "parameters": None}]
+    given = outputs(client.post(INFER, {"id": None, "parameters": None, "inputs": inputs, "outputs": wanted}))
+    assert list(given) == ["status", "parameters"]
+    assert np.array_equal(given["parameters"], outputs(infer(client, ONE))["parameters"])
+    # With binary tensors too, whose own parameters say where they are.
+    binary = outputs(infer(client, ONE, parameters=None))
+    assert np.array_equal(binary["parameters"], given["parameters"])
+    odd: Any
+    for odd in (0, [], "", False):
+        assert infer(client, ONE, parameters=odd).json()["errors"][0]["pointer"] == "/parameters"
+
+
 def test_the_timeout_is_in_microseconds(client: Client) -> None:
     expired = infer(client, ONE, parameters={"timeout": 1})
     assert (expired.status_code, expired.json()["code"]) == (504, "deadline_expired")
