@@ -5,8 +5,8 @@ search along the projected path (Bertsekas 1982): a step is shortened until it d
 variables are scaled by the curvature of the objective at the start: the method keeps its own estimate of the Hessian
 and starts it at the identity, so without scaling it takes hundreds of steps along the kappa-theta valley.
 
-It judges by the objective, so it never has all digits of the parameters: it brings a start near the optimum, and whoever
-wants the digits goes on with `levenberg_marquardt`.
+It judges by the objective, so it never has all digits of the parameters: it brings a start near the optimum, and
+whoever wants the digits goes on with `levenberg_marquardt`.
 """
 
 import math
