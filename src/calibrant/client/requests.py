@@ -1,7 +1,7 @@
 """Requests: arrays, lists and mappings in, the documents of the contract out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, NotRequired, Required, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,13 +20,18 @@ class PriorOf(TypedDict):
 
     parameters: Mapping[str, float]
     standard_deviations: Mapping[str, float]
+    noise_bp: NotRequired[float | None]
+    """Standard deviation of a quote of weight one."""
 
 
 class Options(TypedDict, total=False):
     """What may be said of a calibration beside its quotes; the service's defaults hold for what is not."""
 
     model: str
+    exclude: Sequence[int] | None
+    """Quotes to leave out, by their position."""
     refine: Literal["lm", "lbfgs", "none"]
+    loss: Literal["squared", "huber"]
     start: Mapping[str, float] | None
     """Parameters to start from as well as the network's."""
     bounds: Mapping[str, tuple[float, float]] | None
