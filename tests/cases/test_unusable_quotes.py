@@ -83,5 +83,5 @@ def test_rows_that_say_nothing_leave_the_answer_of_the_right_file(file: str, rea
     assert panel.n_quotes + len(panel.excluded) == right.n_quotes
     release = released(ROOT / "networks", HESTON.name)
     fits = [assess(each, HESTON, release, CalibrationOptions()).calibration for each in (right, panel)]
-    # The file of mids is rounded no coarser than that of bids and asks, and every quote is of one smooth surface.
+    # A tenth of the quotes fewer, at a misfit of 52 bp.
     assert fits[1].parameters == pytest.approx(fits[0].parameters, rel=0.05)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired, Required, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..arrays import IntVector
 from .errors import FieldProblem, InvalidInput
 
 Quotes = Mapping[str, ArrayLike | Sequence[float | None] | None]
@@ -28,7 +29,7 @@ class Options(TypedDict, total=False):
     """What may be said of a calibration beside its quotes; the service's defaults hold for what is not."""
 
     model: str
-    exclude: Sequence[int] | None
+    exclude: Sequence[int] | IntVector | None
     """Quotes to leave out, by their position."""
     refine: Literal["lm", "lbfgs", "none"]
     loss: Literal["squared", "huber"]
