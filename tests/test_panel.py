@@ -409,6 +409,9 @@ def test_a_panel_of_identifiable_quotes_is_left_as_it_is() -> None:
 
 
 def test_a_panel_without_an_identifiable_quote_is_refused() -> None:
-    panel = OptionPanel.from_quotes(expiry=[0.01], log_moneyness=[1.0], iv=[0.2])
-    with pytest.raises(InvalidInput, match=r"`quotes` must hold a quote whose vega is 0\.001 of the forward or more"):
+    panel = OptionPanel.from_quotes(expiry=[0.01, -1.0], log_moneyness=[1.0, 1.0], iv=[0.2, 0.2])
+    told = (
+        r"`quotes` must hold a quote whose vega is 0\.001 of the forward or more, .* \(1 expired, 1 vega below 0\.001"
+    )
+    with pytest.raises(InvalidInput, match=told):
         identifiable(panel)

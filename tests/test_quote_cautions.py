@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibrant.errors import InvalidInput
 from calibrant.panel import OptionPanel
 from calibrant.quotes_csv import read_csv
 from tests.shared import market_files, needs_shared
@@ -132,8 +133,37 @@ def test_a_feed_of_which_most_is_broken_is_named_and_nulls_do_not_count() -> Non
     assert codes(quotes | {"weight": [1.0, 1.0, 0.0, 0.0, 0.0, 1.0], "iv": [0.2] * 6}) == set()
 
 
+def test_extreme_numbers_are_judged_or_refused_without_a_warning_of_arithmetic() -> None:
+    rng = np.random.default_rng(7)
+    numbers = [5e-324, 1e-308, 1e-12, 0.01, 0.5, 1.0, 2.5, 4.999, 5.0, 30.0, 99.9, 1e12, 1e308]
+    raised: set[str] = set()
+    for _ in range(5000):
+        n = int(rng.integers(1, 8))
+        scale = rng.choice(numbers)
+        quotes: Quotes = {
+            "expiry": rng.choice(numbers[:11], n),
+            "strike": scale * rng.uniform(0.5, 1.0, n),
+            "forward": scale * rng.uniform(0.5, 1.0, n) if rng.random() < 0.5 else rng.choice(numbers, n),
+            "iv": rng.choice(numbers[:9], n),
+        }
+        try:
+            raised |= codes(quotes)
+        except InvalidInput:
+            raised.add("refused")
+    assert raised >= {"refused", "forward_varies_within_expiry", "vols_look_like_percent", "expiries_look_like_days"}
+
+
 @needs_shared
-def test_no_market_panel_raises_a_doubt() -> None:
+def test_no_market_panel_raises_a_doubt_and_each_does_with_its_expiries_in_days() -> None:
+    n_slipped = 0
     for path in filter(has_strikes, market_files()):
         for label, found in read_csv(path):
             assert found.cautions == (), (path.name, label)
+            days = np.round(365.0 * found.expiry)
+            # What is longer is refused, and what is shorter could be years.
+            short = (days >= 1.0) & (days <= 100.0)
+            if short.any() and days[short].max() > 7.0:
+                columns = {"expiry": days[short], "log_moneyness": found.log_moneyness[short], "iv": found.mid[short]}
+                assert "expiries_look_like_days" in codes(columns), (path.name, label)
+                n_slipped += 1
+    assert n_slipped > 70

@@ -312,8 +312,10 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
     vega = panel.scales.vega
     used = vega >= LEAST_VEGA
     if not used.any():
+        reasons = tallied([*(exclusion.reason for exclusion in panel.excluded), *[_LOW_VEGA] * panel.n_quotes])
         needed = (
-            f"must hold a quote whose vega is {LEAST_VEGA:g} of the forward or more, but {vega.max():.2g} is the most."
+            f"must hold a quote whose vega is {LEAST_VEGA:g} of the forward or more, but {vega.max():.2g} is the most "
+            f"({reasons})."
         )
         raise InvalidInput(Problem.at(("quotes",), needed))
     left_out = [Exclusion(i, _LOW_VEGA) for i in panel.index[~used].tolist()]

@@ -37,9 +37,12 @@ _NARROW_IN_DAYS = 0.25
 """Strikes of five standard deviations, 19 times too small."""
 _LARGE = 1.0
 """A standard deviation of the log forward: 32 % for ten years. The most seen at a year or more is 0.58."""
+_ONE_STRIKE = 1e-3
+"""Range of log-moneyness below which strikes count as one: noise of the vols is no smile."""
 _STEEP = 0.5
-"""Root of the expiry times the change of the vol with log-moneyness: the most seen at a year or more is 0.30, and 1.25
-at the money is an arbitrage."""
+_TOO_STEEP = 1.25
+"""Root of the expiry times the change of the vol with log-moneyness: the most seen at a year or more is 0.30, at any
+expiry 0.42, and 1.25 (the root of pi / 2) at the money is an arbitrage."""
 
 
 class _Smile(NamedTuple):
@@ -50,7 +53,7 @@ class _Smile(NamedTuple):
     half_range: float
     """Half the range of log-moneyness, in units of `sd`; NaN for a single strike."""
     steepness: float
-    """Range of the vol by that of log-moneyness, times the root of the expiry; NaN for a single strike."""
+    """Range of the vol over that of log-moneyness, times the root of the expiry; NaN for a single strike."""
 
 
 def quote_cautions(
@@ -75,10 +78,7 @@ def quote_cautions(
     found = [_many_excluded(unusable, mid.size)]
     if forward is not None:
         found.append(_forwards(expiry, forward, strike, slices))
-    in_percent = _in_percent(mid, smiles, n_above)
-    found.append(in_percent)
-    if in_percent is None and expiry[0] >= YEAR and expiry[-1] >= LONG_EXPIRY:
-        found.append(_in_days(expiry, smiles))
+    found += [_in_percent(mid, smiles, n_above), _in_days(expiry, smiles)]
     return tuple([caution for caution in found if caution is not None])
 
 
@@ -91,9 +91,15 @@ def tallied(reasons: Iterable[str]) -> str:
 def _smile(expiry: float, log_moneyness: Vector, mid: Vector) -> _Smile:
     sd = float(np.median(mid)) * math.sqrt(expiry)
     width = float(np.ptp(log_moneyness))
-    if width == 0.0:
+    if width <= _ONE_STRIKE:
         return _Smile(sd, math.nan, math.nan)
-    return _Smile(sd, 0.5 * width / sd, math.sqrt(expiry) * float(np.ptp(mid)) / width)
+    # The smallest vol there is has a standard deviation of nothing.
+    half_range = 0.5 * width / sd if sd > 0.0 else math.inf
+    return _Smile(sd, half_range, math.sqrt(expiry) * float(np.ptp(mid)) / width)
+
+
+def _of_several_strikes(smiles: Sequence[_Smile]) -> list[_Smile]:
+    return [smile for smile in smiles if not math.isnan(smile.half_range)]
 
 
 def _most(verdicts: Sequence[bool]) -> bool:
@@ -109,7 +115,7 @@ def _many_excluded(unusable: Sequence[str], n_used: int) -> Caution | None:
 
 
 def _forwards(expiry: Vector, forward: Vector, strike: Vector | None, slices: Sequence[slice]) -> Caution | None:
-    spreads = [float(forward[s].max() / forward[s].min()) - 1.0 for s in slices]
+    spreads = [float(forward[s].max()) / float(forward[s].min()) - 1.0 for s in slices]
     worst = int(np.argmax(spreads))
     if spreads[worst] <= SAME_FORWARD:
         return None
@@ -131,10 +137,12 @@ def _in_percent(mid: Vector, smiles: Sequence[_Smile], n_above: int) -> Caution 
     if typical < HIGH_VOL:
         return None
     narrow = _NARROW_IF_EXTREME if typical >= _EXTREME_VOL else _NARROW_IN_PERCENT
+    several = _of_several_strikes(smiles)
     doubtful = (
         n_above >= mid.size
         or _most([smile.sd >= _WIDE for smile in smiles])
-        or _most([smile.half_range <= narrow for smile in smiles if not math.isnan(smile.half_range)])
+        or _most([smile.half_range <= narrow for smile in several])
+        or _most([smile.steepness >= _TOO_STEEP for smile in several])
     )
     if not doubtful:
         return None
@@ -147,12 +155,15 @@ def _in_percent(mid: Vector, smiles: Sequence[_Smile], n_above: int) -> Caution 
 
 
 def _in_days(expiry: Vector, smiles: Sequence[_Smile]) -> Caution | None:
-    several = [smile for smile in smiles if not math.isnan(smile.half_range)]
+    if expiry[0] < YEAR or expiry[-1] < LONG_EXPIRY:
+        return None
+    several = _of_several_strikes(smiles)
     if several:
         # The slip is the same for all, and shows best in the longest.
         longest = several[-1]
-        doubtful = _most([smile.half_range <= _NARROW_IN_DAYS for smile in several]) and (
-            longest.sd >= _LARGE or longest.steepness >= _STEEP
+        narrow = _most([smile.half_range <= _NARROW_IN_DAYS for smile in several])
+        doubtful = (narrow and (longest.sd >= _LARGE or longest.steepness >= _STEEP)) or _most(
+            [smile.steepness >= _TOO_STEEP for smile in several]
         )
     else:
         doubtful = _most([smile.sd >= _WIDE for smile in smiles])
