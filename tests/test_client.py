@@ -93,10 +93,10 @@ def lists(quotes: dict[str, Vector]) -> dict[str, Any]:
 
 def awkward(quotes: dict[str, Vector]) -> list[PanelRequest]:
     """Good and bad panels."""
-    negative = {**quotes, "expiry": np.where(np.arange(104) == 3, -1.0, quotes["expiry"])}
+    in_days = {**quotes, "expiry": np.where(np.arange(104) == 3, 180.0, quotes["expiry"])}
     return [
         {"quotes": quotes, "id": "first"},
-        {"quotes": negative},
+        {"quotes": in_days},
         {"quotes": quotes, "refine": "none"},
         {"quotes": quotes, "model": "unheard of"},
     ]
@@ -179,9 +179,21 @@ def test_options_and_numpy_scalars_reach_the_service(client: Client, quotes: dic
     assert held.standard_errors["kappa"] is None
 
 
+def test_quotes_left_out_and_warnings_come_back(client: Client, quotes: dict[str, Vector]) -> None:
+    given = client.calibrate(
+        {**quotes, "iv": np.where(np.arange(104) < 60, 0.0, quotes["iv"])}, exclude=np.array([60, 61])
+    )
+    reasons = {excluded.index: excluded.reason for excluded in given.fit.excluded}
+    assert set(reasons) >= set(range(62))
+    assert (reasons[59], reasons[60]) == ("vol is zero or negative", "excluded by the request")
+    (found,) = (warning for warning in given.warnings if warning.code == "many_quotes_excluded")
+    assert found.detail.startswith("60 of the 102 quotes")
+    assert found.indices == ()
+
+
 def test_bad_input_names_its_place_and_its_request(client: Client, quotes: dict[str, Vector]) -> None:
-    with pytest.raises(InvalidInput, match=r"`quotes.expiry\[17\]` must be > 0 years") as refused:
-        client.calibrate({**quotes, "expiry": np.where(np.arange(104) == 17, -0.02, quotes["expiry"])})
+    with pytest.raises(InvalidInput, match=r"`quotes.expiry\[17\]` must be at most 100 years") as refused:
+        client.calibrate({**quotes, "expiry": np.where(np.arange(104) == 17, 180.0, quotes["expiry"])})
     assert (refused.value.code, refused.value.status) == ("invalid_input", 422)
     assert [problem.pointer for problem in refused.value.errors] == ["/quotes/expiry/17"]
     assert refused.value.request_id
@@ -201,13 +213,13 @@ def test_a_deadline_that_the_service_refuses_is_its_own_class(client: Client, qu
 
 
 def test_a_batch_keeps_its_order_and_a_bad_panel_is_its_own_error(client: Client, quotes: dict[str, Vector]) -> None:
-    first, negative, unrefined, unknown = client.calibrate_batch(awkward(quotes))
+    first, in_days, unrefined, unknown = client.calibrate_batch(awkward(quotes))
     assert isinstance(first, Calibration)
     assert first.id == "first"
     # In a batch the vols agree, the digits of the parameters need not.
     assert first.parameters == pytest.approx(client.calibrate(quotes).parameters, rel=1e-3)
-    assert isinstance(negative, InvalidInput)
-    assert negative.errors[0].pointer == "/panels/1/quotes/expiry/3"
+    assert isinstance(in_days, InvalidInput)
+    assert in_days.errors[0].pointer == "/panels/1/quotes/expiry/3"
     assert isinstance(unrefined, Calibration)
     assert unrefined.status == "network_only"
     assert isinstance(unknown, InvalidInput)

@@ -10,8 +10,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
-from calibrant.models.model import Model
-
 from ..audit import Answered
 from ..body import mapped
 from ..context import RequestContext, due
@@ -168,7 +166,7 @@ class BatchAnswers:
             raise NotReady(f"Batches are answered by version {served} of {model.name} at the moment.")
         rows: list[oip.Row] = []
         refusals: list[ServiceError] = []
-        async for group in self._calibrated(engine, inference, request.asked, partial(_row, model)):
+        async for group in self._calibrated(engine, inference, request.asked, partial(_row, inference)):
             rows += [done.part for done in group]
             refusals += [done.outcome for done in group if isinstance(done.outcome, ServiceError)]
         if len(refusals) == len(rows):
@@ -243,5 +241,5 @@ def _writer(media_type: str, batch: Batch) -> Writer[Any]:
     return writers[media_type]
 
 
-def _row(model: Model, answer: Answer) -> oip.Row:
-    return oip.row_of(answer.outcome, model.n_params)
+def _row(inference: oip.Inference, answer: Answer) -> oip.Row:
+    return oip.row_of(answer.outcome, inference)

@@ -123,7 +123,7 @@ async def infer(request: Request) -> Response:
         raise inference.refusal(0, error.problems) from None
     stages.update(assessment.seconds._asdict())
     began = perf_counter()
-    content, head = encoded_rows(inference, version, [oip.row_of(assessment, model.n_params)], encoding_of_answer)
+    content, head = encoded_rows(inference, version, [oip.row_of(assessment, inference)], encoding_of_answer)
     stages["encode"] = perf_counter() - began
     context.after.append(partial(service.answered_alone, panel.job, assessment, context))
     return Response(content, headers=head, media_type=_media_type(head))

@@ -5,29 +5,32 @@ every batch is validated in full (Arrow itself checks no offsets); a dictionary 
 in it may be named by a million rows. Files (with a footer) are refused: their footer may name one batch many times.
 pandas' index, which comes along as a column of its own name where it is none by number, is passed over.
 
-What all panels share goes with the schema, as its metadata `calibrant.model` and `calibrant.refine`; other metadata is
-the client's own. Columns that are integers or floats of any width are read as float64; null and NaN are missing.
+What all panels share goes with the schema, as its metadata `calibrant.model`, `calibrant.refine`, `calibrant.loss` and
+`calibrant.prior`, a string of JSON; other metadata is the client's own. Columns that are integers or floats of any
+width are read as float64; null and NaN are missing.
 """
 
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from calibrant.arrays import IntVector, Vector
-from calibrant.calibrate import CalibrationOptions, Refine
+from calibrant.calibrate import CalibrationOptions, Loss, Refine
 from calibrant.errors import InvalidInput, Path, Problem
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
+from calibrant.report import warnings
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
 from .batch import Answer, Deadline, Limits, PanelRequest
 from .documents import Echo
-from .jobs import model_named
+from .jobs import model_named, prior_in_text
 from .validation import bad_body
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ class ArrowBatch:
     def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
         table = _read(body)
-        self._model, self._refine = _options(table.schema.metadata or {})
+        self._model, self._options = _options(table.schema.metadata or {})
         self._panel_bytes = limits.panel_bytes
         codes, self.keys = _coded(table.column(KEY), limits.panels)
         self._columns = _numbers(table)
@@ -90,8 +93,8 @@ class ArrowBatch:
             panel = OptionPanel.from_quotes(**quotes, path=())
         except InvalidInput as error:
             raise self.refusal(i, error.problems) from None
-        options = CalibrationOptions(refine=self._refine)
-        job = CalibrationJob(model=self._model, panel=panel, options=options, deadline=deadline(None))
+        panel = panel.renumbered(rows)
+        job = CalibrationJob(model=self._model, panel=panel, options=self._options, deadline=deadline(None))
         return PanelRequest(job, Echo(id=str(self.keys[i])))
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
@@ -202,21 +205,26 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         raise InvalidRequest(problems)
 
 
-def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, Refine]:
-    """The model and the refinement that a schema's metadata name."""
+def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, CalibrationOptions]:
+    """The model and the options that a schema's metadata name."""
     given = {
         key[len(_PREFIX) :].decode(errors="replace"): value.decode(errors="replace")
         for key, value in metadata.items()
         if key.startswith(_PREFIX)
     }
     model = model_named(given.pop("model", "heston"))
-    refine = given.pop("refine", "lm")
-    if refine not in get_args(Refine):
-        needed = f"must be one of {', '.join(get_args(Refine))}, but is {refine[:40]!r}."
-        raise InvalidInput(Problem.at(("refine",), needed))
+    options: dict[str, Any] = {}
+    for name, choice in (("refine", Refine), ("loss", Loss)):
+        if name in given:
+            options[name] = given.pop(name)
+            if options[name] not in get_args(choice):
+                needed = f"must be one of {', '.join(get_args(choice))}, but is {options[name][:40]!r}."
+                raise InvalidInput(Problem.at((name,), needed))
+    if "prior" in given:
+        options["prior"] = prior_in_text(model, given.pop("prior"), ("prior",))
     if given:
         raise InvalidInput(*(Problem.at((name,), "is not a field of this request's metadata.") for name in given))
-    return model, refine  # type: ignore[return-value]
+    return model, CalibrationOptions(**options)
 
 
 def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarrow.Array"]:
@@ -256,9 +264,11 @@ def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:
 
 
 class ArrowWriter:
-    """A row per panel, in the order of the request: `panel`, `status`, the parameters, `rmse_bp` and `message`.
+    """A row per panel, in the order of the request: `panel`, `status`, the parameters, `rmse_bp`, `message`, `excluded`
+    and `warnings`.
 
-    The status of a panel that was refused is its problem's code; its numbers are null.
+    The status of a panel that was refused is its problem's code; its numbers and lists are null. Quotes are named by
+    their rows in a table of quotes, by their position in a request of another format.
     """
 
     media_type = MEDIA_TYPE
@@ -279,12 +289,31 @@ class ArrowWriter:
         for name in (*names, "rmse_bp"):
             columns[name] = arrow.array([row.get(name) for row in parts], arrow.float64())
         columns["message"] = arrow.array([row["message"] for row in parts], arrow.string())
+        columns["excluded"] = self._excluded(parts)
+        caution = arrow.struct(
+            [("code", arrow.string()), ("detail", arrow.string()), ("indices", arrow.list_(arrow.int32()))]
+        )
+        columns["warnings"] = arrow.array([row.get("warnings") for row in parts], arrow.list_(caution))
         batch = arrow.record_batch(columns)
         sink = arrow.BufferOutputStream()
         with arrow.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
         written: bytes = sink.getvalue().to_pybytes()
         return written
+
+    def _excluded(self, parts: Sequence[dict[str, Any]]) -> "pyarrow.Array":
+        """Column by column: a request can hold millions of quotes to leave out, and an object for each is too much."""
+        arrow = self._arrow
+        indices = [part["excluded"] for part in parts if "excluded" in part]
+        reasons = [reason for part in parts for reason in part.get("reasons", ())]
+        ends = [0, *accumulate(part["excluded"].size if "excluded" in part else 0 for part in parts)]
+        begins = [end if "excluded" in part else None for end, part in zip(ends[:-1], parts, strict=True)]
+        fields = {
+            "index": arrow.array(np.concatenate(indices) if indices else [], arrow.int32()),
+            "reason": arrow.array(reasons, arrow.dictionary(arrow.int32(), arrow.string())),
+        }
+        exclusions = arrow.StructArray.from_arrays(list(fields.values()), list(fields))
+        return arrow.ListArray.from_arrays(arrow.array([*begins, ends[-1]], arrow.int32()), exclusions)
 
 
 def _row(answer: Answer) -> dict[str, Any]:
@@ -297,4 +326,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         **dict(zip(calibration.model.parameters, calibration.parameters.tolist(), strict=True)),
         "rmse_bp": calibration.rmse_bp,
         "message": calibration.message,
+        "excluded": np.array([exclusion.index for exclusion in calibration.excluded], np.int32),
+        "reasons": [exclusion.reason for exclusion in calibration.excluded],
+        "warnings": warnings(outcome),
     }
