@@ -90,19 +90,9 @@ def test_a_misleading_start_is_overruled_by_those_read_off_the_surface() -> None
     assert fit.n_starts > 1
 
 
-def test_a_poor_fit_is_in_doubt_unless_its_network_knows_such_panels() -> None:
+def test_a_poor_fit_is_in_doubt_whoever_proposed_it() -> None:
     panel = noisy_panel(TRUTH, 55, 100.0)
-    start = [Start("network", TRUTH)]
-    around = np.column_stack([TRUTH - 0.9 * np.abs(TRUTH), TRUTH + 0.9 * np.abs(TRUTH)])
-    elsewhere = around.copy()
-    elsewhere[1] = 0.2, 0.3
-    counts = [
-        calibrate(panel, HESTON, start, CalibrationOptions(domain=domain)).n_starts
-        for domain in (None, around, elsewhere)
-    ]
-    assert counts[0] > 1
-    assert counts[1] == 1
-    assert counts[2] > 1
+    assert calibrate(panel, HESTON, [Start("network", TRUTH)]).n_starts > 1
 
 
 def test_a_proposal_can_be_left_alone_with_its_answer() -> None:

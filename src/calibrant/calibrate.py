@@ -26,6 +26,7 @@ from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, e
 from .optimisers.objective import Problem as FitProblem
 from .panel import Exclusion, OptionPanel, identifiable
 from .pricing.fourier import PricingError, otm_values
+from .quote_cautions import tallied
 from .remarks import cautions_of, message_of
 from .robust import huber_thresholds, sandwich_errors
 from .search import distinct_optima
@@ -332,10 +333,8 @@ def _require_enough(panel: OptionPanel, model: Model, options: CalibrationOption
     n_free = model.n_params - len(options.fixed or ())
     if panel.n_quotes >= n_free or options.prior is not None:
         return
-    counts: dict[str, int] = {}
-    for exclusion in panel.excluded:
-        counts[exclusion.reason] = counts.get(exclusion.reason, 0) + 1
-    left_out = "".join(f", {count} left out: {reason}" for reason, count in counts.items())
+    counts = tallied(exclusion.reason for exclusion in panel.excluded)
+    left_out = f" ({len(panel.excluded)} left out: {counts})" if counts else ""
     raise InvalidInput(
         Problem.at(
             ("quotes",),

@@ -99,8 +99,6 @@ def assessment_steps(
     raises  NetworkTooLate if told that it is enough before the network has answered
     """
     options = options or CalibrationOptions()
-    if panel.n_quotes < 2:
-        raise InvalidInput(Problem.at(("quotes",), "must hold at least two usable quotes, but holds one."))
     if release is None and options.refine == "none":
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
