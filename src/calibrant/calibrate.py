@@ -29,7 +29,7 @@ from .pricing.fourier import PricingError, otm_values
 from .quote_cautions import tallied
 from .remarks import cautions_of, message_of
 from .robust import huber_thresholds, sandwich_errors
-from .search import distinct_optima
+from .search import Optimum, distinct_optima
 from .starts import objective_at, surface_starts
 from .steps import Progress, Steps, finish
 
@@ -370,12 +370,18 @@ def _attempts(
     optima, spent = distinct_optima(problem, np.array([_inside(start.params, problem) for start in racing]))
     yield from work.step(spent)
     for optimum in optima:
-        if attempts and (work.ended or optimum.start == 0):
-            # The first attempt's own.
+        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
             continue
         start = Start(racing[optimum.start].name, optimum.params)
         attempts.append((yield from _refine(problem, start, options, work)))
     return attempts, len(racing)
+
+
+def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
+    """Whether an optimum of the sketch may be better than the first fit: another one, or one that came of it and left."""
+    if optimum.start > 0:
+        return True
+    return objective_at(problem, optimum.params) < first.objective * (1.0 - _SAME_OPTIMUM)
 
 
 def _race_first(panel: OptionPanel, options: CalibrationOptions) -> bool:
