@@ -373,12 +373,12 @@ def _attempts(
         if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
             continue
         start = Start(racing[optimum.start].name, optimum.params)
-        attempts.append((yield from _refine(problem, start, options, work)))
+        attempts.append((yield from _refine(problem, start, options, work, learned=optimum.learned)))
     return attempts, len(racing)
 
 
 def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
-    """Whether an optimum of the sketch may be better than the first fit: another one, or one that came of it and left."""
+    """Whether an optimum of the sketch may be better than the first fit: another, or one that came of it and left."""
     if optimum.start > 0:
         return True
     return objective_at(problem, optimum.params) < first.objective * (1.0 - _SAME_OPTIMUM)
@@ -412,7 +412,12 @@ def _unrefined(problem: FitProblem, proposals: Sequence[Start]) -> _Attempt:
 
 
 def _refine(
-    problem: FitProblem, start: Start, options: CalibrationOptions, work: _Work, begun: Fit | None = None
+    problem: FitProblem,
+    start: Start,
+    options: CalibrationOptions,
+    work: _Work,
+    begun: Fit | None = None,
+    learned: Vector | None = None,
 ) -> Steps[_Attempt]:
     """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
     at: Vector | Fit = start.params
@@ -424,13 +429,15 @@ def _refine(
         at, done = fit.params, fit.evaluations
     if begun is not None:
         at = begun
-    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work)
+    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work, learned)
     return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
 
 
-def _descended(problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work) -> Steps[Fit]:
+def _descended(
+    problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work, learned: Vector | None = None
+) -> Steps[Fit]:
     """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
-    fit = at if isinstance(at, Fit) else refined(problem, at, method)
+    fit = at if isinstance(at, Fit) else refined(problem, at, method, learned)
     yield from work.step(fit.evaluations * problem.vol.size)
     while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
         before = fit.evaluations

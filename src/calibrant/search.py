@@ -3,8 +3,8 @@
 A poor fit may have several optima, and no fit tells of itself whether there is a better one. Where the basins lie a few
 dozen quotes say as well as thousands: the sketch has at most `_EXPIRIES` expiries and some `_QUOTES` quotes, each the
 mean of its neighbours. There every start is refined until it stands still or runs into an optimum that another one has
-found before; what is left is a short list of distinct optima, best first. All 1,999 of 2,000 odd panels
-(benchmarks/optima.py) have their best optimum on that list.
+found before; what is left is a short list of distinct optima, best first. How often the best one of the panel is on it,
+and what that costs, is measured by `benchmarks/optima.py`.
 """
 
 import math
@@ -15,20 +15,20 @@ from numba import njit
 
 from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
-from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
+from .optimisers.levenberg_marquardt import learned_by, levenberg_marquardt, memory_size
 from .optimisers.objective import OUT_OF_ITERATIONS, Problem
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
 
-_EXPIRIES = 10
-_QUOTES = 48
-_LEAST_STRIKES = 5
+_EXPIRIES = 8
+_QUOTES = 32
+_LEAST_STRIKES = 4
 _ROUNDS = 14
 _STRETCH = 3
 """Evaluations of a start in one round."""
-_ALIKE = 0.01
+_ALIKE = 0.03
 """Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
-_RESTING = 0.02
+_RESTING = 0.05
 """Share of its objective that a start gains in a round, below which it is about where it leads to."""
 _PATIENCE = 2
 _HOPELESS = 3.0
@@ -44,6 +44,8 @@ class Optimum(NamedTuple):
     objective: float
     start: int
     """The first that led there, by its number."""
+    learned: Vector
+    """Of the way there: see `levenberg_marquardt.learned_by`."""
 
 
 def distinct_optima(problem: Problem, starts: Matrix) -> tuple[list[Optimum], float]:
@@ -52,13 +54,13 @@ def distinct_optima(problem: Problem, starts: Matrix) -> tuple[list[Optimum], fl
     starts  (n_starts, n_params), inside the bounds
     """
     small = sketch(problem)
-    ends, objectives, leaders, work = _race(small, np.ascontiguousarray(starts))
+    ends, objectives, leaders, memory, work = _race(small, np.ascontiguousarray(starts))
     order = np.argsort(objectives, kind="stable")
     best = objectives[order[0]]
     # An exact fit leaves nothing but rounding to tell optima apart.
     worth = _WORTH * best + 1e-12 * small.vol.size
     optima = [
-        Optimum(ends[i], float(objectives[i]), int(leaders[i]))
+        Optimum(ends[i], float(objectives[i]), int(leaders[i]), learned_by(memory[i], starts.shape[1]))
         for i in order
         if leaders[i] >= 0 and (objectives[i] <= worth or i == order[0])
     ]
@@ -127,15 +129,24 @@ def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix
         otm_and_vega(rows[0, begun:at], sd, np.empty(at - begun), vega)
         rows[4, i] = vega.min() * problem.root_expiry[first]
         offsets[i + 1] = at
+    # Against a prior the quotes weigh as much as all of them did.
+    total = 0.0
+    for q in range(problem.root_weight.size):
+        total += problem.root_weight[q] ** 2
+    kept = 0.0
+    for j in range(at):
+        kept += rows[2, j] ** 2
+    for j in range(at):
+        rows[2, j] *= math.sqrt(total / kept)
     return m
 
 
 @_careful
-def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
+def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, Matrix, float]:
     """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
     returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
-             same; quote-evaluations spent
+             same; memories of the descents; quote-evaluations spent
     """
     n_starts, n = starts.shape
     n_quotes = problem.vol.size
@@ -178,7 +189,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
                 going_on[i] = False
         if not (going_on & (leaders >= 0)).any():
             break
-    return ends, objectives, leaders, evaluations * n_quotes
+    return ends, objectives, leaders, memory, evaluations * n_quotes
 
 
 @_careful

@@ -39,6 +39,15 @@ def memory_for(n_params: int) -> Vector:
     return np.zeros(memory_size(n_params))
 
 
+def learned_by(memory: Vector, n_params: int) -> Vector:
+    """A memory to begin with, at the end of a descent on a like problem: it knows how that one's residuals curve."""
+    learned = memory_for(n_params)
+    first = _N_NUMBERS + 2 * n_params + n_params * n_params
+    learned[first:] = memory[first:]
+    learned[_SECANT] = memory[_SECANT]
+    return learned
+
+
 @kernel
 def memory_size(n_params: int) -> int:
     """The length of that array."""
