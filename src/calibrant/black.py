@@ -440,7 +440,9 @@ def _arguments(*, to_invert: bool = False, **given: ArrayLike) -> list[Vector]:
     if len(shapes) == 1:
         return list(arrays.values())
     try:
-        return list(np.broadcast_arrays(*arrays.values()))
+        shape = np.broadcast_shapes(*shapes)
+        # Copies: a view that shares its numbers is not for a kernel to be handed.
+        return [array if array.shape == shape else np.array(np.broadcast_to(array, shape)) for array in arrays.values()]
     except ValueError:
         listed = ", ".join(f"`{name}` {array.shape}" for name, array in arrays.items())
         raise InvalidInput(Problem((next(iter(arrays)),), f"Shapes must broadcast, but are {listed}.")) from None

@@ -33,14 +33,17 @@ def _pieces(u: ComplexVector, expiry: float, params: Vector) -> tuple[ComplexVec
     e = np.exp(exponent)
     lost: ComplexVector = -np.expm1(exponent)
     ahead = beta.real * d.real + beta.imag * d.imag >= 0.0
-    larger = np.where(ahead, beta + d, beta - d)
+    larger = beta + d if ahead.all() else np.where(ahead, beta + d, beta - d)
     smaller = -xi * xi * a / larger
     r = np.where(ahead, smaller, larger)
-    grown = r * lost / (2.0 * d)
-    near = np.abs(grown) < 0.5
-    big_a = np.where(near, 2.0 * d + r * lost, np.where(ahead, larger, smaller) - r * e)
     # log1p keeps the digits as xi -> 0.
-    logarithm = np.where(near, _log1p(np.where(near, grown, 0.0)), np.log(big_a / (2.0 * d)))
+    grown = r * lost / (2.0 * d)
+    logarithm = _log1p(grown)
+    big_a = 2.0 * d + r * lost
+    far = ~(np.abs(grown) < 0.5)
+    if far.any():
+        big_a = np.where(far, np.where(ahead, larger, smaller) - r * e, big_a)
+        logarithm = np.where(far, np.log(big_a / (2.0 * d)), logarithm)
     return beta, d, e, lost, big_a, r, logarithm, a
 
 

@@ -37,17 +37,29 @@ from ..steps import Progress, Steps, finish
 _EPSILON = 2.220446049250313e-16
 _ANGLES = (-0.3, 0.3)
 # Distances of the tilts from the pole, in units of 1 / (standard deviation of the log-price).
-_DISTANCES = 0.05 * 1.16 ** np.arange(64)
-_BETWEEN = 1.0 / (1.0 + np.exp(np.linspace(-6.0, 6.0, 13)))
+_RATIO = 1.16
+_DISTANCES = 0.05 * _RATIO ** np.arange(64)
+_BETWEEN = 1.0 / (1.0 + np.exp(np.linspace(6.0, -6.0, 13)))
 # An option takes a rounder rung unless its own is better by this many e-folds, so that neighbours share their nodes.
-_SHARING = 0.7
+_SHARING = 1.0
+
+
+def _rank(n: int, middle: int = 0) -> Vector:
+    index = np.arange(n) - middle
+    rounder: Vector = _SHARING * ((index % 2 != 0).astype(float) + (index % 4 != 0) + (index % 8 != 0))
+    return rounder
+
+
+_RANKS = np.concatenate((_rank(_DISTANCES.size), _rank(_DISTANCES.size), _rank(_BETWEEN.size, _BETWEEN.size // 2)))
+_MOMENT_ROUNDING = 1e-11
 _REFINEMENTS = 4
 _WIDTH = 0.8
-_ENDS = np.array([1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0, 28.0, 34.0, 40.0])
+_ENDS = np.array([3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 32.0, 40.0])
 _NEGLIGIBLE = -41.0
 _FIRST_STEP = 1.0 / 16.0
 _HALVINGS = 7
 _RESOLVED = 2.5
+_NEGLIGIBLE_TURN = -34.0
 _AGREEMENT = 1e-13
 _GRADIENT_AGREEMENT = 1e-9
 _STALLED = 1e-8
@@ -157,7 +169,7 @@ class _Rungs(NamedTuple):
     tilt: Vector
     log_moment: Vector
     log_width: Vector
-    """log of the scale on which the integrand changes at the tilt, over a(a-1): what turns its height into an area."""
+    """log of `width` / |a(a-1)|: what turns the height of M e^{(1-a)k} into the area of the integrand's saddle."""
     width: Vector
     rank: Vector
     """What an option pays for the rung: less for rounder ones."""
@@ -170,101 +182,75 @@ def _log_moments(model: Model, tilt: Vector, expiry: float, params: Vector) -> C
         return model.log_characteristic(-1j * tilt, expiry, params)
 
 
-def _valid(tilt: Vector, pole: float, log_moment: ComplexVector) -> int:
-    """How many tilts, going outward from the pole, lie inside the strip.
+def _inside(distance: Vector, log_moment: ComplexMatrix) -> IntVector:
+    """How many tilts, going outward, lie inside the strip; (n_sides,).
 
-    Beyond it a formula gives numbers that are no moments: not real, negative where Jensen forbids it, or not convex.
+    distance    (n,) from where the line begins, which is inside
+    log_moment  (n_sides, n), less its value there
+
+    Beyond the strip a formula gives numbers that are no moments: not real, or their logarithms not convex.
     """
     value = log_moment.real
-    rounding = 1e-11 * (1.0 + np.abs(value))
+    rounding = _MOMENT_ROUNDING * (1.0 + np.abs(value))
     with np.errstate(all="ignore"):
-        real = np.isfinite(log_moment) & (np.abs(log_moment.imag) <= rounding) & (value >= -rounding)
-        distance = np.abs(np.diff(np.concatenate(([pole], tilt))))
-        slope = np.diff(np.concatenate(([0.0], value))) / distance
-        slack = (rounding + np.concatenate(([0.0], rounding[:-1]))) / distance
-        convex = np.concatenate(([True], slope[1:] >= slope[:-1] - slack[1:] - slack[:-1]))
-    good = real & convex
-    return int(good.size if good.all() else np.argmin(good))
+        good = np.isfinite(log_moment) & (np.abs(log_moment.imag) <= rounding)
+        step = np.diff(distance, prepend=0.0)
+        slope = np.diff(value, axis=1, prepend=0.0) / step
+        slack = 2.0 * rounding / step
+        good[:, 1:] &= slope[:, 1:] >= slope[:, :-1] - slack[:, 1:] - slack[:, :-1]
+    return np.where(good.all(axis=1), distance.size, np.argmin(good, axis=1))
 
 
 def _with_scale(tilt: Vector, log_moment: Vector, rank: Vector, outside: tuple[float, float]) -> _Rungs:
     """Rungs with the integrand's scale from the curvature of its logarithm: M's by differences, the poles' exactly."""
-    second = np.zeros(tilt.size)
-    if tilt.size > 2:
-        slope = np.diff(log_moment) / np.diff(tilt)
-        second[1:-1] = np.maximum(np.diff(slope) / (0.5 * (tilt[2:] - tilt[:-2])), 0.0)
-        second[0], second[-1] = second[1], second[-2]
-    width = _WIDTH / np.sqrt(second + 1.0 / (tilt * tilt) + 1.0 / ((tilt - 1.0) * (tilt - 1.0)))
-    log_width = np.log(width) - np.log(np.abs(tilt)) - np.log(np.abs(tilt - 1.0))
-    return _Rungs(tilt, log_moment, log_width, width, rank, outside)
-
-
-def _rank(n: int, middle: int) -> Vector:
-    index = np.arange(n) - middle
-    rounder: Vector = _SHARING * ((index % 2 != 0).astype(float) + (index % 4 != 0) + (index % 8 != 0))
-    return rounder
+    slope = np.diff(log_moment) / np.diff(tilt)
+    bend = np.empty(tilt.size)
+    bend[1:-1] = 2.0 * np.diff(slope) / (tilt[2:] - tilt[:-2])
+    bend[0], bend[-1] = bend[1], bend[-2]
+    poles = tilt * (tilt - 1.0)
+    # The poles' share is 1 / a^2 + 1 / (a - 1)^2.
+    width = _WIDTH / np.sqrt(np.maximum(bend, 0.0) + (1.0 / poles + 2.0) / poles)
+    return _Rungs(tilt, log_moment, np.log(width / np.abs(poles)), width, rank, outside)
 
 
 def _ladder(model: Model, expiry: float, params: Vector, sd: float) -> _Rungs:
     """The tilts that every option of the expiry may choose from."""
     far = _DISTANCES / sd
     n = far.size
-    tilt = np.concatenate((-far[::-1], _BETWEEN[::-1], 1.0 + far))
+    tilt = np.concatenate((-far, 1.0 + far, _BETWEEN))
     moment = _log_moments(model, tilt, expiry, params)
-    below = _valid(tilt[:n][::-1], 0.0, moment[:n][::-1])
-    above = _valid(tilt[-n:], 1.0, moment[-n:])
-    kept = slice(n - below, tilt.size - n + above)
-    rank = np.concatenate((_rank(n, 0)[::-1], _rank(_BETWEEN.size, _BETWEEN.size // 2), _rank(n, 0)))
+    below, above = _inside(far, moment[: 2 * n].reshape(2, n)).tolist()
+    kept = np.concatenate((np.arange(below - 1, -1, -1), np.arange(2 * n, tilt.size), np.arange(n, n + above)))
     outside = (-far[below] if below < n else -math.inf, 1.0 + far[above] if above < n else math.inf)
-    return _with_scale(tilt[kept], moment.real[kept], rank[kept], outside)
+    return _with_scale(tilt[kept], moment.real[kept], _RANKS[kept], outside)
 
 
 def _refined(model: Model, expiry: float, params: Vector, rungs: _Rungs, up: bool) -> _Rungs:
     """More rungs beyond the last one: nearer to the end of the strip, or further out where none was met."""
     for _ in range(_REFINEMENTS):
-        last, outside = (rungs.tilt[-1], rungs.open[1]) if up else (rungs.tilt[0], rungs.open[0])
-        pole = 1.0 if up else 0.0
+        last, inner, pole = (-1, -2, 1.0) if up else (0, 1, 0.0)
+        start, before, outside = rungs.tilt[last], rungs.tilt[inner], rungs.open[up]
         if math.isinf(outside):
-            more = pole + (last - pole) * 1.16 ** np.arange(1, 33)
+            more = pole + (start - pole) * _RATIO ** np.arange(1, 33)
         else:
-            more = last + (outside - last) * np.arange(1, 16) / 16.0
-        line = np.concatenate(([last], more))
-        moment = _log_moments(model, line, expiry, params)
-        inner = rungs.log_moment[-2] if up else rungs.log_moment[1]
-        n = _valid_beyond(line, moment, rungs.tilt[-2] if up else rungs.tilt[1], inner)
-        outside = more[n] if n < more.size else outside
-        added, value, rank = more[:n], moment.real[1 : n + 1], _rank(n, 0)
+            more = start + (outside - start) * np.arange(1, 16) / 16.0
+        moment = _log_moments(model, more, expiry, params)
+        line = np.concatenate(([start], more))
+        inside = np.concatenate(([rungs.log_moment[last]], moment)) - rungs.log_moment[inner]
+        n = int(_inside(np.abs(line - before), inside[np.newaxis])[0]) - 1
+        if n < more.size:
+            outside = more[max(n, 0)]
+        added, value, rank = more[:n], moment.real[:n], _rank(n)
+        if n <= 0:
+            added, value, rank = more[:0], moment.real[:0], _rank(0)
         if up:
-            rungs = _with_scale(
-                np.concatenate((rungs.tilt, added)),
-                np.concatenate((rungs.log_moment, value)),
-                np.concatenate((rungs.rank, rank)),
-                (rungs.open[0], outside),
-            )
+            parts = (rungs.tilt, added), (rungs.log_moment, value), (rungs.rank, rank)
+            ends = rungs.open[0], outside
         else:
-            rungs = _with_scale(
-                np.concatenate((added[::-1], rungs.tilt)),
-                np.concatenate((value[::-1], rungs.log_moment)),
-                np.concatenate((rank[::-1], rungs.rank)),
-                (outside, rungs.open[1]),
-            )
+            parts = (added[::-1], rungs.tilt), (value[::-1], rungs.log_moment), (rank[::-1], rungs.rank)
+            ends = outside, rungs.open[1]
+        rungs = _with_scale(*(np.concatenate(part) for part in parts), ends)
     return rungs
-
-
-def _valid_beyond(line: Vector, log_moment: ComplexVector, inner_tilt: float, inner: float) -> int:
-    """As `_valid`, for tilts line[1:] beyond a rung line[0] and the one inside it."""
-    value = np.concatenate(([inner], log_moment.real))
-    rounding = 1e-11 * (1.0 + np.abs(value))
-    with np.errstate(all="ignore"):
-        distance = np.abs(np.diff(np.concatenate(([inner_tilt], line))))
-        slope = np.diff(value) / distance
-        slack = (rounding[1:] + rounding[:-1]) / distance
-        good = (
-            np.isfinite(log_moment[1:])
-            & (np.abs(log_moment.imag[1:]) <= rounding[2:])
-            & (slope[1:] >= slope[:-1] - slack[1:] - slack[:-1])
-        )
-    return int(good.size if good.all() else np.argmin(good))
 
 
 class _Path(NamedTuple):
@@ -272,6 +258,7 @@ class _Path(NamedTuple):
 
     tilt: float
     log_moment: float
+    log_width: float
     width: float
     angle: int
     end: float
@@ -346,39 +333,45 @@ def _price_on(
     error: Vector,
     gradient: Matrix,
 ) -> Generator[None, None, None]:
+    """Fill the options `chosen`, whose log-moneyness is `k`, on a ladder of their expiry."""
     bound = _log_chernoff(rungs, k)
     alive = bound > _UNDERFLOW
-    k, chosen, bound = k[alive], chosen[alive], bound[alive]
+    if not alive.all():
+        k, chosen, bound = k[alive], chosen[alive], bound[alive]
     rung = (_heights(rungs, k) + rungs.rank).argmin(axis=1)
-    for i in np.unique(rung):
-        on_rung = np.flatnonzero(rung == i)
-        tilt, log_moment, width = float(rungs.tilt[i]), float(rungs.log_moment[i]), float(rungs.width[i])
-        side, end = _bends(model, expiry, params, tilt, log_moment, width, k[on_rung])
+    value, off = np.empty(k.size), np.empty(k.size)
+    for i, on_rung in _grouped(rung):
+        tilt, log_moment, log_width, width = (
+            float(values[i]) for values in (rungs.tilt, rungs.log_moment, rungs.log_width, rungs.width)
+        )
+        code = _bends(model, expiry, params, tilt, log_moment, width, k[on_rung])
         yield
-        code = side * _ENDS.size + end
-        for c in np.unique(code):
-            those = on_rung[code == c]
-            path = _Path(tilt, log_moment, width, int(c) // _ENDS.size, float(_ENDS[int(c) % _ENDS.size]))
-            n_params = gradient.shape[0]
-            value, off, slopes = yield from _integrate(model, expiry, params, path, k[those], n_params)
-            residue = _residue(tilt, k[those])
-            ceiling = np.exp(bound[those])
-            off += _EPSILON * np.abs(residue)
-            value = value + residue
-            # Outside its bounds a value is wrong by at least as much.
-            inside = np.clip(value, 0.0, ceiling)
-            off = np.where(np.abs(value - inside) <= off, np.minimum(off, ceiling), ceiling)
-            at = chosen[those]
-            out[at], error[at], gradient[:, at] = inside, off, slopes
+        for c, at in _grouped(code):
+            those = on_rung[at]
+            path = _Path(tilt, log_moment, log_width, width, c // _ENDS.size, float(_ENDS[c % _ENDS.size]))
+            value[those], off[those], gradient[:, chosen[those]] = yield from _integrate(
+                model, expiry, params, path, k[those], gradient.shape[0]
+            )
+    residue = _residue(rungs.tilt[rung], k)
+    off += _EPSILON * np.abs(residue)
+    value += residue
+    # Outside its bounds a value is wrong by at least as much as it is outside.
+    ceiling = np.exp(bound)
+    inside = np.clip(value, 0.0, ceiling)
+    out[chosen], error[chosen] = inside, np.where(np.abs(value - inside) <= off, np.minimum(off, ceiling), ceiling)
 
 
-def _residue(tilt: float, k: Vector) -> Vector:
-    """What the out-of-the-money option is more than the integral at this tilt."""
-    if tilt > 1.0:
-        return np.where(k >= 0.0, 0.0, np.expm1(k))
-    if tilt < 0.0:
-        return np.where(k < 0.0, 0.0, -np.expm1(k))
-    return np.where(k >= 0.0, 1.0, np.exp(k))
+def _grouped(codes: IntVector) -> list[tuple[int, IntVector]]:
+    """The codes that occur, ascending, each with where."""
+    return [(code, np.flatnonzero(codes == code)) for code in sorted(set(codes.tolist()))]
+
+
+def _residue(tilt: Vector, k: Vector) -> Vector:
+    """What the out-of-the-money option is more than the integral at its tilt: the poles between its side and there."""
+    call = k >= 0.0
+    between = np.where(call, 1.0, np.exp(np.minimum(k, 0.0)))
+    across = np.where(call, -1.0, 1.0) * np.expm1(k)
+    return np.where(tilt > 1.0, np.where(call, 0.0, across), np.where(tilt < 0.0, np.where(call, across, 0.0), between))
 
 
 @lru_cache(maxsize=256)
@@ -407,8 +400,9 @@ _BOTH_BENDS = tuple(
 
 def _bends(
     model: Model, expiry: float, params: Vector, tilt: float, log_moment: float, width: float, k: Vector
-) -> tuple[IntVector, IntVector]:
-    """The side to which each option's path bends, and where on `_ENDS` its integrand has become negligible.
+) -> IntVector:
+    """The side to which each option's path bends, an index into `_ANGLES`, times the number of `_ENDS`, plus the index
+    of the one where its integrand has become negligible.
 
     Which side an option prefers depends on more than its sign, since M itself turns: so both sides are looked at. What
     counts is the length, and the growth before the decay, for that is lost in rounding.
@@ -419,14 +413,16 @@ def _bends(
     with np.errstate(all="ignore"):
         log_phi = model.log_characteristic(-1j * s, expiry, params) - log_moment
         size = log_phi.real + np.log(np.abs(_BOTH_BENDS[1] * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
-        size = np.nan_to_num(size - np.multiply.outer(k, ahead.real), nan=-np.inf).reshape(k.size, 2, n)
+        # Far out the formula may be no number: nothing is there.
+        size = np.fmax(size - np.multiply.outer(k, ahead.real), -np.inf).reshape(k.size, len(_ANGLES), n)
     small = size < _NEGLIGIBLE
     # Twice in a row: a zero that the path happens to pass is not the end.
     small[:, :, :-1] &= small[:, :, 1:]
     last = np.where(small.any(axis=2), small.argmax(axis=2), n - 1)
     peak = np.where(np.arange(n) <= last[:, :, np.newaxis], size, -np.inf).max(axis=2)
     angle = np.argmin(_ENDS[last] + 3.0 * np.maximum(peak, 0.0), axis=1)
-    return angle, last[np.arange(k.size), angle]
+    code: IntVector = angle * n + last[np.arange(k.size), angle]
+    return code
 
 
 class _Nodes(NamedTuple):
@@ -435,7 +431,7 @@ class _Nodes(NamedTuple):
     ahead: ComplexVector
     """s - a."""
     logarithm: ComplexVector
-    """of the integrand without its dependence on the strike, over M(a)."""
+    """of the integrand without its dependence on the strike, less that of its absolute value at the saddle."""
     phase: Vector
     """of M."""
     by_parameter: ComplexMatrix
@@ -447,9 +443,10 @@ def _at_nodes(
 ) -> Generator[None, None, _Nodes]:
     pieces = []
     all_ahead, all_slope = _unit_path(path.angle, path.end, halving)
+    poles = abs(path.tilt * (path.tilt - 1.0))
     for first in range(0, all_ahead.size, _CHUNK_NODES):
         ahead = path.width * all_ahead[first : first + _CHUNK_NODES]
-        slope = path.width * all_slope[first : first + _CHUNK_NODES]
+        slope = poles * all_slope[first : first + _CHUNK_NODES]
         s = path.tilt + ahead
         with np.errstate(all="ignore"):
             if n_params:
@@ -475,78 +472,91 @@ def _at_nodes(
 
 
 class _Sums(NamedTuple):
-    """Sums over nodes for the options on a path, each row of the last axis one node's."""
+    """The trapezoidal rule for the options on a path."""
 
-    terms: Matrix
-    """(1 + n_params, n_quotes, n_nodes)"""
+    now: Matrix
+    """(1 + n_params, n_quotes)"""
+    before: Matrix
+    """With twice the step."""
+    earlier: Matrix
+    """With four times the step."""
     size: Vector
-    """(n_quotes,) of absolute values, prices alone."""
+    """(n_quotes,) the rule for the absolute value of the price's integrand."""
     turn: Vector
-    """(n_quotes,) the largest turn between nodes, where the integrand is not negligible."""
+    """(n_quotes,) radians, the most that the integrand turns between two nodes where it is not negligible."""
+    tail: Vector
+    """(n_quotes,) the integrand at the last node, for what lies beyond."""
+
+    def of(self, chosen: slice | BoolVector) -> "_Sums":
+        return _Sums(*(values[..., chosen] for values in self))
 
 
-def _terms(nodes: _Nodes, k: Vector) -> _Sums:
+def _summed(nodes: _Nodes, k: Vector, step: float, last: _Sums | None) -> _Sums:
+    """The sums over the first nodes, or with the nodes of a halved step added to the `last`."""
     exponent = nodes.logarithm - np.multiply.outer(k, nodes.ahead)
     log_size = exponent.real
     value = np.exp(exponent)
+    real, imag = np.ascontiguousarray(value.real), np.ascontiguousarray(value.imag)
     terms = np.empty((1 + nodes.by_parameter.shape[0], *value.shape))
-    terms[0] = value.real
-    for i, of_parameter in enumerate(nodes.by_parameter):
-        terms[1 + i] = value.real * of_parameter.real - value.imag * of_parameter.imag
-    seen = log_size > log_size.max(axis=1, keepdims=True) - 34.0
+    terms[0] = real
+    if nodes.by_parameter.shape[0]:
+        np.multiply(real, nodes.by_parameter.real[:, np.newaxis], out=terms[1:])
+        terms[1:] -= imag * nodes.by_parameter.imag[:, np.newaxis]
+    seen = log_size > log_size.max(axis=1, keepdims=True) + _NEGLIGIBLE_TURN
     phase = nodes.phase - np.multiply.outer(k, nodes.ahead.imag)
-    turn = np.abs(np.diff(phase, axis=1)) * (seen[:, 1:] & seen[:, :-1])
-    return _Sums(terms, np.abs(terms[0]).sum(axis=1), turn.max(axis=1, initial=0.0))
+    turn = (np.abs(phase[:, 1:] - phase[:, :-1]) * (seen[:, 1:] & seen[:, :-1])).max(axis=1)
+    size = step * np.abs(real).sum(axis=1)
+    if last is None:
+        terms[:, :, 0] *= 0.5
+        one, two, four = terms.sum(axis=2), terms[:, :, ::2].sum(axis=2), terms[:, :, ::4].sum(axis=2)
+        return _Sums(step * one, 2.0 * step * two, 4.0 * step * four, size, turn, np.abs(real[:, -1]))
+    now = 0.5 * last.now + step * terms.sum(axis=2)
+    return _Sums(now, last.now, last.before, 0.5 * last.size + size, turn, last.tail)
+
+
+def _judged(sums: _Sums, by_parameter: ComplexMatrix) -> tuple[Vector, BoolVector]:
+    """What the integral of each option may be off by, and whether it is good enough."""
+    change, previous = np.abs(sums.now - sums.before), np.abs(sums.before - sums.earlier)
+    # Halving the step squares the error, once it has begun to: by as much again as the last time is certain.
+    expected = np.minimum(change, change * change / (previous + 1e-300))
+    allowed = _GRADIENT_AGREEMENT * np.abs(sums.now)
+    allowed[1:] += (_GRADIENT_AGREEMENT * np.abs(by_parameter[:, :1].real)) * sums.size
+    allowed[0] = _AGREEMENT * sums.size
+    settled = expected <= allowed
+    # What no longer falls is rounding, and no more nodes will help.
+    stalled = change > 0.5 * previous
+    stalled[0] &= change[0] <= _STALLED * sums.size
+    off = np.where(settled[0] & (change[0] > allowed[0]), expected[0], change[0]) + sums.tail
+    good = (sums.turn < _RESOLVED) & (settled[0] | stalled[0])
+    return np.where(good, off, np.inf), good & (settled | stalled).all(axis=0)
 
 
 def _integrate(
     model: Model, expiry: float, params: Vector, path: _Path, k: Vector, n_params: int
 ) -> Generator[None, None, tuple[Vector, Vector, Matrix]]:
     """The integral I of options that share a path, its error, and its derivatives (n_params, n_quotes)."""
-    result, error = np.empty((1 + n_params, k.size)), np.full(k.size, np.inf)
-    now, before, earlier = np.zeros((3, 1 + n_params, k.size))
-    size, turn, tail = np.zeros((3, k.size))
-    level = np.zeros((1 + n_params, k.size))
-    rounding = _EPSILON * (64.0 + 4.0 * (abs(path.log_moment) + np.abs((1.0 - path.tilt) * k)))
-    left = np.arange(k.size)
+    result, error = np.empty((1 + n_params, k.size)), np.empty(k.size)
+    moneyness = (1.0 - path.tilt) * k
+    rounding = _EPSILON * (256.0 + 16.0 * (abs(path.log_moment) + np.abs(moneyness)))
+    left, sums = np.arange(k.size), None
     for halving in range(_HALVINGS):
-        step = _FIRST_STEP * 0.5**halving
         nodes = yield from _at_nodes(model, expiry, params, path, halving, n_params)
+        step = _FIRST_STEP * 0.5**halving
         rows = max(1, _CHUNK_TERMS // nodes.ahead.size)
+        pieces = []
         for first in range(0, left.size, rows):
-            q = left[first : first + rows]
-            terms, of_size, turn[q] = _terms(nodes, k[q])
-            if halving == 0:
-                terms[:, :, 0] *= 0.5
-                now[:, q] = step * terms.sum(axis=2)
-                before[:, q] = 2.0 * step * terms[:, :, ::2].sum(axis=2)
-                earlier[:, q] = 4.0 * step * terms[:, :, ::4].sum(axis=2)
-                size[q] = step * of_size
-                tail[q] = np.abs(terms[0, :, -1])
-                level[1:, q] = np.abs(nodes.by_parameter[:, :1].real)
-            else:
-                earlier[:, q], before[:, q] = before[:, q], now[:, q]
-                now[:, q] = 0.5 * before[:, q] + step * terms.sum(axis=2)
-                size[q] = 0.5 * size[q] + step * of_size
+            part = slice(first, first + rows)
+            pieces.append(_summed(nodes, k[left[part]], step, None if sums is None else sums.of(part)))
             yield
-        change, previous = np.abs(now - before), np.abs(before - earlier)
-        # Halving the step squares the error, if it has begun to: then by as much as the last time is certain.
-        with np.errstate(all="ignore"):
-            expected = np.where(change < previous, change * (change / previous), change)
-        allowed = _GRADIENT_AGREEMENT * (np.abs(now) + size * level)
-        allowed[0] = _AGREEMENT * size
-        resolved = turn < _RESOLVED
-        settled = resolved & (expected <= allowed).all(axis=0)
-        # What no longer falls is rounding, and no more nodes will help.
-        stalled = resolved & (change[0] > 0.1 * previous[0]) & (change[0] <= _STALLED * size)
-        ended = left[(settled | stalled)[left]]
-        result[:, ended] = now[:, ended]
-        off = np.where(settled & (change[0] > allowed[0]), expected[0], change[0])
-        error[ended] = (off + rounding * size + tail)[ended]
-        left = left[~(settled | stalled)[left]]
-        if left.size == 0:
+        sums = pieces[0] if len(pieces) == 1 else _Sums(*(np.concatenate(p, axis=-1) for p in zip(*pieces, strict=True)))
+        off, ended = _judged(sums, nodes.by_parameter)
+        if halving == _HALVINGS - 1:
+            ended[:] = True
+        result[:, left[ended]] = sums.now[:, ended]
+        error[left[ended]] = (off + rounding[left] * sums.size)[ended]
+        if ended.all():
             break
-    result[:, left] = now[:, left]
+        left, sums = left[~ended], sums.of(~ended)
     with np.errstate(all="ignore"):
-        scale = np.exp(path.log_moment + (1.0 - path.tilt) * k) / math.pi
+        scale = np.exp(path.log_moment + path.log_width + moneyness) / math.pi
     return scale * result[0], scale * error, scale * result[1:]
