@@ -9,9 +9,9 @@ the call for a > 1, the put for a < 0, and the call less one for 0 < a < 1 (Lewi
 * Tilt. On the real axis the logarithm of the integrand is convex between its poles. At its minimum the path crosses a
   saddle: nothing oscillates there, the integral is as large as its integrand, and a far option keeps its digits however
   small it is (Lord & Kahl 2007). The minimum is looked for on a fixed ladder of tilts for each expiry.
-* Bend. The path s(y) = a + b (sin w (cosh y - 1) + i cos w sinh y) leaves the saddle upwards and turns by the angle w to
-  the side on which the integrand decays, so that what would oscillate dies out exponentially (Boyarchenko &
-  Levendorskii 2019).
+* Bend. The path s(y) = a + b (sin w (cosh y - 1) + i cos w sinh y) leaves the saddle upwards and turns by the angle w
+  to the side on which the integrand decays, so that what would oscillate dies out exponentially (Boyarchenko &
+  Levendorskii 2019), or goes straight on where it would grow.
 * Halving. The trapezoidal rule in y converges exponentially. Its step is halved until two results agree, and agreement
   counts only where the step resolves the integrand's turning, since aliases of two rules may coincide.
 
@@ -29,45 +29,62 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import BoolVector, ComplexMatrix, ComplexVector, IntVector, Matrix, Vector
-from ..black import time_value
 from ..errors import InvalidInput, Problem
 from ..models.model import Model
 from ..steps import Progress, Steps, finish
 
+UNSETTLED = 1e-10
+"""Of the forward: an option known less well has no price."""
+
 _EPSILON = 2.220446049250313e-16
-_ANGLES = (-0.3, 0.3)
-# Distances of the tilts from the pole, in units of 1 / (standard deviation of the log-price).
+# Tilts: distances from the pole in units of 1 / (standard deviation of the log-price), and those between the poles.
 _RATIO = 1.16
-_DISTANCES = 0.05 * _RATIO ** np.arange(64)
+_DISTANCES: Vector = 0.05 * np.array([_RATIO**i for i in range(64)])
 _BETWEEN = 1.0 / (1.0 + np.exp(np.linspace(6.0, -6.0, 13)))
-# An option takes a rounder rung unless its own is better by this many e-folds, so that neighbours share their nodes.
+# An option leaves a rounder rung only for one that is this many e-folds better, so that neighbours share their nodes.
 _SHARING = 1.0
-
-
-def _rank(n: int, middle: int = 0) -> Vector:
-    index = np.arange(n) - middle
-    rounder: Vector = _SHARING * ((index % 2 != 0).astype(float) + (index % 4 != 0) + (index % 8 != 0))
-    return rounder
-
-
-_RANKS = np.concatenate((_rank(_DISTANCES.size), _rank(_DISTANCES.size), _rank(_BETWEEN.size, _BETWEEN.size // 2)))
-_MOMENT_ROUNDING = 1e-11
+# What the last rung before the end of the strip costs, in e-folds, and the scale of a path in distances from that end.
+_LAST_RUNG = 3.0
+_CLEARANCE = 2.0
 _REFINEMENTS = 4
+# What a formula's rounding may be of a log-moment, relative to one plus its size, before it is no moment.
+_MOMENT_ROUNDING = 1e-11
+# Below these the tilts would overflow, and a time value is no number.
+_LEAST_VARIANCE = 1e-200
+_UNDERFLOW = -746.0
+# Path: the scale in units of the saddle's, the angles in radians, the lengths in y, and the logarithm of what may be
+# left at its end, of the saddle's height.
 _WIDTH = 0.8
+_ANGLES = (-0.3, 0.3, 0.0)
+# Straight on, jumps of nearly one size neither grow nor fall; what turns does not die out, which costs nodes.
+_DEARER = np.array([0.0, 0.0, 1.0])
 _ENDS = np.array([3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 32.0, 40.0])
 _NEGLIGIBLE = -41.0
+# Rule: the first step in y, how often it is tried, and what agreement counts, of the integrand's absolute integral.
 _FIRST_STEP = 1.0 / 16.0
-_HALVINGS = 7
-_RESOLVED = 2.5
-_NEGLIGIBLE_TURN = -34.0
+_HALVINGS = 8
 _AGREEMENT = 1e-13
 _GRADIENT_AGREEMENT = 1e-9
 _STALLED = 1e-8
-_UNDERFLOW = -746.0
+# Of the saddle: what the integrand's absolute integral may be, since its rounding is lost.
+_GROWN = 1e6
+# Radians from node to node; aliases turn by 2 pi. Looked at where the integrand is above e^-34 of its peak.
+_RESOLVED = 2.5
+_SEEN = -34.0
+# A step of the work: options looked at together, nodes, and nodes times options.
+_BLOCK_OPTIONS = 256
 _CHUNK_NODES = 256
 _CHUNK_TERMS = 4096
-_LEAST_VARIANCE = 1e-200
-UNSETTLED = 1e-10
+
+
+def _rank(n: int, middle: int = 0) -> Vector:
+    """What an option pays for a rung: nothing for every eighth, going outward from `middle`."""
+    index = np.arange(n) - middle
+    rank: Vector = _SHARING * ((index % 2 != 0).astype(float) + (index % 4 != 0) + (index % 8 != 0))
+    return rank
+
+
+_RANKS = np.concatenate((_rank(_DISTANCES.size), _rank(_DISTANCES.size), _rank(_BETWEEN.size, _BETWEEN.size // 2)))
 
 
 class PricingError(ArithmeticError):
@@ -92,7 +109,8 @@ def otm_values(model: Model, log_moneyness: Vector, expiry: Vector, params: Vect
     expiry         (n_quotes,), years, > 0
     params         (n_params,)
     returns        (n_quotes,), undiscounted, in units of the forward, from 0 to min(1, strike / forward)
-    error          < 1e-13 over the admissible bounds, and relative to a small value: `Values.error` has each option's
+    error          < 1e-14 over the admissible bounds, and as a rule < 1e-12 of a small value; `Values.error` states
+                   each option's (test_every_value_is_as_good_as_its_stated_error)
     raises         InvalidInput for a shape or value that is no option; PricingError if an integral does not settle
     """
     return _settled(model, log_moneyness, expiry, params, with_gradient=False).time_value
@@ -113,8 +131,8 @@ def call_prices_and_gradient(
 
 def _settled(model: Model, log_moneyness: Vector, expiry: Vector, params: Vector, *, with_gradient: bool) -> Values:
     values = finish(value_steps(model, log_moneyness, expiry, params, with_gradient=with_gradient))
-    worst = int(np.argmax(values.error)) if values.error.size else 0
-    if values.error.size and not values.error[worst] <= UNSETTLED:
+    if not np.all(values.error <= UNSETTLED):
+        worst = int(np.argmax(values.error))
         raise PricingError(
             f"The price of {model.name} with {dict(zip(model.parameters, np.asarray(params).tolist(), strict=True))} "
             f"at log-moneyness {log_moneyness[worst]} and expiry {expiry[worst]} is known to "
@@ -132,17 +150,15 @@ def value_steps(
     """
     k, t, p = (np.asarray(x, dtype=np.float64) for x in (log_moneyness, expiry, params))
     _require_options(model, k, t, p)
-    n_parts = 1 + (model.n_params if with_gradient else 0)
-    out, error, gradient = np.zeros(k.size), np.zeros(k.size), np.zeros((n_parts - 1, k.size))
+    values = Values(np.zeros(k.size), np.zeros(k.size), np.zeros((model.n_params if with_gradient else 0, k.size)))
     order = np.argsort(t, kind="stable")
-    done = 0
-    for of_expiry in np.split(order, np.flatnonzero(np.diff(t[order])) + 1) if k.size else []:
-        years = float(t[of_expiry[0]])
-        for _ in _price_expiry(model, years, p, k, of_expiry, out, error, gradient):
-            yield Progress(done, k.size)
-        done += of_expiry.size
-        yield Progress(done, k.size)
-    return Values(out, error, gradient)
+    ends = np.flatnonzero(np.diff(t[order], append=np.inf)) + 1
+    first = 0
+    for end in ends.tolist():
+        for done in _price_expiry(model, float(t[order[first]]), p, k, order[first:end], values):
+            yield Progress(first + done, k.size)
+        first = end
+    return values
 
 
 def _require_options(model: Model, k: Vector, t: Vector, p: Vector) -> None:
@@ -169,8 +185,9 @@ class _Rungs(NamedTuple):
     tilt: Vector
     log_moment: Vector
     log_width: Vector
-    """log of `width` / |a(a-1)|: what turns the height of M e^{(1-a)k} into the area of the integrand's saddle."""
+    """What turns the logarithm of the height M e^{(1-a)k} into that of the area of the integrand's saddle."""
     width: Vector
+    """Scale of the paths, b."""
     rank: Vector
     """What an option pays for the rung: less for rounder ones."""
     open: tuple[float, float]
@@ -190,11 +207,11 @@ def _inside(distance: Vector, log_moment: ComplexMatrix) -> IntVector:
 
     Beyond the strip a formula gives numbers that are no moments: not real, or their logarithms not convex.
     """
-    value = log_moment.real
+    value: Matrix = log_moment.real.astype(np.float64)
     rounding = _MOMENT_ROUNDING * (1.0 + np.abs(value))
     with np.errstate(all="ignore"):
         good = np.isfinite(log_moment) & (np.abs(log_moment.imag) <= rounding)
-        step = np.diff(distance, prepend=0.0)
+        step: Vector = np.diff(distance, prepend=0.0)
         slope = np.diff(value, axis=1, prepend=0.0) / step
         slack = 2.0 * rounding / step
         good[:, 1:] &= slope[:, 1:] >= slope[:, :-1] - slack[:, 1:] - slack[:, :-1]
@@ -210,7 +227,17 @@ def _with_scale(tilt: Vector, log_moment: Vector, rank: Vector, outside: tuple[f
     poles = tilt * (tilt - 1.0)
     # The poles' share is 1 / a^2 + 1 / (a - 1)^2.
     width = _WIDTH / np.sqrt(np.maximum(bend, 0.0) + (1.0 / poles + 2.0) / poles)
-    return _Rungs(tilt, log_moment, np.log(width / np.abs(poles)), width, rank, outside)
+    log_width = np.log(width / np.abs(poles))
+    # The end of the strip, where M is singular, shows in no curvature before it is near: it may lie just beyond the last
+    # rung, which is therefore dear, and the scale stays within what is known to be clear.
+    rank = rank.copy()
+    for last, end in ((0, outside[0]), (-1, outside[1])):
+        if math.isfinite(end):
+            clear = np.abs(tilt - tilt[last])
+            clear[last] = 0.25 * abs(end - tilt[last])
+            width = np.minimum(width, _CLEARANCE * clear)
+            rank[last] += _LAST_RUNG
+    return _Rungs(tilt, log_moment, log_width, width, rank, outside)
 
 
 def _ladder(model: Model, expiry: float, params: Vector, sd: float) -> _Rungs:
@@ -222,34 +249,35 @@ def _ladder(model: Model, expiry: float, params: Vector, sd: float) -> _Rungs:
     below, above = _inside(far, moment[: 2 * n].reshape(2, n)).tolist()
     kept = np.concatenate((np.arange(below - 1, -1, -1), np.arange(2 * n, tilt.size), np.arange(n, n + above)))
     outside = (-far[below] if below < n else -math.inf, 1.0 + far[above] if above < n else math.inf)
-    return _with_scale(tilt[kept], moment.real[kept], _RANKS[kept], outside)
+    return _with_scale(tilt[kept], moment.real[kept].astype(np.float64), _RANKS[kept], outside)
 
 
 def _refined(model: Model, expiry: float, params: Vector, rungs: _Rungs, up: bool) -> _Rungs:
     """More rungs beyond the last one: nearer to the end of the strip, or further out where none was met."""
     for _ in range(_REFINEMENTS):
         last, inner, pole = (-1, -2, 1.0) if up else (0, 1, 0.0)
-        start, before, outside = rungs.tilt[last], rungs.tilt[inner], rungs.open[up]
+        start, outside = float(rungs.tilt[last]), rungs.open[up]
         if math.isinf(outside):
-            more = pole + (start - pole) * _RATIO ** np.arange(1, 33)
+            more = pole + (start - pole) * _RATIO ** np.arange(1.0, 33.0)
         else:
-            more = start + (outside - start) * np.arange(1, 16) / 16.0
+            more = start + (outside - start) * np.arange(1.0, 16.0) / 16.0
         moment = _log_moments(model, more, expiry, params)
-        line = np.concatenate(([start], more))
-        inside = np.concatenate(([rungs.log_moment[last]], moment)) - rungs.log_moment[inner]
-        n = int(_inside(np.abs(line - before), inside[np.newaxis])[0]) - 1
+        # The last rung goes with the new ones, so that they are held against the slope that leads to it.
+        distance: Vector = np.abs(np.concatenate(([start], more)) - rungs.tilt[inner])
+        risen = np.concatenate(([rungs.log_moment[last]], moment)) - rungs.log_moment[inner]
+        n = max(int(_inside(distance, risen[np.newaxis])[0]) - 1, 0)
+        ends = [*rungs.open]
         if n < more.size:
-            outside = more[max(n, 0)]
-        added, value, rank = more[:n], moment.real[:n], _rank(n)
-        if n <= 0:
-            added, value, rank = more[:0], moment.real[:0], _rank(0)
+            ends[up] = float(more[n])
+        added, value, rank = more[:n], moment.real[:n].astype(np.float64), _rank(n)
         if up:
-            parts = (rungs.tilt, added), (rungs.log_moment, value), (rungs.rank, rank)
-            ends = rungs.open[0], outside
+            tilt, log_moment = np.concatenate((rungs.tilt, added)), np.concatenate((rungs.log_moment, value))
+            ranks = np.concatenate((rungs.rank, rank))
         else:
-            parts = (added[::-1], rungs.tilt), (value[::-1], rungs.log_moment), (rank[::-1], rungs.rank)
-            ends = outside, rungs.open[1]
-        rungs = _with_scale(*(np.concatenate(part) for part in parts), ends)
+            tilt = np.concatenate((added[::-1], rungs.tilt))
+            log_moment = np.concatenate((value[::-1], rungs.log_moment))
+            ranks = np.concatenate((rank[::-1], rungs.rank))
+        rungs = _with_scale(tilt, log_moment, ranks, (ends[0], ends[1]))
     return rungs
 
 
@@ -287,51 +315,38 @@ def _log_chernoff(rungs: _Rungs, k: Vector) -> Vector:
 
 
 def _price_expiry(
-    model: Model,
-    expiry: float,
-    params: Vector,
-    log_moneyness: Vector,
-    chosen: IntVector,
-    out: Vector,
-    error: Vector,
-    gradient: Matrix,
-) -> Generator[None, None, None]:
-    """Fill the options `chosen`, which have one expiry."""
-    k = log_moneyness[chosen]
+    model: Model, expiry: float, params: Vector, log_moneyness: Vector, chosen: IntVector, values: Values
+) -> Generator[int, None, None]:
+    """Fill the options `chosen`, which have one expiry; yields how many are done, after each step."""
     variance = model.expected_variance(expiry, params)
     if not variance >= _LEAST_VARIANCE:
-        # Time values lie between zero and the deviation, which no arithmetic tells apart here.
-        sd = math.sqrt(max(variance, 0.0))
-        out[chosen], error[chosen] = time_value(k, sd), sd
+        # Time values lie between zero and the deviation.
+        values.error[chosen] = math.sqrt(max(variance, 0.0))
+        yield chosen.size
         return
-    sd = math.sqrt(variance)
-    rungs = _ladder(model, expiry, params, sd)
-    yield
-    heights = _heights(rungs, k)
-    # Where the integrand still falls by an e-fold at the last rung, its minimum is worth a closer look.
-    best = heights.argmin(axis=1)
-    up = (best == rungs.tilt.size - 1) & (rungs.tilt[-1] > 1.0) & (heights[:, -1] < heights[:, -2] - 1.0)
-    down = (best == 0) & (rungs.tilt[0] < 0.0) & (heights[:, 0] < heights[:, 1] - 1.0)
-    for those in (~(up | down), up, down):
-        if not those.any():
-            continue
-        table = rungs
-        if (those & (up | down)).any():
-            table = _refined(model, expiry, params, rungs, up=those is up)
-            yield
-        yield from _price_on(model, expiry, params, table, k[those], chosen[those], out, error, gradient)
+    rungs = _ladder(model, expiry, params, math.sqrt(variance))
+    ladders: dict[bool | None, _Rungs] = {None: rungs}
+    yield 0
+    for first in range(0, chosen.size, _BLOCK_OPTIONS):
+        block = chosen[first : first + _BLOCK_OPTIONS]
+        k = log_moneyness[block]
+        heights = _heights(rungs, k)
+        # Where the integrand still falls by an e-fold at the last rung, its minimum is worth a closer look.
+        best = heights.argmin(axis=1)
+        above = (best == rungs.tilt.size - 1) & (rungs.tilt[-1] > 1.0) & (heights[:, -1] < heights[:, -2] - 1.0)
+        below = (best == 0) & (rungs.tilt[0] < 0.0) & (heights[:, 0] < heights[:, 1] - 1.0)
+        for up, those in ((None, ~(above | below)), (True, above), (False, below)):
+            if those.any():
+                if up is not None and up not in ladders:
+                    ladders[up] = _refined(model, expiry, params, rungs, up)
+                    yield first
+                for _ in _price_block(model, expiry, params, ladders[up], k[those], block[those], values):
+                    yield first
+        yield first + block.size
 
 
-def _price_on(
-    model: Model,
-    expiry: float,
-    params: Vector,
-    rungs: _Rungs,
-    k: Vector,
-    chosen: IntVector,
-    out: Vector,
-    error: Vector,
-    gradient: Matrix,
+def _price_block(
+    model: Model, expiry: float, params: Vector, rungs: _Rungs, k: Vector, chosen: IntVector, values: Values
 ) -> Generator[None, None, None]:
     """Fill the options `chosen`, whose log-moneyness is `k`, on a ladder of their expiry."""
     bound = _log_chernoff(rungs, k)
@@ -342,23 +357,29 @@ def _price_on(
     value, off = np.empty(k.size), np.empty(k.size)
     for i, on_rung in _grouped(rung):
         tilt, log_moment, log_width, width = (
-            float(values[i]) for values in (rungs.tilt, rungs.log_moment, rungs.log_width, rungs.width)
+            float(of_rungs[i]) for of_rungs in (rungs.tilt, rungs.log_moment, rungs.log_width, rungs.width)
         )
-        code = _bends(model, expiry, params, tilt, log_moment, width, k[on_rung])
+        bends = _bends(model, expiry, params, tilt, log_moment, width, k[on_rung])
         yield
-        for c, at in _grouped(code):
-            those = on_rung[at]
-            path = _Path(tilt, log_moment, log_width, width, c // _ENDS.size, float(_ENDS[c % _ENDS.size]))
-            value[those], off[those], gradient[:, chosen[those]] = yield from _integrate(
-                model, expiry, params, path, k[those], gradient.shape[0]
-            )
+        off[on_rung] = np.inf
+        for choice in bends.T:
+            # What a bend looked at in a few points was wrong about is tried on the next.
+            left = np.flatnonzero(np.isinf(off[on_rung]))
+            for code, at in _grouped(choice[left]):
+                those = on_rung[left[at]]
+                path = _Path(tilt, log_moment, log_width, width, code // _ENDS.size, float(_ENDS[code % _ENDS.size]))
+                value[those], off[those], values.gradient[:, chosen[those]] = yield from _integrate(
+                    model, expiry, params, path, k[those], values.gradient.shape[0]
+                )
     residue = _residue(rungs.tilt[rung], k)
     off += _EPSILON * np.abs(residue)
     value += residue
-    # Outside its bounds a value is wrong by at least as much as it is outside.
+    value[~np.isfinite(value)] = 0.0
+    # A value outside its bounds by more than its error is none, and the bounds are what is certain.
     ceiling = np.exp(bound)
     inside = np.clip(value, 0.0, ceiling)
-    out[chosen], error[chosen] = inside, np.where(np.abs(value - inside) <= off, np.minimum(off, ceiling), ceiling)
+    values.time_value[chosen] = inside
+    values.error[chosen] = np.where(np.abs(value - inside) <= off, np.minimum(off, ceiling), ceiling)
 
 
 def _grouped(codes: IntVector) -> list[tuple[int, IntVector]]:
@@ -401,8 +422,8 @@ _BOTH_BENDS = tuple(
 def _bends(
     model: Model, expiry: float, params: Vector, tilt: float, log_moment: float, width: float, k: Vector
 ) -> IntVector:
-    """The side to which each option's path bends, an index into `_ANGLES`, times the number of `_ENDS`, plus the index
-    of the one where its integrand has become negligible.
+    """(n_quotes, n_angles) how each option's path may bend, the best first: the index into `_ANGLES` times the number
+    of `_ENDS`, plus the index of the one where its integrand has become negligible.
 
     Which side an option prefers depends on more than its sign, since M itself turns: so both sides are looked at. What
     counts is the length, and the growth before the decay, for that is lost in rounding.
@@ -413,16 +434,17 @@ def _bends(
     with np.errstate(all="ignore"):
         log_phi = model.log_characteristic(-1j * s, expiry, params) - log_moment
         size = log_phi.real + np.log(np.abs(_BOTH_BENDS[1] * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
-        # Far out the formula may be no number: nothing is there.
-        size = np.fmax(size - np.multiply.outer(k, ahead.real), -np.inf).reshape(k.size, len(_ANGLES), n)
+        size = (size - np.multiply.outer(k, ahead.real)).reshape(k.size, len(_ANGLES), n)
+        # What is no number may be anything.
+        size = np.where(np.isnan(size), np.inf, size)
     small = size < _NEGLIGIBLE
     # Twice in a row: a zero that the path happens to pass is not the end.
     small[:, :, :-1] &= small[:, :, 1:]
     last = np.where(small.any(axis=2), small.argmax(axis=2), n - 1)
     peak = np.where(np.arange(n) <= last[:, :, np.newaxis], size, -np.inf).max(axis=2)
-    angle = np.argmin(_ENDS[last] + 3.0 * np.maximum(peak, 0.0), axis=1)
-    code: IntVector = angle * n + last[np.arange(k.size), angle]
-    return code
+    order = np.argsort(_ENDS[last] + _DEARER + 3.0 * np.maximum(peak, 0.0), axis=1, kind="stable")
+    codes: IntVector = order * n + np.take_along_axis(last, order, axis=1)
+    return codes
 
 
 class _Nodes(NamedTuple):
@@ -443,7 +465,7 @@ def _at_nodes(
 ) -> Generator[None, None, _Nodes]:
     pieces = []
     all_ahead, all_slope = _unit_path(path.angle, path.end, halving)
-    poles = abs(path.tilt * (path.tilt - 1.0))
+    poles = path.width * math.exp(-path.log_width)
     for first in range(0, all_ahead.size, _CHUNK_NODES):
         ahead = path.width * all_ahead[first : first + _CHUNK_NODES]
         slope = poles * all_slope[first : first + _CHUNK_NODES]
@@ -456,15 +478,17 @@ def _at_nodes(
                 by_parameter = np.empty((0, s.size), dtype=np.complex128)
             log_phi = log_phi - path.log_moment
             logarithm = log_phi + np.log(slope / s / (s - 1.0))
-        # Beyond double precision's reach the integrand is nothing.
         lost = ~np.isfinite(logarithm)
         if n_params:
             lost |= ~np.isfinite(by_parameter).all(axis=0)
         if lost.any():
-            logarithm[lost] = -np.inf
-            log_phi[lost] = 0.0
+            # Nothing where it has underflowed. What is no number may be anything: that is never resolved.
+            nothing = logarithm.real == -np.inf
+            logarithm[lost] = np.where(nothing[lost], -np.inf, 0.0)
+            log_phi[lost] = np.where(nothing[lost], 0.0, 1j * np.inf)
             by_parameter[:, lost] = 0.0
-        pieces.append(_Nodes(ahead, logarithm, log_phi.imag, by_parameter))
+        phase: Vector = log_phi.imag.astype(np.float64)
+        pieces.append(_Nodes(ahead, logarithm, phase, by_parameter))
         yield
     if len(pieces) == 1:
         return pieces[0]
@@ -502,9 +526,9 @@ def _summed(nodes: _Nodes, k: Vector, step: float, last: _Sums | None) -> _Sums:
     if nodes.by_parameter.shape[0]:
         np.multiply(real, nodes.by_parameter.real[:, np.newaxis], out=terms[1:])
         terms[1:] -= imag * nodes.by_parameter.imag[:, np.newaxis]
-    seen = log_size > log_size.max(axis=1, keepdims=True) + _NEGLIGIBLE_TURN
+    seen = log_size > log_size.max(axis=1, keepdims=True) + _SEEN
     phase = nodes.phase - np.multiply.outer(k, nodes.ahead.imag)
-    turn = (np.abs(phase[:, 1:] - phase[:, :-1]) * (seen[:, 1:] & seen[:, :-1])).max(axis=1)
+    turn = np.where(seen[:, 1:] & seen[:, :-1], np.abs(phase[:, 1:] - phase[:, :-1]), 0.0).max(axis=1)
     size = step * np.abs(real).sum(axis=1)
     if last is None:
         terms[:, :, 0] *= 0.5
@@ -515,10 +539,10 @@ def _summed(nodes: _Nodes, k: Vector, step: float, last: _Sums | None) -> _Sums:
 
 
 def _judged(sums: _Sums, by_parameter: ComplexMatrix) -> tuple[Vector, BoolVector]:
-    """What the integral of each option may be off by, and whether it is good enough."""
+    """What the integral of each option may be off by, and whether it is good enough, or beyond hope."""
     change, previous = np.abs(sums.now - sums.before), np.abs(sums.before - sums.earlier)
     # Halving the step squares the error, once it has begun to: by as much again as the last time is certain.
-    expected = np.minimum(change, change * change / (previous + 1e-300))
+    expected = np.minimum(change, change * (change / (previous + 1e-300)))
     allowed = _GRADIENT_AGREEMENT * np.abs(sums.now)
     allowed[1:] += (_GRADIENT_AGREEMENT * np.abs(by_parameter[:, :1].real)) * sums.size
     allowed[0] = _AGREEMENT * sums.size
@@ -528,7 +552,8 @@ def _judged(sums: _Sums, by_parameter: ComplexMatrix) -> tuple[Vector, BoolVecto
     stalled[0] &= change[0] <= _STALLED * sums.size
     off = np.where(settled[0] & (change[0] > allowed[0]), expected[0], change[0]) + sums.tail
     good = (sums.turn < _RESOLVED) & (settled[0] | stalled[0])
-    return np.where(good, off, np.inf), good & (settled | stalled).all(axis=0)
+    grown = ~(sums.size < _GROWN)
+    return np.where(good & ~grown, off, np.inf), grown | (good & (settled | stalled).all(axis=0))
 
 
 def _integrate(
@@ -537,7 +562,7 @@ def _integrate(
     """The integral I of options that share a path, its error, and its derivatives (n_params, n_quotes)."""
     result, error = np.empty((1 + n_params, k.size)), np.empty(k.size)
     moneyness = (1.0 - path.tilt) * k
-    rounding = _EPSILON * (256.0 + 16.0 * (abs(path.log_moment) + np.abs(moneyness)))
+    rounding = _EPSILON * (512.0 + 32.0 * (abs(path.log_moment) + np.abs(moneyness)))
     left, sums = np.arange(k.size), None
     for halving in range(_HALVINGS):
         nodes = yield from _at_nodes(model, expiry, params, path, halving, n_params)
@@ -546,10 +571,15 @@ def _integrate(
         pieces = []
         for first in range(0, left.size, rows):
             part = slice(first, first + rows)
-            pieces.append(_summed(nodes, k[left[part]], step, None if sums is None else sums.of(part)))
+            # On a path that bends to the wrong side the sums overflow, and are judged by that.
+            with np.errstate(all="ignore"):
+                pieces.append(_summed(nodes, k[left[part]], step, None if sums is None else sums.of(part)))
             yield
-        sums = pieces[0] if len(pieces) == 1 else _Sums(*(np.concatenate(p, axis=-1) for p in zip(*pieces, strict=True)))
-        off, ended = _judged(sums, nodes.by_parameter)
+        sums = (
+            pieces[0] if len(pieces) == 1 else _Sums(*(np.concatenate(p, axis=-1) for p in zip(*pieces, strict=True)))
+        )
+        with np.errstate(all="ignore"):
+            off, ended = _judged(sums, nodes.by_parameter)
         if halving == _HALVINGS - 1:
             ended[:] = True
         result[:, left[ended]] = sums.now[:, ended]
