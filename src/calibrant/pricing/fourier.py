@@ -58,7 +58,8 @@ _WIDTH = 0.8
 _ANGLES = (-0.3, 0.3, 0.0)
 # Straight on, jumps of nearly one size neither grow nor fall; what turns does not die out, which costs nodes.
 _DEARER = np.array([0.0, 0.0, 1.0])
-_ENDS = np.array([3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 32.0, 40.0])
+_ENDS = np.array([3.5, 4.5, 6.0, 8.0, 11.0, 16.0, 25.0, 40.0])
+_N_BENDS = len(_ANGLES) * _ENDS.size
 _NEGLIGIBLE = -41.0
 # Rule: the first step in y, how often it is tried, and what agreement counts, of the integrand's absolute integral.
 _FIRST_STEP = 1.0 / 16.0
@@ -228,8 +229,8 @@ def _with_scale(tilt: Vector, log_moment: Vector, rank: Vector, outside: tuple[f
     # The poles' share is 1 / a^2 + 1 / (a - 1)^2.
     width = _WIDTH / np.sqrt(np.maximum(bend, 0.0) + (1.0 / poles + 2.0) / poles)
     log_width = np.log(width / np.abs(poles))
-    # The end of the strip, where M is singular, shows in no curvature before it is near: it may lie just beyond the last
-    # rung, which is therefore dear, and the scale stays within what is known to be clear.
+    # The end of the strip, where M is singular, shows in no curvature before it is near: it may lie just beyond the
+    # last rung, which is therefore dear, and the scale stays within what is known to be clear.
     rank = rank.copy()
     for last, end in ((0, outside[0]), (-1, outside[1])):
         if math.isfinite(end):
@@ -290,6 +291,14 @@ class _Path(NamedTuple):
     width: float
     angle: int
     end: float
+
+
+def _path(rungs: _Rungs, rung: int, bend: int) -> _Path:
+    tilt, log_moment, log_width, width = (
+        float(of_rungs[rung]) for of_rungs in (rungs.tilt, rungs.log_moment, rungs.log_width, rungs.width)
+    )
+    angle, end = divmod(bend, _ENDS.size)
+    return _Path(tilt, log_moment, log_width, width, angle, float(_ENDS[end]))
 
 
 def _heights(rungs: _Rungs, k: Vector) -> Matrix:
@@ -354,23 +363,19 @@ def _price_block(
     if not alive.all():
         k, chosen, bound = k[alive], chosen[alive], bound[alive]
     rung = (_heights(rungs, k) + rungs.rank).argmin(axis=1)
-    value, off = np.empty(k.size), np.empty(k.size)
-    for i, on_rung in _grouped(rung):
-        tilt, log_moment, log_width, width = (
-            float(of_rungs[i]) for of_rungs in (rungs.tilt, rungs.log_moment, rungs.log_width, rungs.width)
-        )
-        bends = _bends(model, expiry, params, tilt, log_moment, width, k[on_rung])
-        yield
-        off[on_rung] = np.inf
-        for choice in bends.T:
-            # What a bend looked at in a few points was wrong about is tried on the next.
-            left = np.flatnonzero(np.isinf(off[on_rung]))
-            for code, at in _grouped(choice[left]):
-                those = on_rung[left[at]]
-                path = _Path(tilt, log_moment, log_width, width, code // _ENDS.size, float(_ENDS[code % _ENDS.size]))
-                value[those], off[those], values.gradient[:, chosen[those]] = yield from _integrate(
-                    model, expiry, params, path, k[those], values.gradient.shape[0]
-                )
+    value, off = np.zeros(k.size), np.full(k.size, np.inf)
+    used, on = np.unique(rung, return_inverse=True)
+    bends = _bends(model, expiry, params, rungs, used, on, k)
+    yield
+    for choice in bends.T:
+        # What a bend looked at in a few points was wrong about is tried on the next.
+        left = np.flatnonzero(np.isinf(off))
+        for code, at in _grouped((rung * _N_BENDS + choice)[left]):
+            those = left[at]
+            path = _path(rungs, *divmod(code, _N_BENDS))
+            value[those], off[those], values.gradient[:, chosen[those]] = yield from _integrate(
+                model, expiry, params, path, k[those], values.gradient.shape[0]
+            )
     residue = _residue(rungs.tilt[rung], k)
     off += _EPSILON * np.abs(residue)
     value += residue
@@ -414,27 +419,33 @@ def _unit_path(angle: int, end: float, halving: int) -> tuple[ComplexVector, Com
     return 2.0 * sine * half * half + 1j * cosine * sinh, cosine * cosh - 1j * sine * sinh
 
 
-_BOTH_BENDS = tuple(
+_ALL_BENDS = tuple(
     np.concatenate([_unit_path(angle, 0.0, -1)[part] for angle in range(len(_ANGLES))]) for part in range(2)
 )
 
 
 def _bends(
-    model: Model, expiry: float, params: Vector, tilt: float, log_moment: float, width: float, k: Vector
+    model: Model, expiry: float, params: Vector, rungs: _Rungs, used: IntVector, on: IntVector, k: Vector
 ) -> IntVector:
-    """(n_quotes, n_angles) how each option's path may bend, the best first: the index into `_ANGLES` times the number
+    """How each option's path may bend, (n_quotes, n_angles), the best first: the index into `_ANGLES` times the number
     of `_ENDS`, plus the index of the one where its integrand has become negligible.
 
-    Which side an option prefers depends on more than its sign, since M itself turns: so both sides are looked at. What
-    counts is the length, and the growth before the decay, for that is lost in rounding.
+    used  the rungs that options are on, looked at in one call: each takes a whole number of vector registers, so that
+          its numbers do not depend on which others there are
+    on    (n_quotes,) each option's place among them
+
+    Which side an option prefers depends on more than its sign, since M itself turns: so all are looked at. What counts
+    is the length, and the growth before the decay, for that is lost in rounding.
     """
     n = _ENDS.size
-    ahead = width * _BOTH_BENDS[0]
+    tilt = rungs.tilt[used][:, np.newaxis]
+    ahead = rungs.width[used][:, np.newaxis] * _ALL_BENDS[0]
     s = tilt + ahead
     with np.errstate(all="ignore"):
-        log_phi = model.log_characteristic(-1j * s, expiry, params) - log_moment
-        size = log_phi.real + np.log(np.abs(_BOTH_BENDS[1] * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
-        size = (size - np.multiply.outer(k, ahead.real)).reshape(k.size, len(_ANGLES), n)
+        log_phi = model.log_characteristic(-1j * s.reshape(-1), expiry, params).reshape(s.shape)
+        size = log_phi.real - rungs.log_moment[used][:, np.newaxis]
+        size = size + np.log(np.abs(_ALL_BENDS[1] * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
+        size = (size[on] - k[:, np.newaxis] * ahead.real[on]).reshape(k.size, len(_ANGLES), n)
         # What is no number may be anything.
         size = np.where(np.isnan(size), np.inf, size)
     small = size < _NEGLIGIBLE
