@@ -40,7 +40,7 @@ from .vector_math import kernel
 _LOG_EPSILON = math.log(2.220446049250313e-16)
 _BLOCK = 8
 _N_BENDS = 9
-_BENDS = np.linspace(-1.3, 1.3, _N_BENDS)
+_BENDS = np.linspace(-1.45, 1.45, _N_BENDS)
 _T_STEP = 0.5
 _N_T = 5 * _BLOCK
 _GROWING = 1e300
