@@ -43,6 +43,8 @@ _N_BENDS = 9
 _BENDS = np.linspace(-1.45, 1.45, _N_BENDS)
 _T_STEP = 0.5
 _N_T = 5 * _BLOCK
+_PEAK_WIDTH = 3.0
+"""int |f| dt along a hyperbola over pi times the largest |f| that the survey meets, from above."""
 _GROWING = 1e300
 _NODES_PER_DIGIT = 10.0
 """What a digit lost to rounding may cost, in nodes."""
@@ -216,14 +218,17 @@ def _group(
     base: Vector,
     sums: Matrix,
 ) -> tuple[int, float]:
-    """Base values and sums of strikes that share a contour; (nodes, tail and rounding)."""
+    """Base values and sums of strikes that share a contour.
+
+    returns (nodes, negative where MAX_NODES leave a tail above a quarter of `tolerance`; tail and rounding)
+    """
     low, high = k[0], k[-1]
     bend, step = contour.bend, contour.step
     bounds = np.empty(MAX_NODES)
     losses = np.empty(MAX_NODES)
     done = 0
     tail = 1e300
-    count = min(max(int(contour.nodes / _BLOCK + 1.0), 1) * _BLOCK, MAX_NODES)
+    count = min(max(int(contour.nodes) // _BLOCK + 1, 1) * _BLOCK, MAX_NODES)
     while True:
         if sums.shape[1] == 1:
             bent_phi(done, count, step, centre, width, bend, low, high, expiry, params, work)
@@ -249,7 +254,8 @@ def _group(
             sums[q, 0] = sum_first(done, work)
         else:
             sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(done, work)
-    return done, tail + lost + EPSILON * max(1.0, math.exp(high))
+    taken = done if tail < 0.25 * tolerance else -done
+    return taken, tail + lost + EPSILON * max(1.0, math.exp(high))
 
 
 @kernel
@@ -270,7 +276,7 @@ def bent_values(
     sums     (n_strikes, 1 or N_PARTS), filled
     returns  (nodes taken, negative where MAX_NODES do not reach the tolerance; error of the values)
     """
-    digits = math.log(4.0 / tolerance)
+    digits = math.log(4.0 * _PEAK_WIDTH / tolerance)
     above = _reach(-1.0, 0.5 * digits, variance, expiry, params)
     below = _reach(1.0, 0.5 * digits, variance, expiry, params)
     centre = 0.5 * (above - below)
@@ -288,6 +294,7 @@ def bent_values(
         high = k[cut - 1] if side == 0 and cut > 0 else k[-1]
         _profile(low, high, digits, sizes, heights, counts, peaks[side], ends[side])
     reached = True
+    nodes = 0.0
     while True:
         left = _choose(digits, peaks[0], ends[0])
         right = _choose(digits, peaks[1], ends[1])
@@ -301,18 +308,25 @@ def bent_values(
                 < min(both.nodes, 1e6) * (k.size + _STRIKES_PER_NODE)
             )
         )
-        if (max(n_left, n_right) if apart else both.nodes) < MAX_NODES - _BLOCK or digits < 2.0:
+        nodes = max(n_left, n_right) if apart else both.nodes
+        if nodes < MAX_NODES - _BLOCK or digits < 2.0:
             break
         digits *= 0.8
         reached = False
-    error = 2.0 * math.exp(-digits)
-    goal = 4.0 * math.exp(-digits)
+    if nodes > MAX_NODES:
+        # No contour at all: an out-of-the-money option is worth something between nothing and the forward.
+        base[:] = 0.0
+        sums[:] = 0.0
+        return -1, 1.0
+    error = 2.0 * _PEAK_WIDTH * math.exp(-digits)
+    goal = 2.0 * error
     if not apart:
         taken, more = _group(expiry, params, centre, width, both, k, goal, work, base, sums)
     else:
         taken, more = _group(expiry, params, centre, width, left, k[:cut], goal, work, base[:cut], sums[:cut])
         n, other = _group(expiry, params, centre, width, right, k[cut:], goal, work, base[cut:], sums[cut:])
-        taken += n
+        reached = reached and taken > 0 and n > 0
+        taken = abs(taken) + abs(n)
         more = max(more, other)
-    error += more
-    return taken if reached else -taken, error
+    reached = reached and taken > 0
+    return abs(taken) if reached else -abs(taken), error + more
