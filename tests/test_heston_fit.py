@@ -7,9 +7,9 @@ from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import vega
 from calibrant.models import HESTON
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.pricing.heston_bent import bent_sums
-from calibrant.pricing.heston_block import MAX_NODES
-from calibrant.pricing.heston_fit import alias_length, integrated_variance, log_moment, time_values
+from calibrant.pricing.heston_bent import bent_values
+from calibrant.pricing.heston_block import MAX_NODES, N_PARTS, N_ROWS, log_moment
+from calibrant.pricing.heston_fit import alias_length, integrated_variance, time_values
 from tests import paper_box
 
 
@@ -85,6 +85,35 @@ def test_values_are_as_good_as_the_kernel_says_all_over_the_admissible_box() -> 
     assert n_judged > 1400
 
 
+def test_gradient_on_the_bent_contour_is_as_good_as_on_the_real_line() -> None:
+    # Short expiries of the admissible box, where real nodes would be too many.
+    random = np.random.default_rng(24)
+    n_bent = 0
+    for p in paper_box.admissible_draws(150, seed=25):
+        t = float(np.exp(random.uniform(np.log(1.0 / 365.0), np.log(1.0))))
+        k, size = _strikes(p, t, 20)
+        if k.size == 0:
+            continue
+        _, gradient, nodes, _ = _one_expiry(p, t, k, 2e-10 * float(size.min()))
+        if nodes > MAX_NODES:
+            n_bent += 1
+            exact = call_prices_and_gradient(HESTON, k, np.full(k.size, t), p)[1]
+            error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
+            assert error.max() < 1e-7, (p, t, error)
+    assert n_bent > 20
+
+
+def test_a_strike_is_worth_the_same_whatever_its_neighbours() -> None:
+    # Whether strikes share a contour, and which, must not show beyond the error stated.
+    for p in paper_box.admissible_draws(40, seed=26):
+        t = 0.03
+        k = np.linspace(-9.0, 9.0, 31) * np.sqrt(HESTON.expected_variance(t, p))
+        together = _one_expiry(p, t, k, 1e-12, n_params=0)
+        for q in (0, 7, 15, 22, 30):
+            alone = _one_expiry(p, t, k[q : q + 1], 1e-12, n_params=0)
+            assert abs(alone.value[0] - together.value[q]) <= alone.error + together.error, (p, k[q])
+
+
 def test_rounding_does_not_grow_as_xi_vanishes() -> None:
     # kappa theta / xi^2 is 2.4e8: its factor must vanish with the digits that it has.
     p = np.array([60.0, 4.0, 0.001, -0.9, 4.0])
@@ -141,12 +170,14 @@ def test_a_panel_is_its_expiries_put_side_by_side() -> None:
 def test_both_contours_give_the_same_sums() -> None:
     for p in paper_box.draws(20, seed=20):
         k, size = _strikes(p, 0.6, 12)
-        _, gradient, nodes, _ = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
+        values, gradient, nodes, _ = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
         if nodes > MAX_NODES:
             continue
         variance = integrated_variance(0.6, p[0], p[1], p[4])
-        sums = np.empty((k.size, 6))
-        assert bent_sums(0.6, p, variance, k, 1e-14, sums)[0] > 0
+        base, sums = np.empty(k.size), np.empty((k.size, N_PARTS))
+        nodes, error = bent_values(0.6, p, variance, k, 1e-14, np.empty(N_ROWS * MAX_NODES), base, sums)
+        assert nodes > 0
+        assert np.abs(base - np.exp(0.5 * k) / np.pi * sums[:, 0] - values).max() < error + 1e-10 * size.min()
         by_v0 = -np.exp(0.5 * k) / np.pi * sums[:, 1]
         np.testing.assert_allclose(gradient[4], by_v0, rtol=0.0, atol=1e-9 * np.abs(by_v0).max())
 

@@ -28,21 +28,25 @@ import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
-from .heston_bent import bent_sums
+from .heston_bent import bent_values
 from .heston_block import (
+    EPSILON,
     MAX_NODES,
     N_PARTS,
     N_ROWS,
+    exponent_rounding,
     heston_parts,
     heston_phi,
+    log_moment,
     sum_first,
     sum_parts,
     turn_evenly,
 )
-from .vector_math import exp, kernel
+from .vector_math import exp, kernel, log
 
 BLOCK = 8
-_EPSILON = 2.220446049250313e-16
+_LEAST_MARCH = 48
+"""Nodes after which the decay tells how many more it takes."""
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
 _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
 
@@ -51,31 +55,6 @@ _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
 def integrated_variance(expiry: float, kappa: float, theta: float, v0: float) -> float:
     """E[int_0^T v dt]: the total variance of the control variate."""
     return theta * expiry - (v0 - theta) * math.expm1(-kappa * expiry) / kappa
-
-
-@kernel
-def log_moment(s: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float) -> float:
-    """log E[(S_T/F)^s] for real s, or +inf where the moment has exploded (Andersen & Piterbarg 2007)."""
-    beta = kappa - rho * xi * s
-    q = s * s - s
-    d2 = beta * beta - xi * xi * q
-    weight = kappa * theta / (xi * xi)
-    if d2 < 0.0:
-        w = math.sqrt(-d2)
-        half = 0.5 * w * expiry
-        # Before the first zero of cos + (beta/w) sin; the margin keeps clear of the explosion itself.
-        if half >= 0.9999 * math.atan2(w, -beta):
-            return 1e300
-        sine = math.sin(half) / w
-        a = math.cos(half) + beta * sine
-        return weight * (beta * expiry - 2.0 * math.log(a)) + v0 * q * sine / a
-    d = math.sqrt(d2)
-    e = math.exp(-d * expiry)
-    a = beta * (1.0 - e) + d * (1.0 + e)
-    if a <= 1e-8 * d:
-        return 1e300
-    r = xi * xi * q / (beta + d) if beta > 0.0 else beta - d
-    return weight * (r * expiry - 2.0 * math.log(0.5 * a / d)) + v0 * q * (1.0 - e) / a
 
 
 @kernel
@@ -103,16 +82,33 @@ def alias_length(expiry: float, params: Vector, sd: float, k_low: float, k_high:
 
 
 @kernel
+def _most_nodes(n_strikes: int) -> int:
+    """Nodes on the real line from which the bent contour is the cheaper one.
+
+    In nanoseconds, by `benchmarks/kernel.py` on one machine: the bent contour takes 8 us beforehand and some 50 nodes,
+    each 25 and 2.5 a strike; a node here takes 20 and 1.2 a strike.
+    """
+    return min(int((9250.0 + 125.0 * n_strikes) / (20.0 + 1.2 * n_strikes)), MAX_NODES)
+
+
+@kernel
 def _march(
-    expiry: float, params: Vector, variance: float, step: float, target: float, with_gradient: bool, work: Vector
+    expiry: float,
+    params: Vector,
+    variance: float,
+    step: float,
+    target: float,
+    most: int,
+    with_gradient: bool,
+    work: Vector,
 ) -> tuple[int, float, float]:
     """Fill blocks of nodes at x = (j + 1/2) step until the tail of the integral is below `target`.
 
-    returns (number of nodes, or 0 where `MAX_NODES` do not suffice; the tail; int |phi - phi_BS| dx, from above)
+    returns (number of nodes, or 0 where it would take more than `most`; the tail; int |phi - phi_BS| dx, from above)
     """
     half = BLOCK // 2
     spread = 0.0
-    for first in range(0, MAX_NODES, BLOCK):
+    for first in range(0, most, BLOCK):
         if with_gradient:
             heston_parts(first, first + BLOCK, step, expiry, params, variance, work)
         else:
@@ -135,6 +131,10 @@ def _march(
                 return first + BLOCK, tail, spread
         elif late == 0.0:
             return first + BLOCK, 0.0, spread
+        if first >= _LEAST_MARCH:
+            decay = log(early / late)
+            if log(late / target) * half > decay * (most - first - BLOCK):
+                break
     return 0, 0.0, spread
 
 
@@ -143,31 +143,29 @@ def _rounding(expiry: float, params: Vector, variance: float, k_far: float, spre
     """What rounding may do to the integrals of an expiry, times e^{-k/2} of a value.
 
     phi is at most one on the contour, so that int |phi| / a dx <= pi, a = x^2 + 1/4, and an error in log phi counts
-    with that weight. Three things exceed a few units in the last place:
-
-    * e^{-ixk} phi turns: its phase loses x k.
-    * The exponent's terms in kappa theta / xi^2 are differences of terms of size kappa theta T a / q, q = beta + d.
-    * 1 - E loses 1 / dT where dT is small, for all that follows.
+    with that weight; the phase of e^{-ixk} loses x k besides.
 
     spread  int |phi - phi_BS| dx
     """
-    kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
-    beta = kappa - 0.5 * rho * xi
-    d = math.sqrt(beta * beta + 0.25 * xi * xi)
-    q = beta + d if beta > 0.0 else 0.25 * xi * xi / (d - beta)
+    of_turn, of_square = exponent_rounding(expiry, params[0], params[1], params[2], params[3])
     # int |phi| dx
     width = spread + 1.2533141373155003 / math.sqrt(variance)
-    turning = k_far * math.log1p(width)
-    cancelling = (1.0 + kappa * theta * expiry * width / q) * (1.0 + 1.0 / (d * expiry))
-    lost: float = _EPSILON * (4.0 + turning + cancelling)
+    lost: float = EPSILON * (4.0 + k_far * math.log1p(width) + of_turn + of_square * width)
     return lost
 
 
 @kernel
 def _expiry_sums(
-    expiry: float, k: Vector, tolerance: float, params: Vector, variance: float, work: Vector, sums: Matrix
+    expiry: float,
+    k: Vector,
+    tolerance: float,
+    params: Vector,
+    variance: float,
+    work: Vector,
+    base: Vector,
+    sums: Matrix,
 ) -> tuple[int, float]:
-    """The integrals of every strike of one expiry, (n_strikes, 1 or N_PARTS).
+    """The integrals of every strike of one expiry, (n_strikes, 1 or N_PARTS); `base` is filled on the bent contour.
 
     returns (nodes taken, error of the values): see `time_values`
     """
@@ -175,12 +173,11 @@ def _expiry_sums(
     growth = math.exp(0.5 * max(k[-1], 0.0))
     target = 0.5 * math.pi * tolerance / growth
     step = 2.0 * math.pi / length
-    count, tail, spread = _march(expiry, params, variance, step, target, sums.shape[1] > 1, work)
-    rounding = _rounding(expiry, params, variance, max(k[-1], -k[0]), spread)
+    count, tail, spread = _march(expiry, params, variance, step, target, _most_nodes(k.size), sums.shape[1] > 1, work)
     if count == 0:
-        taken, bent_error = bent_sums(expiry, params, variance, k, target, sums)
-        error = growth * (rounding + bent_error / math.pi)
-        return (taken + MAX_NODES if taken > 0 else taken), error
+        taken, error = bent_values(expiry, params, variance, k, tolerance, work, base, sums)
+        return (taken + MAX_NODES if taken > 0 else taken - MAX_NODES), error
+    rounding = _rounding(expiry, params, variance, max(k[-1], -k[0]), spread)
     for q in range(k.size):
         turn_evenly(k[q], step, count, work)
         if sums.shape[1] == 1:
@@ -212,7 +209,7 @@ def time_values(
     out            (n_quotes,), filled: the put for log_moneyness < 0, else the call
     gradient       (5, n_quotes), filled; (0, n_quotes) for prices alone
     n_nodes        (n_expiries,), filled: nodes taken; above MAX_NODES where the expiry switched to the bent contour,
-                   negative where even that did not reach the tolerance
+                   negative where even that does not reach the tolerance
     error          (n_expiries,), filled: what the values of the expiry may be wrong by, rounding included
     """
     kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
@@ -220,14 +217,28 @@ def time_values(
     work = np.empty(N_ROWS * MAX_NODES)
     sums = np.empty((log_moneyness.size, n_parts))
     sd = np.empty(log_moneyness.size)
+    density = np.empty(log_moneyness.size)
+    unpriced = 0
     for e in range(expiries.size):
         first, last = offsets[e], offsets[e + 1]
         variance = integrated_variance(expiries[e], kappa, theta, params[4])
         n_nodes[e], error[e] = _expiry_sums(
-            expiries[e], log_moneyness[first:last], tolerance[e], params, variance, work, sums[first:last]
+            expiries[e],
+            log_moneyness[first:last],
+            tolerance[e],
+            params,
+            variance,
+            work,
+            out[first:last],
+            sums[first:last],
         )
-        sd[first:last] = math.sqrt(variance)
-    otm_and_vega(log_moneyness, sd, out, np.empty(log_moneyness.size))
+        if abs(n_nodes[e]) > MAX_NODES:
+            # The control variates of the expiries before it; the bent contour has none.
+            otm_and_vega(log_moneyness[unpriced:first], sd[unpriced:first], out[unpriced:first], density)
+            unpriced = last
+        else:
+            sd[first:last] = math.sqrt(variance)
+    otm_and_vega(log_moneyness[unpriced:], sd[unpriced:], out[unpriced:], density)
     for q in range(log_moneyness.size):
         factor = exp(0.5 * log_moneyness[q]) * (-1.0 / math.pi)
         out[q] += factor * sums[q, 0]
