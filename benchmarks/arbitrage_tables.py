@@ -23,8 +23,8 @@ import scipy.fft
 from calibrant.arbitrage import KINDS, check_price_surface, check_quotes, check_surface
 from calibrant.arbitrage.hull import PRICE_ERROR
 from calibrant.arbitrage.paper_penalties import PaperPenalties, paper_penalties
-from calibrant.arbitrage.surface import LARGEST_ERROR, price_grid, surface_expiries
-from calibrant.arbitrage.surface_kernels import N_STRIKES, TARGET_ERROR
+from calibrant.arbitrage.surface import price_grid, surface_expiries
+from calibrant.arbitrage.surface_kernels import LARGEST_ERROR, N_STRIKES, TARGET_ERROR
 from calibrant.arbitrage.surface_twin import LEAST_TIME_VALUE, check_total_variance
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value, vega
