@@ -48,7 +48,7 @@ from calibrant.arbitrage.surface_kernels import (
     turn_table,
 )
 from calibrant.arbitrage.surface_twin import TotalVariance, check_surface_in_vols, check_total_variance, durrleman
-from calibrant.arbitrage.violations import BUTTERFLY, CALENDAR, KINDS
+from calibrant.arbitrage.violations import BUTTERFLY, CALENDAR, KINDS, MAX_REPORTED
 from calibrant.arrays import ComplexVector, Matrix, Vector
 from calibrant.black import call_price, implied_volatility_from_time_value
 from calibrant.errors import InvalidInput
@@ -56,7 +56,7 @@ from calibrant.models import HESTON
 from calibrant.pricing.fourier import otm_values
 from calibrant.steps import Steps, finish
 
-from .paper_box import EXPIRIES, admissible_draws, draws
+from .paper_box import EXPIRIES, draws, extreme_draws
 
 PLANTED = 1e-6
 # A variance that sits at zero: 2 kappa theta / xi^2 is 6e-7, and |phi| hardly decays.
@@ -89,6 +89,17 @@ def errors_of(grid: PriceGrid, params: Vector, seed: int) -> tuple[float, float]
     )
 
 
+def driven(steps: Steps[Verdict]) -> tuple[Verdict, int]:
+    """The verdict, and how many steps it took beyond the first."""
+    n_more = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value, n_more
+        n_more += 1
+
+
 def test_grid_prices_are_exact_within_the_stated_error() -> None:
     for i, params in enumerate(np.vstack([ORDINARY, draws(4, seed=1), MARKET_LIKE])):
         grid = price_grid(HESTON, params, surface_expiries(EXPIRIES))
@@ -113,26 +124,6 @@ def test_market_like_surfaces_are_free(quoted: list[float]) -> None:
         verdict = check_surface(HESTON, params, np.array(quoted))
         assert verdict.free, (params, verdict)
         assert verdict.numerical_error <= TARGET_ERROR
-
-
-def extreme_draws(n: int, seed: int) -> list[tuple[Vector, Vector]]:
-    """(parameters, quoted expiries) from all over the admissible bounds, a day to ten years."""
-    rng = np.random.default_rng(seed)
-    return [
-        (params, np.exp(rng.uniform(math.log(1.0 / 365.0), math.log(10.0), int(rng.integers(1, 6)))))
-        for params in admissible_draws(n, seed)
-    ]
-
-
-def driven(steps: Steps[Verdict]) -> tuple[Verdict, int]:
-    """The verdict, and how many steps it took beyond the first."""
-    n_more = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            return ended.value, n_more
-        n_more += 1
 
 
 def test_no_exact_surface_is_called_not_free_without_a_word() -> None:
@@ -213,6 +204,26 @@ def test_any_model_gives_the_same_surface_through_its_characteristic_function() 
         assert np.all(np.max(np.abs(fast.capped - slow.capped), axis=1) <= limit)
         assert np.all(np.max(np.abs(fast.growth - slow.growth), axis=1) <= limit)
         assert slow.error.max() < 1.01e-8
+        assert check_surface(nameless, params, EXPIRIES).free
+    verdict, n_more = driven(check_surface_steps(nameless, *HARDLY_DECAYING))
+    assert verdict == check_surface(HESTON, *HARDLY_DECAYING)
+    assert n_more == N_LOOKED_AT
+
+
+def test_a_model_that_is_not_free_has_the_largest_of_its_violations_listed() -> None:
+    def falling(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+        # Lognormal, with a total variance that falls after a year.
+        total_variance = 0.04 * expiry * math.exp(-expiry)
+        log_phi: ComplexVector = (u * u + 1j * u) * complex(-0.5 * total_variance)
+        return log_phi
+
+    quoted = np.array([0.5, 2.0])
+    verdict = check_surface(replace(HESTON, name="falling", log_characteristic=falling), ORDINARY, quoted)
+    assert not verdict.free
+    assert verdict.unverified is None
+    assert verdict.n_violations > len(verdict.violations) == MAX_REPORTED
+    assert {v.kind for v in verdict.violations} == {"calendar"}
+    assert all(v.expiry > 1.0 and v.expiry in surface_expiries(quoted) for v in verdict.violations)
 
 
 def test_compiled_samples_are_those_of_the_readable_formula() -> None:

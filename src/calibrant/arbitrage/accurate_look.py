@@ -1,8 +1,9 @@
 """The accurate pricer's word on a surface of which the surface check's own numbers say nothing.
 
 Where a characteristic function hardly decays, with a vol of vol so large that the variance sits at zero, the check's
-nodes leave an error above `LARGEST_ERROR`. On the pricer's contour it decays, but the dense grid would take seconds: a
-few strikes of a few expiries are priced, and the hull finds every static arbitrage among them.
+nodes leave an error above `LARGEST_ERROR`; so does rounding where the vol of vol is next to nothing. The pricer copes
+with both, but would take seconds for the dense grid: a few strikes of a few expiries are priced, and the hull finds
+every static arbitrage among them.
 """
 
 import math
@@ -42,12 +43,12 @@ def accurate_look(model: Model, params: Vector, expiry: Vector, error: float) ->
     k = np.concatenate([-side[::-1], [0.0], side])
     calls = np.empty((years.size, k.size))
     for i, t in enumerate(years.tolist()):
+        if (yield Progress(float(i * k.size), float(calls.size))):
+            return unverified(error, f"{seen}, and there was no time for the accurate pricer")
         try:
             calls[i] = call_prices(model, k, np.full(k.size, t), params)
         except PricingError:
             return unverified(error, f"{seen}, and the accurate pricer finds no price at {t:.2g} years")
-        if (yield Progress(float((i + 1) * k.size), float(calls.size))) and i + 1 < years.size:
-            return unverified(error, f"{seen}, and there was no time for the accurate pricer")
     if not np.isfinite(calls).all():
         return unverified(error, f"{seen}, and the accurate pricer finds no price")
     verdict = check_price_surface(k, years, calls)
