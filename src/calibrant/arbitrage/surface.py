@@ -14,9 +14,9 @@ longest quoted one, it prices from samples of the characteristic function, and l
 No implied volatility enters. `surface_twin.py` holds the same check in vol space, slow and readable.
 
 The grid is far denser than prices of a few dozen nodes can vary. So half its strikes, and expiries a quarter apart, are
-looked at first: where the nodes' frequencies are low enough for them (`MOST_DETAIL`), and none of their conditions is
-missed by more than the error, none on the grid is (tests/test_arbitrage_surface.py plants what is hard to see). All the
-strikes are looked at where frequencies are higher, and the whole grid, kept, only where there are violations to list.
+looked at first. Where the nodes' frequencies are low enough for them (`MOST_DETAIL`), and no condition is missed by
+more than the error at them or between them, none on the grid is (tests/test_arbitrage_surface.py plants what is hard to
+see). Else all the strikes are looked at, and the whole grid is kept only where there are violations to list.
 Where the error is above `LARGEST_ERROR`, the accurate pricer decides (`accurate_look.py`).
 """
 
@@ -44,6 +44,7 @@ from .surface_kernels import (
     PERIODS,
     WORK_SHAPE,
     count_missed,
+    count_on_grid,
     detail_of,
     excess_of,
     fitting_scale,
@@ -89,8 +90,8 @@ class PriceGrid(NamedTuple):
         return np.outer(self.scale, spacing_of(n_strikes) * (np.arange(n_strikes) - 0.5 * (n_strikes - 1)))
 
 
-_LOOKS = ((FIRST_STRIKES, MOST_DETAIL), (N_STRIKES, math.inf))
-"""Strikes, and the detail that they are looked at with at most."""
+_LOOKS = ((FIRST_STRIKES, MOST_DETAIL, True), (N_STRIKES, math.inf, False))
+"""Strikes, the detail that they are looked at with at most, and whether what is between them counts."""
 
 
 def surface_expiries(quoted_expiry: Vector) -> Vector:
@@ -133,8 +134,8 @@ def check_surface_steps(model: Model, params: Vector, quoted_expiry: Vector) -> 
         )
     shortest, longest = _ends(quoted_expiry)
     n_expiries = n_looked_at(shortest, longest)
-    for n_strikes, most_detail in _LOOKS:
-        n_swept, n_missed, error = _count(model, p, shortest, longest, n_expiries, n_strikes, most_detail)
+    for n_strikes, most_detail, between in _LOOKS:
+        n_swept, n_missed, error = _count(model, p, shortest, longest, n_expiries, n_strikes, most_detail, between)
         if not error <= LARGEST_ERROR:
             not_known = spread_expiries(shortest, longest, n_expiries)[n_swept:]
             return (yield from accurate_look(model, p, not_known, error))
@@ -151,19 +152,19 @@ def _count(
     n_expiries: int,
     n_strikes: int,
     most_detail: float,
+    between: bool,
 ) -> tuple[int, int, float]:
     """`count_missed` of any model."""
     code = COMPILED.get(model.name)
     if code is not None:
         turns = _turns(n_strikes)
-        return count_missed(code, params, shortest, longest, n_expiries, n_strikes, *turns, most_detail)
+        return count_missed(code, params, shortest, longest, n_expiries, n_strikes, *turns, most_detail, between)
     grid = price_grid(model, params, spread_expiries(shortest, longest, n_expiries), n_strikes)
     ended = np.flatnonzero(~(grid.error <= LARGEST_ERROR) | (grid.detail > most_detail))
     if ended.size > 0:
         return int(ended[0]), 0, float(grid.error[: ended[0] + 1].max())
-    excess = np.empty((n_expiries, N_KINDS, n_strikes))
-    excess_of(grid.capped, grid.growth, grid.strike, excess)
-    return n_expiries, int(np.count_nonzero(excess > grid.error[:, None, None])), float(grid.error.max())
+    n_missed = count_on_grid(grid.capped, grid.growth, grid.strike, grid.error, between)
+    return n_expiries, n_missed, float(grid.error.max())
 
 
 def n_looked_at(shortest: float, longest: float) -> int:
@@ -186,7 +187,7 @@ def price_grid(model: Model, params: Vector, expiry: Vector, n_strikes: int = N_
         return sampled_grid(plain_sampler(model, params), expiry, n_strikes)
     grid = _empty_grid(expiry, n_strikes)
     contiguous = np.ascontiguousarray(params, dtype=np.float64)
-    price_grid_kernel(code, contiguous, expiry, *_turns(n_strikes), *grid[1:], math.inf, math.inf)
+    price_grid_kernel(code, contiguous, expiry, *_turns(n_strikes), *grid[1:], math.inf, math.inf, False)
     return grid
 
 
