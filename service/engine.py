@@ -3,6 +3,7 @@
 Its methods are called on the threads of `scheduler`, one call at a time on each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
@@ -156,7 +158,10 @@ class Engine:
             )
         )
         # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
-        verdict_on(price_grid(model, params, surface_expiries(on_grid.expiries)))
+        expiry = surface_expiries(on_grid.expiries)
+        verdict_on(price_grid(model, params, expiry))
+        # And what decides where the check's numbers say nothing.
+        finish(accurate_look(model, params, expiry, math.inf))
 
     def network_version(self, model: str) -> str:
         """Of the network that serves a model, without its hash."""

@@ -124,7 +124,10 @@ class Violation(Response):
 
 
 class Verdict(Response):
-    free: bool
+    free: bool = Field(
+        description="No violation was found, and the numbers are known well enough to say so. False without violations "
+        "is a surface that could not be verified: the warning `surface_not_verified` says why."
+    )
     n_violations: int
     violations: list[Violation]
 

@@ -25,6 +25,7 @@ from service.batches.crew import Crew
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.formats import JSON
 from service.wire.oip import decode_request
+from calibrant.arbitrage import check_surface
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.models import MODELS
 from tests.service.bodies import inference
@@ -82,6 +83,7 @@ for panels in (batch, rows):
 crew.stop()
 scheduler.stop()
 verdict_on(price_grid(MODELS["heston"], np.array([15.0, 0.07, 3.0, -0.5, 0.2]), surface_expiries(np.array([0.1, 1.0]))))
+check_surface(MODELS["heston"], np.array([0.001, 0.02, 8.0, 0.4, 0.003]), np.array([0.1, 1.0]))
 print(json.dumps({name: n for name, n in compiled().items() if n != before.get(name)}))
 print(len(before))
 """
