@@ -44,8 +44,7 @@ def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
         return None
     if scope["path"].endswith("/batch"):
         return Priority.BULK
-    length = context.headers.get("content-length")
-    return Priority.LONG if length is not None and int(length) > LARGE_BODY else Priority.INTERACTIVE
+    return Priority.LONG if context.declared_bytes > LARGE_BODY else Priority.INTERACTIVE
 
 
 @dataclass(slots=True)

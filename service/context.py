@@ -7,7 +7,9 @@ from time import perf_counter
 
 from starlette.types import Scope
 
-from calibrant.errors import InvalidInput, Problem
+from calibrant.errors import InvalidInput, Problem, shown
+
+from .headers import decimal_number, whole_number
 
 DEADLINE_HEADER = "x-request-deadline-ms"
 RECEIVED = "calibrant.received"
@@ -35,6 +37,21 @@ class RequestContext:
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
 
+    @property
+    def declared_bytes(self) -> int:
+        """Of the body, by `Content-Length`, to which the server holds the client; 0 without one.
+
+        raises  InvalidInput if that is no whole number
+        """
+        given = self.headers.get("content-length")
+        if given is None:
+            return 0
+        length = whole_number(given)
+        if length is None:
+            needed = f"The header Content-Length must be a whole number of bytes, but is {shown(given)!r}."
+            raise InvalidInput(Problem((), needed))
+        return length
+
     def deadline(self, budget_ms: float | None) -> float | None:
         """When the answer is due, on the clock of `received`: the smaller of the budget and the header's holds."""
         return due(self.received, budget_ms, self.deadline_ms)
@@ -58,11 +75,9 @@ def context_of(scope: Scope) -> RequestContext:
 
 def milliseconds(value: str) -> float:
     """Of the header `X-Request-Deadline-Ms`."""
-    try:
-        ms = float(value)
-    except ValueError:
-        ms = math.nan
-    if not (math.isfinite(ms) and ms > 0.0):
+    ms = decimal_number(value)
+    if ms is None or not 0.0 < ms < math.inf:
         # A header has no place in the body for a pointer to name.
-        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {value!r}."))
+        needed = f"The header X-Request-Deadline-Ms must be a number > 0, but is {shown(value)!r}."
+        raise InvalidInput(Problem((), needed))
     return ms

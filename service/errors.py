@@ -11,10 +11,14 @@ from typing import Any, ClassVar
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from calibrant.errors import InvalidInput, Problem
+from calibrant.errors import InvalidInput, Problem, shown
 
 MAX_PROBLEMS = 20
 """Problems listed in one refusal: a sentence for each of ten thousand bad quotes helps nobody."""
+
+
+_LONGEST = 1000
+"""Characters of a sentence, whatever it quotes."""
 
 
 class ServiceError(Exception):
@@ -27,7 +31,7 @@ class ServiceError(Exception):
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None, problems: Sequence[Problem] = ()) -> None:
         super().__init__(detail)
-        self.detail = detail
+        self.detail = shown(detail, _LONGEST)
         self.headers = dict(headers or {})
         if self.retry_after is not None:
             self.headers.setdefault("retry-after", str(self.retry_after))

@@ -157,7 +157,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return self.app(scope, receive, send)
         limit = self.max_batch_bytes if scope["path"].endswith("/batch") else self.max_bytes
-        declared = int(context_of(scope).headers.get("content-length", "0"))
+        declared = context_of(scope).declared_bytes
         if declared > limit:
             raise _too_large(limit, f"{declared}")
         if declared:

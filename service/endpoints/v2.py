@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from calibrant.errors import InvalidInput
+from calibrant.errors import InvalidInput, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
@@ -152,8 +152,8 @@ def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     """
     name, version = request.path_params["model"], request.path_params.get("version")
     if name not in engine.releases:
-        raise NotFound(f"There is no model {name[:80]!r}; there is {', '.join(engine.releases)}.")
+        raise NotFound(f"There is no model {shown(name)!r}; there is {', '.join(engine.releases)}.")
     served = engine.network_version(name)
     if version not in (None, served):
-        raise NotFound(f"There is no version {version[:80]!r} of {name}; {served} is served.")
+        raise NotFound(f"There is no version {shown(version)!r} of {name}; {served} is served.")
     return MODELS[name], served

@@ -16,7 +16,7 @@ import numpy as np
 
 from calibrant.arrays import IntVector, Vector
 from calibrant.calibrate import CalibrationOptions, Refine
-from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
@@ -121,7 +121,7 @@ def _read(body: bytes | memoryview) -> "pyarrow.Table":
             table = arrow.Table.from_batches(batches, reader.schema)
     except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise bad_body(f"is not an Arrow IPC stream: {said[:200].rstrip('.')}.") from None
+        raise bad_body(f"is not an Arrow IPC stream: {shown(said, 200).rstrip('.')}.") from None
     if table.num_rows == 0:
         raise InvalidRequest([Problem.at((KEY,), "must hold at least one quote, but is empty.")])
     return table
@@ -176,12 +176,14 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         if name == KEY:
             value = kind.value_type if types.is_dictionary(kind) else kind
             if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
-                problems.append(Problem.at((name,), f"must hold integers or strings, but is of the type {kind}."))
+                problems.append(
+                    Problem.at((name,), f"must hold integers or strings, but is of the type {shown(kind)}.")
+                )
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))
         elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
-            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {kind}."))
+            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {shown(kind)}."))
         if schema.names.count(name) > 1:
             problems.append(Problem.at((name,), "must not be there twice."))
     absent = [name for name in (KEY, "expiry") if name not in schema.names]
@@ -200,7 +202,7 @@ def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, Refine]:
     model = model_named(given.pop("model", "heston"))
     refine = given.pop("refine", "lm")
     if refine not in get_args(Refine):
-        needed = f"must be one of {', '.join(get_args(Refine))}, but is {refine[:40]!r}."
+        needed = f"must be one of {', '.join(get_args(Refine))}, but is {shown(refine)!r}."
         raise InvalidInput(Problem.at(("refine",), needed))
     if given:
         raise InvalidInput(*(Problem.at((name,), "is not a field of this request's metadata.") for name in given))

@@ -20,7 +20,7 @@ from . import schema, spans
 from .documents import Echoed, calibration_document
 from .formats import JSON, MSGPACK, Format
 from .jobs import calibration_job
-from .validation import bad_body, beneath
+from .validation import bad_body, beneath, twice
 
 Part = TypeVar("Part")
 Deadline = Callable[[float | None], float | None]
@@ -141,7 +141,6 @@ def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> li
     data = spans.view(body)
     try:
         parts = language.members(data, _MOST_FIELDS)
-        # As in every object, of two fields of one name the last counts.
         begins = {
             language.key(bytes(body[key[0] : key[1]])): value[0]
             for key, value in zip(parts.keys, parts.values, strict=True)
@@ -152,6 +151,8 @@ def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> li
         raise bad_body("must be an object with the field `panels` and no other.") from None
     except (spans.SpanError, ValueError) as error:
         raise bad_body(f"is not {language.name}: {error}.") from None
+    if len(begins) < len(parts.keys):
+        raise twice()
     problems = [Problem.at((name,), "is not a field of this request.") for name in begins if name != "panels"]
     if "panels" not in begins:
         problems.append(Problem.at(("panels",), "is required, but is absent."))

@@ -18,13 +18,14 @@ from pydantic_core import to_json
 
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.calibrate import CalibrationOptions
-from calibrant.errors import InvalidInput, Path, Problem, name_of
+from calibrant.errors import InvalidInput, Path, Problem, name_of, shown
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError
+from ..headers import whole_number
 from .batch import Deadline, PanelRequest
 from .documents import Echo
 from .json import decode
@@ -207,10 +208,11 @@ def header_length(value: str | None) -> int | None:
     """
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20):
-        detail = f"The header Inference-Header-Content-Length must be a whole number of bytes, but is {value!r}."
-        raise InvalidInput(Problem((), detail))
-    return int(value)
+    length = whole_number(value)
+    if length is None:
+        needed = f"must be a whole number of bytes, but is {shown(value)!r}."
+        raise InvalidInput(Problem((), f"The header Inference-Header-Content-Length {needed}"))
+    return length
 
 
 def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Inference:
@@ -262,7 +264,7 @@ def _input_problems(inputs: Sequence[InferInput]) -> list[Problem]:
         elif tensor.shape[0] == 0:
             problems.append(Problem.at(("inputs", i, "shape"), "must hold at least one quote, but is empty."))
         elif tensor.shape != inputs[0].shape:
-            needed = f"must be that of `inputs[0]`, {inputs[0].shape}, but is"
+            needed = f"must be that of `inputs[0]`, {shown(inputs[0].shape)}, but is"
             problems.append(_problem(("inputs", i, "shape"), needed, tensor.shape))
         if tensor.parameters.shared_memory_region is not None:
             place = ("inputs", i, "parameters", "shared_memory_region")
@@ -322,8 +324,7 @@ def _from_json(tensor: InferInput, i: int, n: int) -> Vector:
 
 
 def _problem(path: Path, needed: str, came: object) -> Problem:
-    text = str(came)
-    return Problem.at(path, f"{needed} {text if len(text) <= 80 else text[:77] + '...'}.")
+    return Problem.at(path, f"{needed} {shown(came)}.")
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
