@@ -1,15 +1,17 @@
 """What the service knows about one request while it is served."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 from starlette.types import Scope
 
 from calibrant.errors import InvalidInput, Problem, shown
 
 from .headers import decimal_number, whole_number
+from .memory import Hold
 
 DEADLINE_HEADER = "x-request-deadline-ms"
 RECEIVED = "calibrant.received"
@@ -34,6 +36,8 @@ class RequestContext:
     """Seconds spent in each stage, in order."""
     after: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the response has left."""
+    hold: Hold | None = None
+    """Of memory, until it is answered; None if it needs no engine."""
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
 
@@ -71,6 +75,12 @@ def context_of(scope: Scope) -> RequestContext:
     context = scope[_KEY]
     assert isinstance(context, RequestContext)
     return context
+
+
+def hold_of(scope: Mapping[str, Any]) -> Hold | None:
+    """What a request holds of the memory; None too where it was refused before it came so far."""
+    context = scope.get(_KEY)
+    return context.hold if isinstance(context, RequestContext) else None
 
 
 def milliseconds(value: str) -> float:

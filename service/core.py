@@ -15,6 +15,7 @@ from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
+from .memory import Memory
 from .metrics import Metrics
 from .scheduler import LANES, Priority, Scheduler
 from .settings import Settings
@@ -48,6 +49,7 @@ class Core:
         """
         self.settings = settings
         self.metrics = metrics
+        self.memory = Memory(settings.max_memory_bytes)
         self.scheduler = Scheduler(lanes, patience=patience)
         self.costs = Costs()
         self.auditor = Auditor(settings, self.scheduler, self.costs, metrics)

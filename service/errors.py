@@ -6,7 +6,7 @@ Whatever may be answered at another time says when: it has a `Retry-After`.
 
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -111,6 +111,16 @@ def _restored(
 ) -> ServiceError:
     error = kind.__new__(kind)
     ServiceError.__init__(error, detail, headers=headers, problems=problems)
+    return error
+
+
+Kept = TypeVar("Kept", bound=BaseException)
+
+
+def bare(error: Kept) -> Kept:
+    """An error to be kept: without its traceback and those of the errors behind it, which hold the frames that they
+    went through, and with them the body of the request until the collector comes past."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 

@@ -5,7 +5,7 @@ import re
 
 _WHOLE = re.compile(r"[0-9]{1,19}")
 """What 64 bits hold."""
-_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?")
 
 
 def whole_number(text: str) -> int | None:

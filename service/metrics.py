@@ -21,7 +21,7 @@ PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed")
+CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed", "handshake")
 """Why the server closes a connection."""
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
@@ -52,7 +52,8 @@ class Metrics:
         )
         self.hung_up = Counter("calibrant_client_disconnects", "Requests whose client went before the answer.")
         self.in_flight = Gauge("calibrant_in_flight", "Requests being served.")
-        self.connections = Gauge("calibrant_connections", "Connections open.")
+        self.connections = Gauge("calibrant_connections", "Connections open, those not yet secured included.")
+        self.handshakes = Gauge("calibrant_tls_handshakes", "Connections open that are not yet secured.")
         self.connections_limit = Gauge("calibrant_connections_limit", "Connections that may be open.")
         self.connections_closed = Counter(
             "calibrant_connections_closed", "Connections that the server closed, by the reason.", ["reason"]

@@ -33,7 +33,7 @@ class Service(Core):
         super().__init__(settings, metrics, metrics.ready, refines_batches=here)
         self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings)
-        self.admission = Admission(settings, self.scheduler, self.pauses)
+        self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)
         self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""

@@ -23,6 +23,7 @@ from ..body import body_of, memory_file
 from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound
+from ..memory import of_request
 from ..openapi import JSON, answering, documented
 from ..service import service_of
 from ..wire import oip
@@ -104,6 +105,8 @@ async def infer(request: Request) -> Response:
     header_length = oip.header_length(context.headers.get(oip.HEADER_LENGTH))
     body = await body_of(request)
     settings = service.settings
+    if encoding is not None and context.hold is not None:
+        context.hold.resize(of_request(settings.max_body_bytes))
     decoding = partial(_decoded, body, encoding, header_length, model, context, settings.max_body_bytes)
     # What a compressed body inflates to is not seen before.
     n_bytes = len(body) if encoding is None else math.inf

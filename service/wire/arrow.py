@@ -9,10 +9,11 @@ the client's own. Columns that are integers or floats of any width are read as f
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Vector
 from calibrant.calibrate import CalibrationOptions, Refine
@@ -36,6 +37,10 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 KEY = "panel"
 COLUMNS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
 _PREFIX = b"calibrant."
+_BESIDE_NUMBERS = 4
+"""Numbers of eight bytes that a row takes beside its columns while panels are made of rows."""
+_BYTES_PER_COLUMN = 1024
+"""Of a record batch, whatever it holds."""
 _MOST_COLUMNS = 64
 """Looked at one by one, to name those that are not known."""
 
@@ -60,10 +65,13 @@ class ArrowBatch:
 
     def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
-        table = _read(body)
+        table = _read(body, limits.reserve)
         self._model, self._refine = _options(table.schema.metadata or {})
+        # Whatever the stream takes: nothing keeps all of its columns from being one buffer of small numbers.
+        keys = table.column(KEY)
+        limits.reserve(8 * table.num_rows * (table.num_columns + _BESIDE_NUMBERS) + keys.nbytes)
         self._panel_bytes = limits.panel_bytes
-        codes, self.keys = _coded(table.column(KEY), limits.panels)
+        codes, self.keys = _coded(keys, limits.panels)
         self._columns = _numbers(table)
         order = np.argsort(codes, kind="stable")
         self._rows: list[IntVector] = np.split(order, np.cumsum(np.bincount(codes))[:-1])
@@ -71,6 +79,10 @@ class ArrowBatch:
     @property
     def n_panels(self) -> int:
         return len(self._rows)
+
+    @property
+    def largest_panel(self) -> int:
+        return 8 * max(rows.size for rows in self._rows) * len(self._columns)
 
     def n_quotes(self, i: int) -> int:
         return int(self._rows[i].size)
@@ -101,7 +113,7 @@ def _in_table(problem: Problem, rows: IntVector) -> Problem:
     return Problem.at(place, problem.detail.split("` ", 1)[1])
 
 
-def _read(body: bytes | memoryview) -> "pyarrow.Table":
+def _read(body: bytes | memoryview, reserve: Callable[[int], None]) -> "pyarrow.Table":
     """The table that a stream holds, with every offset checked."""
     arrow = library()
     buffer = arrow.py_buffer(body)
@@ -116,6 +128,8 @@ def _read(body: bytes | memoryview) -> "pyarrow.Table":
             _require_columns(reader.schema)
             batches = []
             for batch in reader:
+                # Of no rows or many: there may be a batch for every 200 bytes.
+                reserve(_BYTES_PER_COLUMN * (batch.num_columns + 1))
                 batch.validate(full=True)
                 batches.append(batch)
             table = arrow.Table.from_batches(batches, reader.schema)
@@ -209,7 +223,7 @@ def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, Refine]:
     return model, refine  # type: ignore[return-value]
 
 
-def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarrow.Array"]:
+def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[NDArray[np.int32], "pyarrow.Array"]:
     """For each row the number of its panel, and the keys of the panels by that number."""
     arrow = library()
     if column.null_count:
@@ -226,13 +240,16 @@ def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarr
     else:
         encoded = column.combine_chunks().dictionary_encode()
         codes, keys = encoded.indices.to_numpy(), encoded.dictionary
-    used, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    if used.size > most:
-        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {used.size}.")
-    by_first = np.argsort(first)
-    place = np.empty(used.size, np.int64)
-    place[by_first] = np.arange(used.size)
-    return place[numbers], keys.take(arrow.array(used[by_first]))
+    # The row in which each code comes first. Of several for one place the last one stands.
+    first = np.full(len(keys), codes.size, np.int64)
+    first[codes[::-1]] = np.arange(codes.size - 1, -1, -1, dtype=np.int32)
+    n_used = int((first < codes.size).sum())
+    if n_used > most:
+        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {n_used}.")
+    by_first = np.argsort(first, kind="stable")[:n_used]
+    place = np.empty(len(keys), np.int32)
+    place[by_first] = np.arange(n_used, dtype=np.int32)
+    return place[codes], keys.take(arrow.array(by_first))
 
 
 def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:

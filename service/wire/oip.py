@@ -154,6 +154,10 @@ class Inference:
     def n_panels(self) -> int:
         return len(self.tensors["iv"])
 
+    @property
+    def largest_panel(self) -> int:
+        return sum(tensor[0].nbytes for tensor in self.tensors.values())
+
     def n_quotes(self, i: int) -> int:
         return int(self.tensors["iv"].shape[1])
 

@@ -1,0 +1,96 @@
+"""How much memory requests may take, over all that a process has in hand: reserved before it is taken.
+
+A body may become a hundred times as large as it is, as numbers of a wider type, as objects of Python's, as an answer. A
+process that takes what it is asked for is killed by the system, and with it everything else that it has in hand. So
+each request says beforehand what it will need at most, and is refused where that is not to be had.
+"""
+
+from threading import Lock
+from types import TracebackType
+
+from .errors import Overloaded, TooLarge
+
+_SHARE = 0.5
+"""Of all that one request may take: beside the largest there is room for others."""
+_PER_BYTE = 3
+"""Of a body: in pieces, as a whole, and what of it waits to be read."""
+_PER_VALUE = 256
+"""Of a body's lists, whatever becomes of it: most is taken by an option that is priced with its gradient, and by a
+quote that the answer leaves out with its reason."""
+_MOST_VALUES = 100_000
+"""That are read at all (`wire.validation.MOST`); each takes two bytes at least."""
+
+
+def of_request(n_bytes: int) -> int:
+    """Bytes that a request of one panel may take, its answer included, by those of its body."""
+    return _PER_BYTE * n_bytes + _PER_VALUE * min(n_bytes // 2, _MOST_VALUES)
+
+
+class Memory:
+    """The budget of one process. `Hold`s may be on any thread."""
+
+    def __init__(self, most: int) -> None:
+        """`most` bytes for all requests together."""
+        self.most = most
+        self.reserved = 0
+        self._lock = Lock()
+
+    def hold(self) -> "Hold":
+        return Hold(self)
+
+    def move(self, more: int) -> bool:
+        """Reserve so many bytes more, or fewer; whether there was room."""
+        with self._lock:
+            if more > 0 and self.reserved + more > self.most:
+                return False
+            self.reserved += more
+            return True
+
+
+class Hold:
+    """What one request has reserved, until it is closed or nobody has it any more."""
+
+    __slots__ = ("_memory", "n_bytes")
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.n_bytes = 0
+
+    def resize(self, n_bytes: int) -> None:
+        """Hold so many bytes, no more and no fewer.
+
+        raises  TooLarge if no request may have as many, Overloaded if others have them at the moment
+        """
+        most = int(_SHARE * self._memory.most)
+        if n_bytes > most:
+            raise TooLarge(
+                f"The request and its answer would take more than the {most} bytes of memory that one may have: "
+                "send less at once, or have a batch answered as application/x-ndjson."
+            )
+        if not self._memory.move(n_bytes - self.n_bytes):
+            raise Overloaded("The requests in hand take all the memory that there is for them.")
+        self.n_bytes = n_bytes
+
+    def grow(self, n_bytes: int) -> None:
+        """Hold so many bytes more. Raises as `resize`."""
+        self.resize(self.n_bytes + n_bytes)
+
+    def part(self, n_bytes: int) -> "Hold":
+        """As much of this as another needs from now on, who has it in the place of this one."""
+        taken = Hold(self._memory)
+        taken.n_bytes = min(n_bytes, self.n_bytes)
+        self.n_bytes -= taken.n_bytes
+        return taken
+
+    def close(self) -> None:
+        self._memory.move(-self.n_bytes)
+        self.n_bytes = 0
+
+    # A generator that is dropped before it has begun runs none of its `finally`.
+    __del__ = close
+
+    def __enter__(self) -> "Hold":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
