@@ -30,7 +30,7 @@ class Service(Core):
         """`batch_worker` leads to the process that calibrates batches; without one they are calibrated here."""
         metrics = Metrics()
         here = batch_worker is None
-        super().__init__(settings, metrics, metrics.ready, refines_batches=here)
+        super().__init__(settings, metrics, metrics.ready, kind="worker", refines_batches=here)
         self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings)
         self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)

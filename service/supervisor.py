@@ -255,6 +255,9 @@ class Supervisor:
         for worker, answer in zip(workers, answers, strict=True):
             if answer is not None:
                 (worker.snapshot,) = answer
+            silence = monotonic() - (worker.heard or worker.born)
+            worker.snapshot[self._metrics.silence.name] = {(worker.role.name,): [silence]}
+        self._metrics.observe_process("supervisor")
         living = [worker.snapshot for worker in workers]
         total = merged(self._metrics.families, living, [self._gone, self._metrics.snapshot()])
         return await asyncio.to_thread(self._metrics.exposition, total)
