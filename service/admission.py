@@ -16,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 from .auth import Keys, scope_of
 from .context import DEADLINE_HEADER, RequestContext, milliseconds
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
-from .memory import Memory, of_request
+from .memory import Memory, of_body
 from .pauses import Pauses
 from .scheduler import Priority, Scheduler, retry_after, unreachable
 from .settings import Settings
@@ -49,8 +49,8 @@ def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
 
 
 def body_bytes(kind: Priority, n_bytes: int) -> int:
-    """Bytes of this process's memory that a request with such a body may take; a batch is answered in pieces."""
-    return n_bytes if kind is Priority.BULK else of_request(n_bytes)
+    """Bytes of this process's memory that such a body takes; a batch is kept as it comes, and read elsewhere."""
+    return n_bytes if kind is Priority.BULK else of_body(n_bytes)
 
 
 @dataclass(slots=True)

@@ -56,6 +56,14 @@ class RequestContext:
             raise InvalidInput(Problem((), needed))
         return length
 
+    def reserve(self, n_bytes: int) -> None:
+        """So much memory more, until it is answered.
+
+        raises  TooLarge, Overloaded
+        """
+        if self.hold is not None:
+            self.hold.grow(n_bytes)
+
     def deadline(self, budget_ms: float | None) -> float | None:
         """When the answer is due, on the clock of `received`: the smaller of the budget and the header's holds."""
         return due(self.received, budget_ms, self.deadline_ms)

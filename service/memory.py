@@ -14,16 +14,35 @@ _SHARE = 0.5
 """Of all that one request may take: beside the largest there is room for others."""
 _PER_BYTE = 3
 """Of a body: in pieces, as a whole, and what of it waits to be read."""
-_PER_VALUE = 256
-"""Of a body's lists, whatever becomes of it: most is taken by an option that is priced with its gradient, and by a
-quote that the answer leaves out with its reason."""
+_PER_QUOTE = 640
+"""As numbers of Python's and of numpy's, and in the answer, left out with a reason. All these are measured in
+`tests/service/test_memory.py`."""
+_PER_OPTION = 5500
+"""Priced with its gradient: at all nodes of its integral together."""
+_LEAST_OF_A_QUOTE = 3
+"""Bytes of a body: three numbers of one."""
 _MOST_VALUES = 100_000
-"""That are read at all (`wire.validation.MOST`); each takes two bytes at least."""
+"""That are read of one panel at all: `MOST` of `wire.validation`."""
 
 
-def of_request(n_bytes: int) -> int:
-    """Bytes that a request of one panel may take, its answer included, by those of its body."""
-    return _PER_BYTE * n_bytes + _PER_VALUE * min(n_bytes // 2, _MOST_VALUES)
+def of_body(n_bytes: int) -> int:
+    """Bytes that a request takes while its body is received and read."""
+    return _PER_BYTE * n_bytes
+
+
+def of_quotes(n_quotes: int) -> int:
+    """Bytes that a panel takes until it is answered."""
+    return _PER_QUOTE * n_quotes
+
+
+def of_options(n_options: int) -> int:
+    """The same of options to be priced."""
+    return _PER_OPTION * n_options
+
+
+def of_panel(n_bytes: int) -> int:
+    """Bytes that a panel of so many in a body may take, whatever is in them."""
+    return of_body(n_bytes) + of_quotes(min(n_bytes, _MOST_VALUES) // _LEAST_OF_A_QUOTE)
 
 
 class Memory:

@@ -19,7 +19,7 @@ from ..context import RequestContext, due
 from ..core import Core
 from ..engine import Engine
 from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
-from ..memory import Hold, of_request
+from ..memory import Hold, of_panel
 from ..scheduler import Priority
 from ..wire import arrow, oip
 from ..wire.arrow import ArrowBatch, ArrowWriter
@@ -37,8 +37,8 @@ _SECONDS_PER_BYTE = 2e-9
 """Of cutting a body into panels."""
 _BYTES_PER_ROW = 4096
 """Of memory, for a row of an answer in a table: as numbers of Python's and as written down."""
-_PER_READ_BYTE = 26
-"""Bytes of memory that a byte of a panel takes while it waits: a number may have no more than two."""
+_PER_READ_BYTE = 40
+"""Bytes of memory that a byte of a panel takes while it waits: a number may have no more than one."""
 _PIECE = 1 << 18
 """Bytes handed on at a time, so that nobody keeps more than it can send."""
 
@@ -199,7 +199,7 @@ class BatchAnswers:
     def _working_bytes(self, batch: Batch) -> int:
         """Of the panels that are calibrated at a time: read they wait in two groups, finished is one by each thread."""
         read = AT_A_TIME * _PER_READ_BYTE * (GROUP_BYTES * self.crew.size + batch.largest_panel)
-        return read + of_request(batch.largest_panel) * self.crew.size
+        return read + of_panel(batch.largest_panel) * self.crew.size
 
     async def _calibrated(
         self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]

@@ -23,7 +23,7 @@ from ..body import body_of, memory_file
 from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound
-from ..memory import of_request
+from ..memory import of_body, of_quotes
 from ..openapi import JSON, answering, documented
 from ..service import service_of
 from ..wire import oip
@@ -105,8 +105,8 @@ async def infer(request: Request) -> Response:
     header_length = oip.header_length(context.headers.get(oip.HEADER_LENGTH))
     body = await body_of(request)
     settings = service.settings
-    if encoding is not None and context.hold is not None:
-        context.hold.resize(of_request(settings.max_body_bytes))
+    if encoding is not None:
+        context.reserve(of_body(settings.max_body_bytes))
     decoding = partial(_decoded, body, encoding, header_length, model, context, settings.max_body_bytes)
     # What a compressed body inflates to is not seen before.
     n_bytes = len(body) if encoding is None else math.inf
@@ -120,6 +120,7 @@ async def infer(request: Request) -> Response:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
             head, pieces = await service.batches.answer(batch, file)
         return StreamingResponse(pieces, headers=head, media_type=_media_type(head))
+    context.reserve(of_quotes(inference.n_quotes(0)))
     try:
         assessment, stages["queue"] = await service.dispatch.calibrate(engine, panel.job)
     except InvalidInput as error:

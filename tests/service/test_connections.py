@@ -22,8 +22,8 @@ from tests.service.process import Server, http_post, received
 
 HEADER, BODY, WRITE = 1.0, 1.5, 1.0
 LIMIT = 1500
-MEMORY = 32 << 20
-WAITING = 700
+MEMORY = 64 << 20
+WAITING = 1300
 """Bodies that wait are more than that."""
 IN_HEAD, IN_BODY = 600, 800
 FULL = Path("/dev/full")
