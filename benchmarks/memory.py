@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter, sleep
@@ -41,6 +42,8 @@ SECTION = "attacks"
 N_PANELS = 16
 PATIENCE_MS = 1000.0
 _BATCH_BYTES = 60_000_000
+_ROWS = 20_000_000
+"""Of a stream with a byte a row, from which more than a hundred would be made."""
 _WARM_UP = 10.0
 _SETTLING = 15.0
 """Seconds until what is held in the end is looked at: connections that wait are closed after ten."""
@@ -81,9 +84,10 @@ def _columns(n: int, **columns: str) -> str:
     return '{"quotes":{' + filled + '},"refine":"none"}'
 
 
+@cache
 def attacks() -> dict[str, tuple[Callable[[int, bytes, Event, dict[str, int]], None], bytes]]:
     """What each client does, and the request that it does it with."""
-    integers = aliased(_BATCH_BYTES)
+    integers = aliased(_ROWS)
     options = {
         "parameters": {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05},
         "expiry": [1.0] * 8000,
