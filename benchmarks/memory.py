@@ -42,7 +42,7 @@ SECTION = "attacks"
 N_PANELS = 16
 PATIENCE_MS = 1000.0
 _BATCH_BYTES = 60_000_000
-_ROWS = 20_000_000
+_ROWS = 20_000_001
 """Of a stream with a byte a row, from which more than a hundred would be made."""
 _WARM_UP = 10.0
 _SETTLING = 15.0
@@ -87,6 +87,7 @@ def _columns(n: int, **columns: str) -> str:
 @cache
 def attacks() -> dict[str, tuple[Callable[[int, bytes, Event, dict[str, int]], None], bytes]]:
     """What each client does, and the request that it does it with."""
+    missing = _columns(30_000, expiry="1", log_moneyness="0", iv="null").replace("null", "0.2", 6)
     integers = aliased(_ROWS)
     options = {
         "parameters": {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05},
@@ -96,8 +97,8 @@ def attacks() -> dict[str, tuple[Callable[[int, bytes, Event, dict[str, int]], N
     }
     priced = post("/v1/price", json.dumps(options).encode())
     return {
-        "panels that are all refused": (_asking, _batch(_columns(300, expiry="1", log_moneyness="0", iv="-1"))),
-        "missing quotes": (_asking, _batch(_columns(300, expiry="1", log_moneyness="0", iv="null"))),
+        "panels that are all refused": (_asking, _batch(_columns(3000, expiry="1", log_moneyness="0", iv="-1"))),
+        "missing quotes": (_asking, _batch(missing)),
         "columns that are one buffer": (_asking, post("/v1/calibrate/batch", integers, _ARROW)),
         "prices that nobody reads": (_not_reading, priced),
         "bodies that never end": (_not_ending, post("/v1/calibrate", b" " * 4_000_000)[:-1000]),

@@ -1,4 +1,4 @@
-"""The metrics, in base units, all named `calibrant_*` but for those of the processes, which every exporter names alike.
+"""The metrics, all named `calibrant_*`, in base units.
 
 Few series, and none whose labels a client can choose. Observed after the response has left.
 """
@@ -141,18 +141,26 @@ class Metrics:
         self.workers_ended = Counter(
             "calibrant_workers_ended", "Workers that ended unasked and were replaced, the batch worker included."
         )
-        self.resident = Gauge("process_resident_memory_bytes", "Resident memory of the processes of a kind.", ["kind"])
+        self.resident = Gauge(
+            "calibrant_process_resident_memory_bytes", "Resident memory of the processes of a kind.", ["kind"]
+        )
         self.descriptors = Gauge(
-            "process_open_fds", "Files that a process of a kind has open; of several the most.", ["kind"], "max"
+            "calibrant_process_open_fds",
+            "Files that a process of a kind has open; of several the most.",
+            ["kind"],
+            "max",
         )
         self.most_descriptors = Gauge(
-            "process_max_fds", "Files that a process of a kind may have open; of several the fewest.", ["kind"], "min"
+            "calibrant_process_max_fds",
+            "Files that a process of a kind may have open; of several the fewest.",
+            ["kind"],
+            "min",
         )
         self.cpu = Counter(
-            "process_cpu_seconds", "Time of the processor that processes of a kind have spent.", ["kind"]
+            "calibrant_process_cpu_seconds", "Time of the processor that processes of a kind have spent.", ["kind"]
         )
         self.born = Gauge(
-            "process_start_time_seconds",
+            "calibrant_process_start_time_seconds",
             "When a process of a kind began, seconds since 1970; of several the last.",
             ["kind"],
             "max",

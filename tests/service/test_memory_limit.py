@@ -51,8 +51,9 @@ def columns(n: int, **filled: Any) -> dict[str, Any]:
 
 @cache
 def attacks() -> dict[str, tuple[str, bytes, str]]:
-    refused = columns(100, expiry=1, log_moneyness=0, iv=-1)
-    missing = columns(300, expiry=1, log_moneyness=0, iv=None)
+    # Few and large panels: the batch worker runs when nobody else wants to.
+    refused = columns(500, expiry=1, log_moneyness=0, iv=-1)
+    missing = columns(3000, expiry=1, log_moneyness=0, iv=None)
     missing["quotes"]["iv"][:6] = [0.2] * 6
     options = {
         "parameters": {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05},
@@ -61,8 +62,8 @@ def attacks() -> dict[str, tuple[str, bytes, str]]:
         "gradient": True,
     }
     packed = {
-        "panels that are all refused": {"panels": [refused] * 10_000},
-        "missing quotes": {"panels": [missing] * 3000},
+        "panels that are all refused": {"panels": [refused] * 1000},
+        "missing quotes": {"panels": [missing] * 200},
     }
     bodies = {name: (BATCH, json.dumps(body).encode(), "application/json") for name, body in packed.items()}
     return {

@@ -73,19 +73,19 @@ def test_what_a_process_should_be_is_said_beside_what_it_is(client: Client) -> N
 
 def test_a_process_says_what_it_takes_of_the_machine(client: Client) -> None:
     kind = '{kind="worker"}'
-    before = value(client, f"process_cpu_seconds_total{kind}")
-    assert 5e7 < value(client, f"process_resident_memory_bytes{kind}") < 1e11
-    assert 3 <= value(client, f"process_open_fds{kind}") < value(client, f"process_max_fds{kind}")
-    assert time.time() - 1e5 < value(client, f"process_start_time_seconds{kind}") <= time.time()
+    before = value(client, f"calibrant_process_cpu_seconds_total{kind}")
+    assert 5e7 < value(client, f"calibrant_process_resident_memory_bytes{kind}") < 1e11
+    assert 3 <= value(client, f"calibrant_process_open_fds{kind}") < value(client, f"calibrant_process_max_fds{kind}")
+    assert time.time() - 1e5 < value(client, f"calibrant_process_start_time_seconds{kind}") <= time.time()
     with ExitStack() as stack:
-        opened = value(client, f"process_open_fds{kind}")
+        opened = value(client, f"calibrant_process_open_fds{kind}")
         for _ in range(50):
             stack.enter_context(open(os.devnull))
-        assert value(client, f"process_open_fds{kind}") == opened + 50
+        assert value(client, f"calibrant_process_open_fds{kind}") == opened + 50
     end = time.process_time() + 0.2
     while time.process_time() < end:
         pass
-    assert value(client, f"process_cpu_seconds_total{kind}") > before + 0.15
+    assert value(client, f"calibrant_process_cpu_seconds_total{kind}") > before + 0.15
     assert value(client, 'calibrant_lane_held_seconds{lane="interactive"}') == 0.0
 
 
@@ -98,14 +98,14 @@ def test_of_several_processes_of_a_kind_the_worst_is_told() -> None:
         metrics.cpu.inc("worker", by=cpu)
     both = merged(ours.families, [ours.snapshot()], [theirs.snapshot()])
     # What one that has gone took is free again, but its time is spent.
-    assert (both["process_resident_memory_bytes"], both["process_cpu_seconds"]) == (
+    assert (both["calibrant_process_resident_memory_bytes"], both["calibrant_process_cpu_seconds"]) == (
         {("worker",): [100.0]},
         {("worker",): [1.75]},
     )
     both = merged(ours.families, [ours.snapshot(), theirs.snapshot()])
     for name, expected in (
-        ("process_resident_memory_bytes", 120.0),
-        ("process_open_fds", 30.0),
-        ("process_max_fds", 40.0),
+        ("calibrant_process_resident_memory_bytes", 120.0),
+        ("calibrant_process_open_fds", 30.0),
+        ("calibrant_process_max_fds", 40.0),
     ):
         assert both[name] == {("worker",): [expected]}
