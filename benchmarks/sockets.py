@@ -245,17 +245,17 @@ def handshakes(given: argparse.Namespace, bodies: tuple[bytes, ...]) -> dict[str
                     seconds.append(perf_counter() - asked)
                     statuses[str(status)] = statuses.get(str(status), 0) + 1
                     most = max(most, int(server.metric("calibrant_tls_handshakes")))
-            left = int(server.metric("calibrant_tls_handshakes"))
+            # It is looked at twice a second: one of those just now may have been a good one's.
+            server.until(lambda: server.metric("calibrant_tls_handshakes") == 0.0)
             reasons, after = closed(server), descriptors(server)
     return {
         "idle": given.idle,
         "most_at_once": most,
-        "left": left,
         "closed": reasons,
         "statuses": statuses,
         "latency_ms": quantiles_ms(np.array(seconds)),
         "descriptors": [before, after],
-        "as_wanted": set(statuses) == {"200"} and left == 0 and reasons.get("handshake", 0) == given.idle,
+        "as_wanted": set(statuses) == {"200"} and reasons.get("handshake", 0) == given.idle,
     }
 
 
