@@ -12,6 +12,8 @@ from .errors import Overloaded, TooLarge
 
 _SHARE = 0.5
 """Of all that one request may take: beside the largest there is room for others."""
+_FOR_SMALL, _SMALL = 0.25, 1 << 20
+"""Share of all that is for those of at most so many bytes: beside a few large requests the many small ones go on."""
 _PER_BYTE = 3
 """Of a body: in pieces, as a whole, and what of it waits to be read."""
 _PER_QUOTE = 640
@@ -57,10 +59,11 @@ class Memory:
     def hold(self) -> "Hold":
         return Hold(self)
 
-    def move(self, more: int) -> bool:
-        """Reserve so many bytes more, or fewer; whether there was room."""
+    def move(self, more: int, small: bool = True) -> bool:
+        """Reserve so many bytes more, or fewer, for a small request or a large one; whether there was room."""
+        room = self.most if small else int((1.0 - _FOR_SMALL) * self.most)
         with self._lock:
-            if more > 0 and self.reserved + more > self.most:
+            if more > 0 and self.reserved + more > room:
                 return False
             self.reserved += more
             return True
@@ -86,7 +89,7 @@ class Hold:
                 f"The request and its answer would take more than the {most} bytes of memory that one may have: "
                 "send less at once, or have a batch answered as application/x-ndjson."
             )
-        if not self._memory.move(n_bytes - self.n_bytes):
+        if not self._memory.move(n_bytes - self.n_bytes, n_bytes <= _SMALL):
             raise Overloaded("The requests in hand take all the memory that there is for them.")
         self.n_bytes = n_bytes
 

@@ -5,7 +5,7 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Thread
 from typing import Any
 
@@ -98,6 +98,18 @@ def test_threads_reserve_together_no_more_than_there_is() -> None:
         thread.join()
     assert not over
     assert memory.reserved == 0
+
+
+def test_large_requests_leave_room_for_small_ones() -> None:
+    memory = Memory(40 * MIB)
+    with memory.hold() as one, memory.hold() as other, memory.hold() as small:
+        one.grow(20 * MIB)
+        other.grow(10 * MIB)
+        with pytest.raises(Overloaded):
+            other.grow(1)
+        small.grow(MIB)
+        with pytest.raises(Overloaded):
+            small.grow(1)
 
 
 # What is reserved is enough -----------------------------------------------------------------------------------------
@@ -266,9 +278,9 @@ def test_an_answer_that_would_take_too_much_is_refused_as_a_whole_and_given_in_l
 
 def test_what_is_held_by_others_is_no_reason_to_say_that_a_request_is_too_large(small: Client) -> None:
     memory: Memory = small.app.state.service.memory
-    with memory.hold() as one, memory.hold() as other:
-        one.grow(24 * MIB)
-        other.grow(24 * MIB - 100)
+    with ExitStack() as others:
+        for _ in range(48):
+            others.enter_context(memory.hold()).grow(MIB - 2)
         for path, body in (("/v1/calibrate", panel()), (BATCH, {"panels": [panel()]})):
             response = small.post(path, body)
             assert (response.status_code, response.json()["code"]) == (503, "overloaded")
