@@ -14,7 +14,7 @@ from time import perf_counter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .admission import SHED
+from .admission import SHED, body_bytes, kind_of
 from .context import HUNG_UP, RECEIVED, RequestContext, attach, context_of
 from .errors import DeadlineExpired, EngineFailed, ServiceError, TooLarge, problem_response, refusal_of
 from .scheduler import Priority
@@ -157,12 +157,14 @@ class BodyLimit:
         if scope["type"] != "http":
             return self.app(scope, receive, send)
         limit = self.max_batch_bytes if scope["path"].endswith("/batch") else self.max_bytes
-        declared = int(context_of(scope).headers.get("content-length", "0"))
+        context = context_of(scope)
+        declared = context.declared_bytes
         if declared > limit:
             raise _too_large(limit, f"{declared}")
         if declared:
             # The server holds the client to what it declared.
             return self.app(scope, receive, send)
+        kind, hold = kind_of(scope, context), context.hold
         arrived = 0
 
         async def receive_counted() -> Message:
@@ -172,6 +174,8 @@ class BodyLimit:
                 arrived += len(message.get("body", b""))
                 if arrived > limit:
                     raise _too_large(limit, f"at least {arrived}")
+                if hold is not None and kind is not None:
+                    hold.resize(body_bytes(kind, arrived))
             return message
 
         return self.app(scope, receive_counted, send)

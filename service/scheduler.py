@@ -151,6 +151,11 @@ class Lane:
         rest = running.cost if running.priority > priority or running.done.done() else 0.0
         return max(backlog + rest - min(elapsed, running.cost), 0.0)
 
+    def held(self) -> float:
+        """Seconds that the running job has taken; 0 without one."""
+        running = self._running
+        return 0.0 if running is None else perf_counter() - running.begun
+
     def hanging(self) -> float | None:
         """Seconds that the running job has taken, if that is more than it may."""
         running = self._running

@@ -10,13 +10,17 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from .connections import Connection, Connections, Limits
+from .handshakes import SecureListener
 from .service import Service
 
 log = logging.getLogger("calibrant.service")
@@ -35,15 +39,28 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
-        self.server_state = Connections(Limits.of(service.settings), service.metrics)
+        self.server_state = Connections(Limits.of(service.settings), service.metrics, service.memory)
         self.serving: Callable[[], None] = lambda: None
         """Called once, when requests are accepted."""
         self._drained_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        context = self.config.ssl
+        if context is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets:
+                self._listen_securely(listener, context)
         if self.started:
             self.serving()
+
+    def _listen_securely(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        connection = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        secure = SecureListener(listener, context, self.server_state, connection)
+        secure.open(self.config.backlog)
+        # All that is asked of one of those is to close.
+        self.servers.append(cast(asyncio.Server, secure))
 
     def exit_soon(self) -> None:
         """Stop after the requests in flight."""

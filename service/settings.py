@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     max_batch_body_bytes: int = Field(
         64 * 1024 * 1024, ge=1, description="Largest body of a batch request; a larger one gets 413."
     )
+    max_memory_bytes: int = Field(
+        384 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="What the requests that one process has in hand may take of its memory, beside what it takes "
+        "itself; the next get 503, and 413 what alone would take more than half of it.",
+    )
     max_batch_panels: int = Field(20_000, ge=1, description="Most panels of one batch; one with more gets 413.")
     batch_threads: int | None = Field(
         None,

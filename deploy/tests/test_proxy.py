@@ -1,58 +1,30 @@
-"""The proxy as it is configured, by haproxy on this machine, before replicas that do what dying ones do."""
+"""The shipped proxy, run by Debian's haproxy: what it lets through, whatever way a path is written."""
 
-import re
-import socket
-import subprocess
+import http.client
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from urllib.parse import quote, unquote
 
-import httpx
+import pytest
 
-from tests.shared import ROOT
+from deploy.tests.watched import proxy_configuration, started
+from tests.service.process import free_port
 
-CONFIGURATION = ROOT / "deploy" / "proxy" / "haproxy.cfg"
-
-
-class Replica(ThreadingHTTPServer):
-    """Ready; and either answers what it is asked, or closes the connection as if its worker had been killed."""
-
-    def __init__(self, dies: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.dies = dies
-        self.asked = 0
-
-    @contextmanager
-    def running(self) -> Iterator["Replica"]:
-        thread = Thread(target=self.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            self.server_close()
+REACHED: list[str] = []
+"""Paths that came through, as the service reads them."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Replica(BaseHTTPRequestHandler):
+    """Answers everything, and keeps the path as the service would read it: decoded, once."""
+
     protocol_version = "HTTP/1.1"
-    server: Replica
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked += 1
-        if self.server.dies:
-            self.close_connection = True
-        else:
-            self._answer()
-
-    def _answer(self) -> None:
+        path = unquote(self.path.partition("?")[0].partition("#")[0])
+        if path != "/health/ready":
+            REACHED.append(path)
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -61,58 +33,60 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def proxied(replicas: list[Replica], folder: Path) -> Iterator[str]:
-    """The address of the proxy before them: its own configuration, but for TLS and Docker's names."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    servers = "\n".join(f"    server replica{i} 127.0.0.1:{replica.server_port}" for i, replica in enumerate(replicas))
-    text = CONFIGURATION.read_text()
-    for pattern, given in (
-        (r"^resolvers docker\n(?:^    .*\n)+", ""),
-        (r"^    bind :8443 .*$", f"    bind 127.0.0.1:{port}"),
-        (r"^    server-template .*$", servers),
-        (r"^frontend inside\n(?:^    .*\n)+", ""),
-    ):
-        text, found = re.subn(pattern, given, text, flags=re.MULTILINE)
-        assert found == 1, pattern
-    file = folder / "haproxy.cfg"
-    file.write_text(text)
-    process = subprocess.Popen(["haproxy", "-db", "-f", str(file)], stdout=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port for clients."""
+    folder = tmp_path_factory.mktemp("proxy")
+    replica = ThreadingHTTPServer(("127.0.0.1", 0), Replica)
+    serving = Thread(target=replica.serve_forever)
+    serving.start()
+    public = free_port()
+    configuration = proxy_configuration(folder, replica.server_address[1], free_port(), public)
     try:
-        url = f"http://127.0.0.1:{port}"
-        end = monotonic() + 30.0
-        while not _ready(url):
-            assert process.poll() is None
-            assert monotonic() < end, "the proxy did not get ready"
-            sleep(0.1)
-        yield url
+        with started("haproxy", "-f", str(configuration), log=folder / "haproxy.log"):
+            end = monotonic() + 20.0
+            while status(public, "/v1/models") != 200:
+                assert monotonic() < end, (folder / "haproxy.log").read_text()
+                sleep(0.1)
+            yield public
     finally:
-        process.terminate()
-        process.wait()
+        replica.shutdown()
+        replica.server_close()
+        serving.join()
 
 
-def _ready(url: str) -> bool:
+def status(port: int, target: str) -> int:
+    """Of a request for a target, sent as it is written here; 0 while nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
     try:
-        return httpx.get(url, timeout=5.0).status_code == 200
-    except httpx.TransportError:
-        return False
+        connection.putrequest("GET", target, skip_host=True)
+        connection.putheader("host", "x")
+        connection.endheaders()
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
 
 
-def test_what_ends_every_replica_that_has_it_reaches_two_of_them(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        replicas = [stack.enter_context(Replica(dies=True).running()) for _ in range(6)]
-        url = stack.enter_context(proxied(replicas, tmp_path))
-        answer = httpx.post(f"{url}/v1/calibrate", content=b"{}", timeout=30.0)
-        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "not_ready", "1")
-        assert sorted(replica.asked for replica in replicas) == [0, 0, 0, 0, 1, 1]
+def written(path: str) -> list[str]:
+    """Ways to write a path that end up as it once they are decoded, or nearly so."""
+    letters = [f"/{path[1 : i + 1]}%{ord(c):02x}{path[i + 2 :]}" for i, c in enumerate(path[1:])]
+    whole = "/" + "".join(f"%{ord(c):02X}" for c in path[1:])
+    around = [f"{path}/", f"/{path}", f"/.{path}", f"/%2e{path}", f"{path}#a", f"{path};a", f"http://x{path}"]
+    inside = [f"/v1/..{path}", f"/v1/%2e%2e{path}", f"/v1%2f..{path}", f"/v2/..%2f{path[1:]}", "/v1/" + quote(path)]
+    return [path, f"{path}?a=b", whole, quote(path, safe=""), *letters, *around, *inside]
 
 
-def test_what_one_replica_leaves_unanswered_another_answers(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        dying, sound = (stack.enter_context(Replica(dies=dies).running()) for dies in (True, False))
-        url = stack.enter_context(proxied([dying, sound], tmp_path))
-        with httpx.Client(base_url=url, timeout=30.0) as client:
-            assert [client.post("/v1/calibrate", content=b"{}").status_code for _ in range(8)] == [200] * 8
-        assert dying.asked > 0
-        assert sound.asked == 8
+def test_no_way_of_writing_it_leads_to_the_metrics(proxy: int) -> None:
+    REACHED.clear()
+    for target in written("/metrics"):
+        assert status(proxy, target) in (200, 400, 404), target
+    assert "/metrics" not in REACHED
+
+
+def test_what_is_for_clients_comes_through(proxy: int) -> None:
+    REACHED.clear()
+    asked = ["/v1/calibrate", "/v1/models", "/v2", "/v2/health/live", "/health/live", "/docs", "/openapi.json"]
+    assert [status(proxy, path) for path in asked] == [200] * len(asked)
+    assert asked == REACHED

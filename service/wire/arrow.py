@@ -12,15 +12,16 @@ width are read as float64; null and NaN are missing.
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Vector
 from calibrant.calibrate import CalibrationOptions, Loss, Refine
-from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
@@ -44,6 +45,10 @@ _PREFIX = b"calibrant."
 _FILE = b"ARROW1"
 """With which a file begins, and no stream."""
 _INDEX = re.compile(r"__index_level_\d+__")
+_BESIDE_NUMBERS = 4
+"""Numbers of eight bytes that a row takes beside its columns while panels are made of rows."""
+_BYTES_PER_COLUMN = 1024
+"""Of a record batch, whatever it holds."""
 _MOST_COLUMNS = 64
 """Looked at one by one, to name those that are not known."""
 
@@ -68,10 +73,13 @@ class ArrowBatch:
 
     def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
-        table = _read(body)
+        table = _read(body, limits.reserve)
         self._model, self._options = _options(table.schema.metadata or {})
+        # Whatever the stream takes: nothing keeps all of its columns from being one buffer of small numbers.
+        keys = table.column(KEY)
+        limits.reserve(8 * table.num_rows * (table.num_columns + _BESIDE_NUMBERS) + keys.nbytes)
         self._panel_bytes = limits.panel_bytes
-        codes, self.keys = _coded(table.column(KEY), limits.panels)
+        codes, self.keys = _coded(keys, limits.panels)
         self._columns = _numbers(table)
         order = np.argsort(codes, kind="stable")
         self._rows: list[IntVector] = np.split(order, np.cumsum(np.bincount(codes))[:-1])
@@ -79,6 +87,10 @@ class ArrowBatch:
     @property
     def n_panels(self) -> int:
         return len(self._rows)
+
+    @property
+    def largest_panel(self) -> int:
+        return 8 * max(rows.size for rows in self._rows) * len(self._columns)
 
     def n_quotes(self, i: int) -> int:
         return int(self._rows[i].size)
@@ -110,7 +122,7 @@ def _in_table(problem: Problem, rows: IntVector) -> Problem:
     return Problem.at(place, problem.detail.split("` ", 1)[1])
 
 
-def _read(body: bytes | memoryview) -> "pyarrow.Table":
+def _read(body: bytes | memoryview, reserve: Callable[[int], None]) -> "pyarrow.Table":
     """The table that a stream holds, with every offset checked."""
     arrow = library()
     if body[: len(_FILE)] == _FILE:
@@ -127,12 +139,14 @@ def _read(body: bytes | memoryview) -> "pyarrow.Table":
             _require_columns(reader.schema)
             batches = []
             for batch in reader:
+                # Of no rows or many: there may be a batch for every 200 bytes.
+                reserve(_BYTES_PER_COLUMN * (batch.num_columns + 1))
                 batch.validate(full=True)
                 batches.append(batch)
             table = arrow.Table.from_batches(batches, reader.schema)
     except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise bad_body(f"is not an Arrow IPC stream: {said[:200].rstrip('.')}.") from None
+        raise bad_body(f"is not an Arrow IPC stream: {shown(said, 200).rstrip('.')}.") from None
     if table.num_rows == 0:
         raise InvalidRequest([Problem.at((KEY,), "must hold at least one quote, but is empty.")])
     return table
@@ -187,16 +201,18 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         if name == KEY:
             value = kind.value_type if types.is_dictionary(kind) else kind
             if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
-                problems.append(Problem.at((name,), f"must hold integers or strings, but is of the type {kind}."))
+                problems.append(
+                    Problem.at((name,), f"must hold integers or strings, but is of the type {shown(kind)}.")
+                )
         elif _INDEX.fullmatch(name):
             if not (types.is_primitive(kind) or types.is_string(kind) or types.is_large_string(kind)):
-                needed = f"must be left out (`preserve_index=False`): it is an index of the type {kind}."
+                needed = f"must be left out (`preserve_index=False`): it is an index of the type {shown(kind)}."
                 problems.append(Problem.at((name,), needed))
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))
         elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
-            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {kind}."))
+            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {shown(kind)}."))
         if schema.names.count(name) > 1:
             problems.append(Problem.at((name,), "must not be there twice."))
     absent = [name for name in (KEY, "expiry") if name not in schema.names]
@@ -218,7 +234,7 @@ def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, CalibrationOptions
         if name in given:
             options[name] = given.pop(name)
             if options[name] not in get_args(choice):
-                needed = f"must be one of {', '.join(get_args(choice))}, but is {options[name][:40]!r}."
+                needed = f"must be one of {', '.join(get_args(choice))}, but is {shown(options[name])!r}."
                 raise InvalidInput(Problem.at((name,), needed))
     if "prior" in given:
         options["prior"] = prior_in_text(model, given.pop("prior"), ("prior",))
@@ -227,7 +243,7 @@ def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, CalibrationOptions
     return model, CalibrationOptions(**options)
 
 
-def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarrow.Array"]:
+def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[NDArray[np.int32], "pyarrow.Array"]:
     """For each row the number of its panel, and the keys of the panels by that number."""
     arrow = library()
     if column.null_count:
@@ -244,13 +260,16 @@ def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarr
     else:
         encoded = column.combine_chunks().dictionary_encode()
         codes, keys = encoded.indices.to_numpy(), encoded.dictionary
-    used, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    if used.size > most:
-        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {used.size}.")
-    by_first = np.argsort(first)
-    place = np.empty(used.size, np.int64)
-    place[by_first] = np.arange(used.size)
-    return place[numbers], keys.take(arrow.array(used[by_first]))
+    # The row in which each code comes first. Of several for one place the last one stands.
+    first = np.full(len(keys), codes.size, np.int64)
+    first[codes[::-1]] = np.arange(codes.size - 1, -1, -1, dtype=np.int32)
+    n_used = int((first < codes.size).sum())
+    if n_used > most:
+        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {n_used}.")
+    by_first = np.argsort(first, kind="stable")[:n_used]
+    place = np.empty(len(keys), np.int32)
+    place[by_first] = np.arange(n_used, dtype=np.int32)
+    return place[codes], keys.take(arrow.array(by_first))
 
 
 def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:

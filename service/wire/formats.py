@@ -6,7 +6,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from calibrant.errors import shown
+
 from ..errors import UnsupportedMediaType
+from ..headers import decimal_number
 from . import json, msgpack
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -57,7 +60,7 @@ def require_media_type(headers: Mapping[str, str], known: Collection[str]) -> st
     media_type = given.partition(";")[0].strip().lower()
     media_type = _OTHER_NAMES.get(media_type, media_type)
     if media_type not in known:
-        detail = f"The Content-Type must be {_alternatives(known)}, but is {given or 'absent'!r}."
+        detail = f"The Content-Type must be {_alternatives(known)}, but is {shown(given) or 'absent'!r}."
         raise UnsupportedMediaType(detail, headers={"accept": ", ".join(known)})
     return media_type
 
@@ -66,7 +69,7 @@ def require_plain(headers: Mapping[str, str]) -> None:
     """raises  UnsupportedMediaType if the body is compressed."""
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        detail = f"The Content-Encoding must be identity, but is {encoding!r}."
+        detail = f"The Content-Encoding must be identity, but is {shown(encoding)!r}."
         raise UnsupportedMediaType(detail, headers={"accept-encoding": "identity"})
 
 
@@ -94,11 +97,8 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
 
 
 def _quality(value: str) -> float:
-    try:
-        quality = float(value)
-    except ValueError:
-        return 0.0
-    return quality if 0.0 <= quality <= 1.0 else 0.0
+    quality = decimal_number(value)
+    return quality if quality is not None and quality <= 1.0 else 0.0
 
 
 def _alternatives(names: Collection[str]) -> str:

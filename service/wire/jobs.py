@@ -8,7 +8,7 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector, column_of
 from calibrant.calibrate import CalibrationOptions, Prior
-from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
@@ -80,7 +80,7 @@ def _misfits(request: schema.PriceRequest) -> list[Problem]:
 def model_named(name: str) -> Model:
     if name not in MODELS:
         needed = ", ".join(f"'{known}'" for known in MODELS)
-        raise InvalidInput(Problem.at(("model",), f"must be one of {needed}, but is {name!r}."))
+        raise InvalidInput(Problem.at(("model",), f"must be one of {needed}, but is {shown(name)!r}."))
     return MODELS[name]
 
 

@@ -21,7 +21,7 @@ from pydantic_core import to_json
 
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.calibrate import CalibrationOptions, Prior
-from calibrant.errors import InvalidInput, Path, Problem, name_of
+from calibrant.errors import InvalidInput, Path, Problem, name_of, shown
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
@@ -29,6 +29,7 @@ from calibrant.report import exclusions, warnings
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError
+from ..headers import whole_number
 from .batch import Deadline, PanelRequest
 from .documents import Echo
 from .jobs import prior_in_text
@@ -168,6 +169,10 @@ class Inference:
     def n_panels(self) -> int:
         return len(self.tensors["iv"])
 
+    @property
+    def largest_panel(self) -> int:
+        return sum(tensor[0].nbytes for tensor in self.tensors.values())
+
     def n_quotes(self, i: int) -> int:
         return int(self.tensors["iv"].shape[1])
 
@@ -223,10 +228,11 @@ def header_length(value: str | None) -> int | None:
     """
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20):
-        detail = f"The header Inference-Header-Content-Length must be a whole number of bytes, but is {value!r}."
-        raise InvalidInput(Problem((), detail))
-    return int(value)
+    length = whole_number(value)
+    if length is None:
+        needed = f"must be a whole number of bytes, but is {shown(value)!r}."
+        raise InvalidInput(Problem((), f"The header Inference-Header-Content-Length {needed}"))
+    return length
 
 
 def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Inference:
@@ -280,7 +286,7 @@ def _input_problems(inputs: Sequence[InferInput]) -> list[Problem]:
         elif tensor.shape[0] == 0:
             problems.append(Problem.at(("inputs", i, "shape"), "must hold at least one quote, but is empty."))
         elif tensor.shape != inputs[0].shape:
-            needed = f"must be that of `inputs[0]`, {inputs[0].shape}, but is"
+            needed = f"must be that of `inputs[0]`, {shown(inputs[0].shape)}, but is"
             problems.append(_problem(("inputs", i, "shape"), needed, tensor.shape))
         if tensor.parameters.shared_memory_region is not None:
             place = ("inputs", i, "parameters", "shared_memory_region")
@@ -340,8 +346,7 @@ def _from_json(tensor: InferInput, i: int, n: int) -> Vector:
 
 
 def _problem(path: Path, needed: str, came: object) -> Problem:
-    text = str(came)
-    return Problem.at(path, f"{needed} {text if len(text) <= 80 else text[:77] + '...'}.")
+    return Problem.at(path, f"{needed} {shown(came)}.")
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
