@@ -22,8 +22,8 @@ from calibrant.black import implied_volatility_from_time_value, vega
 from calibrant.calibrate import CalibrationOptions, calibrate, fit_problem
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import FINE
-from calibrant.optimisers.levenberg_marquardt import Problem as FitProblem
+from calibrant.optimisers.objective import FINE
+from calibrant.optimisers.objective import Problem as FitProblem
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LEAST_VEGA, identifiable
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
 from calibrant.pricing.heston_block import MAX_NODES
