@@ -16,8 +16,10 @@ the midpoint rule converges exponentially. Its two errors are controlled separat
 
 The tolerance is a price for each expiry: the wanted error in vol times the smallest vega among its quotes. Equal
 steps let e^{-ixk} advance by one complex multiplication a strike, and the characteristic function is shared by all
-strikes. Where decay is so slow that `MAX_NODES` do not reach the tolerance (short expiries with a tiny variance and a
-large xi), the expiry switches to the bent contour of `heston_bent.py`, whose nodes are doubled until two results agree.
+strikes. Where decay is so slow that it would take more nodes than pay (short expiries with a small variance and a large
+xi, chains with far wings), the expiry goes to the bent contour of `heston_bent.py`.
+
+What the values of an expiry may be wrong by is stated with them: both errors, and rounding.
 
 Speed and accuracy are measured by `benchmarks/kernel.py`; the accurate twin is `fourier.py`.
 """
