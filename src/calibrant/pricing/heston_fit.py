@@ -87,7 +87,7 @@ def alias_length(expiry: float, params: Vector, sd: float, k_low: float, k_high:
 def _most_nodes(n_strikes: int) -> int:
     """Nodes on the real line from which the bent contour is the cheaper one.
 
-    In nanoseconds, by `benchmarks/kernel.py` on one machine: the bent contour takes 8 us beforehand and some 50 nodes,
+    In nanoseconds, as timed on one AVX-512 processor: the bent contour takes 8 us beforehand and some 50 nodes,
     each 25 and 2.5 a strike; a node here takes 20 and 1.2 a strike.
     """
     return min(int((9250.0 + 125.0 * n_strikes) / (20.0 + 1.2 * n_strikes)), MAX_NODES)
