@@ -294,6 +294,7 @@ def accuracy_lines(title: str, draws: Matrix, expiries: Vector, vol_error: float
     error = np.array([r.error_bp for r in judged])
     nodes = np.array([r.n_nodes for r in judged])
     bent = np.abs(nodes) > MAX_NODES
+    taken = np.abs(nodes) - MAX_NODES * bent
     missed = error >= target_bp
     unsaid = missed & (nodes > 0)
     shares = [50, 90, 99, 99.9, 100]
@@ -314,7 +315,7 @@ def accuracy_lines(title: str, draws: Matrix, expiries: Vector, vol_error: float
             ["", *(f"p{s:g}" if s < 100 else "largest" for s in shares)],
             [
                 ["vol error, bp", *(f"{x:.1e}" for x in np.percentile(error, shares))],
-                ["nodes", *(f"{x:.0f}" for x in np.percentile(np.abs(nodes), shares))],
+                ["nodes", *(f"{x:.0f}" for x in np.percentile(taken, shares))],
             ],
         ),
         "",

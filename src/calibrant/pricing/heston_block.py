@@ -1,9 +1,11 @@
-"""The Heston characteristic function and the parts of its gradient, on a block of real Fourier nodes.
+"""The Heston characteristic function and the parts of its gradient on a block of Fourier nodes, and their sums.
 
 On Lewis's contour, u = x - i/2 with real x, the quantity a = u^2 + iu = x^2 + 1/4 is real, so that the discriminant
-d^2 = beta^2 + xi^2 a has a positive real part and every square root, logarithm and division below is away from its
-branch cut. The exponent is the "little trap" form (Albrecher et al. 2007); its gradient goes through the two
-quantities beta and d by which kappa, xi and rho enter (compare Cui et al. 2017).
+d^2 = beta^2 + xi^2 a has a positive real part. Off it, for x + iy with x > 0, d^2 still keeps off the negative real
+axis, for its two zeros are imaginary: it is xi^2 (1 - rho^2) times (x + iy - i s1) (x + iy - i s2). So every square
+root, logarithm and division below is away from its branch cut. The exponent is the "little trap" form (Albrecher et al.
+2007); its gradient goes through the two quantities beta and d by which kappa, xi and rho enter (compare Cui et al.
+2017).
 
 The formula is written once, for one node, in real arithmetic; LLVM vectorises the loops that call it.
 `models/heston.py` holds the readable complex form, which `tests/test_heston_block.py` holds against this one.

@@ -16,8 +16,10 @@ the midpoint rule converges exponentially. Its two errors are controlled separat
 
 The tolerance is a price for each expiry: the wanted error in vol times the smallest vega among its quotes. Equal
 steps let e^{-ixk} advance by one complex multiplication a strike, and the characteristic function is shared by all
-strikes. Where decay is so slow that `MAX_NODES` do not reach the tolerance (short expiries with a tiny variance and a
-large xi), the expiry switches to the bent contour of `heston_bent.py`, whose nodes are doubled until two results agree.
+strikes. Where decay is so slow that it would take more nodes than pay (short expiries with a small variance and a large
+xi, chains with far wings), the expiry goes to the bent contour of `heston_bent.py`.
+
+What the values of an expiry may be wrong by is stated with them: both errors, and rounding.
 
 Speed and accuracy are measured by `benchmarks/kernel.py`; the accurate twin is `fourier.py`.
 """
@@ -85,7 +87,7 @@ def alias_length(expiry: float, params: Vector, sd: float, k_low: float, k_high:
 def _most_nodes(n_strikes: int) -> int:
     """Nodes on the real line from which the bent contour is the cheaper one.
 
-    In nanoseconds, by `benchmarks/kernel.py` on one machine: the bent contour takes 8 us beforehand and some 50 nodes,
+    In nanoseconds, as timed on one AVX-512 processor: the bent contour takes 8 us beforehand and some 50 nodes,
     each 25 and 2.5 a strike; a node here takes 20 and 1.2 a strike.
     """
     return min(int((9250.0 + 125.0 * n_strikes) / (20.0 + 1.2 * n_strikes)), MAX_NODES)
