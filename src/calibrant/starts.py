@@ -21,9 +21,10 @@ from .arrays import Matrix, Vector
 from .optimisers.objective import COARSE, Problem, evaluate
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
-_KINDS = ((0.3, 1.0), (2.0, 1.0), (12.0, 1.0), (45.0, 1.0), (0.3, 0.15), (3.0, 0.15), (50.0, 0.3))
+_KINDS = ((4.0, 1.0), (0.1, 1.0), (0.1, 0.15), (55.0, 1.0))
 """Speeds of mean reversion, and the share of the xi read off the curvatures: an overnight smile may bend for reasons of
-its own, and then the best fit of the others is a calmer one."""
+its own, and then the best fit of the others is a calmer one. Of 1,699 poor fits of odd panels from a network's start 64
+had a better optimum; one or another of these, of 24 tried, led to it in all 64."""
 
 
 @_careful

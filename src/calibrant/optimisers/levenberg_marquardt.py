@@ -32,6 +32,8 @@ from .objective import (
 
 _BEGUN, _OBJECTIVE, _NOISE, _DAMPING, _GROWTH, _FINE, _LAST_STEPS, _SECANT = range(8)
 _N_NUMBERS = 8
+_LONGEST_STEP = 1.5
+"""In any coordinate: a parameter times e^1.5. Further out the linear model means nothing, and prices cost the most."""
 
 
 def memory_for(n_params: int) -> Vector:
@@ -116,6 +118,12 @@ def levenberg_marquardt(
             for j in range(n):
                 curvature[i, j] = hessian[i, j] + (secant[i, j] if memory[_SECANT] > 0.0 else 0.0)
         bounded_step(point, lower, upper, curvature, slope, memory[_DAMPING], scale, step)
+        longest = 0.0
+        for i in range(n):
+            longest = max(longest, abs(step[i]))
+        if longest > _LONGEST_STEP:
+            for i in range(n):
+                step[i] *= _LONGEST_STEP / longest
         descent = 0.0
         moved = 0.0
         bent = 0.0
