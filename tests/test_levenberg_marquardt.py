@@ -46,7 +46,7 @@ def test_the_objective_does_not_depend_on_the_guess_of_the_vols() -> None:
     values = []
     for factor in (0.5, 1.0, 2.0):
         vols = factor * problem.vol
-        values.append(evaluate(params, problem, FINE, vols, np.empty(n), np.empty((0, n)))[0])
+        values.append(evaluate(params, problem, FINE, vols, np.empty(n), np.empty((0, n))))
     np.testing.assert_allclose(values, values[0], rtol=1e-9)
 
 

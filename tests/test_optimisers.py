@@ -100,7 +100,7 @@ def test_what_is_returned_belongs_to_the_parameters_returned(solver: str, proble
     found = solve(solver, fit, STARTS["near"])
     n = fit.vol.size
     vols, residual, jacobian = fit.vol.copy(), np.empty(n), np.empty((5, n))
-    objective, _ = evaluate(found.params, fit, FINE, vols, residual, jacobian)
+    objective = evaluate(found.params, fit, FINE, vols, residual, jacobian)
     assert found.objective == pytest.approx(objective, rel=1e-9, abs=1e-18)
     np.testing.assert_allclose(found.model_vol, vols, rtol=0.0, atol=1e-11)
     np.testing.assert_allclose(found.residual, fit.root_weight * (vols - fit.vol), rtol=0.0, atol=1e-9)
@@ -124,7 +124,7 @@ def test_all_optimisers_agree_on_the_optimum(problem: str) -> None:
 def test_the_number_of_evaluations_is_bounded_and_what_was_gained_is_kept(solver: str) -> None:
     fit = PROBLEMS["noisy"]()
     n = fit.vol.size
-    at_start, _ = evaluate(STARTS["far"], fit, FINE, fit.vol.copy(), np.empty(n), np.empty((0, n)))
+    at_start = evaluate(STARTS["far"], fit, FINE, fit.vol.copy(), np.empty(n), np.empty((0, n)))
     found = solve(solver, fit, STARTS["far"], max_evaluations=4)
     assert found.outcome == OUT_OF_ITERATIONS
     assert found.evaluations <= 4 + 22  # a line search may end its round

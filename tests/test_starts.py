@@ -74,7 +74,7 @@ def test_the_best_is_within_a_few_vol_points_of_the_surface() -> None:
 def test_the_objective_of_a_start_is_that_of_the_fit() -> None:
     problem = fit_problem(exact_panel(MANY[0]), HESTON, CalibrationOptions())
     n = problem.vol.size
-    expected, _ = evaluate(MANY[1], problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((5, n)))
+    expected = evaluate(MANY[1], problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((5, n)))
     assert objective_at(problem, MANY[1]) == pytest.approx(expected, rel=1e-6)
 
 

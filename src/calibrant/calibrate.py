@@ -406,7 +406,7 @@ def _inside(params: Vector, problem: FitProblem) -> Vector:
 def _unrefined(problem: FitProblem, proposals: Sequence[Start]) -> _Attempt:
     start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
     params, arrays = _inside(start.params, problem), room_for(problem)
-    objective, _ = evaluate(params, problem, FINE, *arrays)
+    objective = float(evaluate(params, problem, FINE, *arrays))
     memory = memory_for(params.size)
     return _Attempt(start.name, judged(problem, params, objective, 0, OUT_OF_ITERATIONS, memory, arrays))
 

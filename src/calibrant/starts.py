@@ -77,7 +77,7 @@ def surface_starts(problem: Problem) -> Matrix:
 def objective_at(problem: Problem, params: Vector) -> float:
     """The objective of a start, with the kernel's coarse error."""
     n = problem.vol.size
-    return float(evaluate(params, problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((0, n)))[0])
+    return float(evaluate(params, problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((0, n))))
 
 
 @_careful

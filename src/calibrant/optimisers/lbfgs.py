@@ -74,7 +74,7 @@ def lbfgs(
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN] = 1.0
-        memory[_OBJECTIVE], _ = evaluate(params, problem, COARSE, model_vol, residual, jacobian)
+        memory[_OBJECTIVE] = evaluate(params, problem, COARSE, model_vol, residual, jacobian)
         evaluations = 1
         normal_equations(params, problem, residual, jacobian, unused, slope)
         stretch_equations(stretch, unused, slope)
@@ -105,7 +105,7 @@ def lbfgs(
                 promised -= (trial_point[i] - point[i]) * slope[i]
             from_chart(trial_point, problem, trial)
             trial_vol[:] = model_vol
-            trial_objective, _ = evaluate(trial, problem, COARSE, trial_vol, trial_residual, trial_jacobian)
+            trial_objective = evaluate(trial, problem, COARSE, trial_vol, trial_residual, trial_jacobian)
             evaluations += 1
             # The objective is a sum of squares: its slope is twice `slope`.
             if trial_objective <= objective - 2.0 * _ARMIJO * promised:

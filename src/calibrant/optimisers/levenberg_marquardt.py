@@ -30,8 +30,8 @@ from .objective import (
     normal_equations,
 )
 
-_BEGUN, _OBJECTIVE, _NOISE, _DAMPING, _GROWTH, _FINE, _LAST_STEPS, _SECANT = range(8)
-_N_NUMBERS = 8
+_BEGUN, _OBJECTIVE, _DAMPING, _GROWTH, _FINE, _LAST_STEPS, _SECANT = range(7)
+_N_NUMBERS = 7
 _LONGEST_STEP = 1.5
 """In any coordinate: a parameter times e^1.5. Further out the linear model means nothing, and prices cost the most."""
 
@@ -77,7 +77,7 @@ def levenberg_marquardt(
     returns    (objective, evaluations of this call, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
     Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square, or above 1e-12 in
-    vol, or above what rounding does to them. Settled: at 3e-5 of it, three steps on end did not get there.
+    vol. Settled: at 3e-5 of it, three steps on end did not get there.
     """
     n = params.size
     n_quotes = residual.size
@@ -104,9 +104,7 @@ def levenberg_marquardt(
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
-        memory[_OBJECTIVE], memory[_NOISE] = evaluate(
-            params, problem, COARSE if exact else ROUGH, model_vol, residual, jacobian
-        )
+        memory[_OBJECTIVE] = evaluate(params, problem, COARSE if exact else ROUGH, model_vol, residual, jacobian)
         evaluations = 1
         normal_equations(params, problem, residual, jacobian, hessian, slope)
         stretch_equations(stretch, hessian, slope)
@@ -139,12 +137,7 @@ def levenberg_marquardt(
             memory[_SECANT] = 0.0
             continue
         # `moved` is the squared change of the weighted residuals that the step predicts.
-        if (
-            exact
-            and fine
-            and memory[_DAMPING] <= 1e-2
-            and moved <= max(1e-16 * objective + 1e-24 * weight, 1e-4 * memory[_NOISE])
-        ):
+        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= 1e-16 * objective + 1e-24 * weight:
             return objective, evaluations, CONVERGED
         if not exact and moved <= 1e-6 * objective + 1e-10 * weight:
             return objective, evaluations, CONVERGED
@@ -162,7 +155,7 @@ def levenberg_marquardt(
             memory[_FINE] = 1.0
             allowance = COARSE * (2.0 * math.sqrt(objective * weight) + COARSE * weight)
             if moved <= 1e-10 * objective + 1e-17 * weight:
-                memory[_OBJECTIVE], memory[_NOISE] = evaluate(params, problem, FINE, model_vol, residual, jacobian)
+                memory[_OBJECTIVE] = evaluate(params, problem, FINE, model_vol, residual, jacobian)
                 evaluations += 1
                 normal_equations(params, problem, residual, jacobian, hessian, slope)
                 stretch_equations(stretch, hessian, slope)
@@ -173,7 +166,7 @@ def levenberg_marquardt(
         from_chart(trial_point, problem, trial)
         trial_vol[:] = model_vol
         vol_error = (FINE if fine else COARSE) if exact else ROUGH
-        trial_objective, trial_noise = evaluate(trial, problem, vol_error, trial_vol, trial_residual, trial_jacobian)
+        trial_objective = evaluate(trial, problem, vol_error, trial_vol, trial_residual, trial_jacobian)
         evaluations += 1
         gained = 0.5 * (objective - trial_objective)
         gain = gained / predicted if predicted > 0.0 else -1.0
@@ -183,7 +176,7 @@ def levenberg_marquardt(
             params[:] = trial
             point[:] = trial_point
             stretch[:] = trial_stretch
-            memory[_OBJECTIVE], memory[_NOISE] = trial_objective, trial_noise
+            memory[_OBJECTIVE] = trial_objective
             model_vol[:] = trial_vol
             residual[:] = trial_residual
             jacobian[:] = trial_jacobian

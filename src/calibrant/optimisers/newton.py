@@ -33,7 +33,7 @@ def polish(
     returns    (objective, evaluations, CONVERGED | SETTLED)
 
     Converged means: the last step predicts a change of the residuals below 1e-8 of their root mean square, or below
-    1e-12 in vol, or below what rounding does to them.
+    1e-12 in vol.
     """
     n = params.size
     n_quotes = residual.size
@@ -56,7 +56,7 @@ def polish(
             params[i] = problem.lower[i]
         elif params[i] >= problem.upper[i] - close:
             params[i] = problem.upper[i]
-    objective, noise = evaluate(params, problem, FINE, model_vol, residual, jacobian)
+    objective = evaluate(params, problem, FINE, model_vol, residual, jacobian)
     evaluations = 1
     normal_equations(params, problem, residual, jacobian, gauss_newton, slope)
     for i in range(n):
@@ -94,21 +94,21 @@ def polish(
         if not (descent >= 0.0 and moved < 0.25 * last_moved):
             break
         last_moved = moved
-        if moved <= max(1e-16 * objective + 1e-24 * weight, 1e-4 * noise):
+        if moved <= 1e-16 * objective + 1e-24 * weight:
             outcome = CONVERGED
-        if moved <= max(1e-24 * objective + 1e-28 * weight, 1e-8 * noise):
+        if moved <= 1e-24 * objective + 1e-28 * weight:
             break
         trial = params + step
         for i in range(n):
             trial[i] = min(max(trial[i], problem.lower[i]), problem.upper[i])
         trial_vol[:] = model_vol
-        trial_objective, trial_noise = evaluate(trial, problem, FINE, trial_vol, trial_residual, trial_jacobian)
+        trial_objective = evaluate(trial, problem, FINE, trial_vol, trial_residual, trial_jacobian)
         evaluations += 1
         if not trial_objective <= objective * (1.0 + 1e-9):
             outcome = SETTLED
             break
         params[:] = trial
-        objective, noise = trial_objective, trial_noise
+        objective = trial_objective
         model_vol[:] = trial_vol
         residual[:] = trial_residual
         jacobian[:] = trial_jacobian

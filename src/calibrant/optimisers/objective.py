@@ -72,7 +72,7 @@ class Problem(NamedTuple):
 @kernel
 def evaluate(
     params: Vector, problem: Problem, vol_error: float, model_vol: Vector, residual: Vector, jacobian: Matrix
-) -> tuple[float, float]:
+) -> float:
     """The objective; fills the model's vols, the weighted residuals and, unless it is empty, their Jacobian.
 
     params     (n_params,)
@@ -80,7 +80,6 @@ def evaluate(
     model_vol  (n_quotes,), a guess on entry where positive
     residual   (n_quotes,); squared they sum up to the objective less the prior's part, by Huber's loss too
     jacobian   (n_params, n_quotes) of these residuals, or (0, n_quotes); zero for a quote whose vol is not known
-    returns    the objective, and how far rounding alone may move the residuals, as a sum of squares
     """
     n_expiries = problem.expiries.size
     n_nodes = np.empty(n_expiries, np.int64)
@@ -100,7 +99,6 @@ def evaluate(
     density = np.empty(n_quotes)
     refresh_implied_sd(problem.log_moneyness, residual, sd, density)
     objective = 0.0
-    noise = 0.0
     for e in range(n_expiries):
         for q in range(problem.offsets[e], problem.offsets[e + 1]):
             scale = problem.root_weight[q]
@@ -114,14 +112,13 @@ def evaluate(
                 away = math.copysign(size, away)
             residual[q] = away
             objective += away * away
-            noise += (error[e] * density[q]) ** 2
     for i in range(jacobian.shape[0]):
         for q in range(n_quotes):
             jacobian[i, q] *= density[q]
     for i in range(params.size):
         away = params[i] - problem.prior_mean[i]
         objective += problem.prior_precision[i] * away * away
-    return objective, noise
+    return objective
 
 
 @reduction
