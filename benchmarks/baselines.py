@@ -17,11 +17,12 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fits import room_for
 from calibrant.grid import project
 from calibrant.models import HESTON
 from calibrant.network import Network, open_session
-from calibrant.optimisers.lbfgs import lbfgs
-from calibrant.optimisers.levenberg_marquardt import Problem
+from calibrant.optimisers.lbfgs import lbfgs, memory_for
+from calibrant.optimisers.objective import Problem
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.release import Release
 from model_export.to_onnx import to_onnx
@@ -94,10 +95,9 @@ def in_the_box(panel: OptionPanel) -> tuple[Problem, Vector]:
 
 
 def lbfgs_from_the_middle(panel: OptionPanel) -> Vector:
-    """scipy's L-BFGS-B with the analytic gradient, its variables scaled by the curvature at the start."""
+    """Our L-BFGS with the analytic gradient, its variables scaled by the curvature at the start."""
     problem, params = in_the_box(panel)
-    n = problem.vol.size
-    lbfgs(params, problem, _MAX_EVALUATIONS, problem.vol.copy(), np.empty(n), np.empty((params.size, n)))
+    lbfgs(params, problem, _MAX_EVALUATIONS, memory_for(params.size), *room_for(problem))
     return params
 
 

@@ -39,7 +39,7 @@ class ExactGradient(NamedTuple):
     """Largest radius of the balls: the rounding error of the arithmetic, relative likewise."""
 
 
-def _characteristic(x: Any, expiry: Any, params: list[Any]) -> Any:
+def characteristic(x: Any, expiry: Any, params: list[Any]) -> Any:
     """phi(x - i/2), the "little trap" form (Albrecher et al. 2007)."""
     kappa, theta, xi, rho, v0 = params
     i = acb(0, 1)
@@ -57,8 +57,8 @@ def _derivatives(x: Any, expiry: Any, params: list[Any]) -> list[Any]:
     step = arb(_STEP)
     result = []
     for i, value in enumerate(params):
-        above = _characteristic(x, expiry, [*params[:i], value + step, *params[i + 1 :]])
-        below = _characteristic(x, expiry, [*params[:i], value - step, *params[i + 1 :]])
+        above = characteristic(x, expiry, [*params[:i], value + step, *params[i + 1 :]])
+        below = characteristic(x, expiry, [*params[:i], value - step, *params[i + 1 :]])
         result.append((above - below) / (2 * step))
     return result
 

@@ -31,8 +31,8 @@ from benchmarks.machine import CACHE, RESULTS, ROOT, describe_machine, write_rep
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, Start, calibrate, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import COARSE, FINE, evaluate
-from calibrant.optimisers.levenberg_marquardt import Problem as FitProblem
+from calibrant.optimisers.objective import COARSE, FINE, evaluate
+from calibrant.optimisers.objective import Problem as FitProblem
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.quotes_csv import COLUMNS
@@ -215,7 +215,7 @@ def from_network(quotes: Quotes, release: Release, used: OptionPanel, judged_bes
     return Alone(
         excess=judged_objective(used, fit.parameters) / judged_best - 1.0,
         iterations=fit.iterations,
-        doubted=default.n_refinements > 1,
+        doubted=default.n_starts > 1,
     )
 
 

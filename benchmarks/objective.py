@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.optimisers.levenberg_marquardt import FINE, Problem, evaluate
+from calibrant.optimisers.objective import FINE, Problem, evaluate
 from tests import paper_box
 
 POPULATION = 14
@@ -27,11 +27,11 @@ class Objective:
 
     def value(self, params: Vector) -> float:
         self.count += 1
-        return float(evaluate(params, self._problem, FINE, self._vol, self._residual, self._empty)) / self._unit**2
+        return evaluate(params, self._problem, FINE, self._vol, self._residual, self._empty) / self._unit**2
 
     def value_and_gradient(self, params: Vector) -> tuple[float, Vector]:
         self.count += 1
-        value = float(evaluate(params, self._problem, FINE, self._vol, self._residual, self._jacobian))
+        value = evaluate(params, self._problem, FINE, self._vol, self._residual, self._jacobian)
         return value / self._unit**2, 2.0 * (self._jacobian @ self._residual) / self._unit**2
 
     def residual(self, params: Vector) -> Vector:

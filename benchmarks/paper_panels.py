@@ -7,7 +7,7 @@ import numpy as np
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import Problem
+from calibrant.optimisers.objective import Problem
 from calibrant.panel import OptionPanel, identifiable
 from tests import paper_box
 

@@ -96,7 +96,7 @@ def clean_section(panels: list[Recovered]) -> list[str]:
     failures = [panel for panel in panels if panel.failure]
     best, first = np.array([p.best_ms for p in panels]), np.array([p.first_ms for p in panels])
     evaluations = np.array([p.calibration.iterations for p in panels])
-    several = sum(p.calibration.n_refinements > 1 for p in panels)
+    several = sum(p.calibration.n_starts > 1 for p in panels)
     left_out = sum(len(p.calibration.excluded) for p in panels)
     n_quotes = sum(p.calibration.n_quotes for p in panels) + left_out
     vol_error = np.array([p.vol_error_bp for p in panels])
@@ -136,7 +136,7 @@ def clean_section(panels: list[Recovered]) -> list[str]:
         spread = np.max(fit.standard_errors / np.abs(fit.parameters))
         lines.append(
             f"| {panel.number} | {', '.join(f'{x:.4g}' for x in panel.truth)} | {panel.failure} | {spread:.1e} "
-            f"| {', '.join(fit.at_bounds) or 'none'} | {fit.n_refinements} |"
+            f"| {', '.join(fit.at_bounds) or 'none'} | {fit.n_starts} |"
         )
     return [*lines, ""] if failures else lines
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -47,6 +48,8 @@ class Serving:
         self, command: Sequence[str], cores: Sequence[int], port: int, log: Path | None = None, **environment: str
     ) -> None:
         self.port = port
+        self.trusted: ssl.SSLContext | None = None
+        """With it HTTPS is spoken to the server."""
         self.log = log or CACHE / f"server-{port}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with pinned(cores), self.log.open("ab", 0) as log_file:
@@ -95,7 +98,11 @@ class Serving:
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         """One request over a connection of its own; header names with underscores."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600.0)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=600.0)
+            if self.trusted is None
+            else http.client.HTTPSConnection("localhost", self.port, timeout=600.0, context=self.trusted)
+        )
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, {"content-type": "application/json", **named})
@@ -135,13 +142,17 @@ def service(
     port: int | None = None,
     module: str = "service",
     log: Path | None = None,
+    trusted: ssl.SSLContext | None = None,
     **settings: Any,
 ) -> Serving:
-    """The service, with settings by their names; to be waited for. Without `log` it is kept where it ends badly."""
+    """The service, with settings by their names; to be waited for. Without `log` it is kept where it ends badly, and
+    with `trusted` it is spoken to by HTTPS."""
     port = port or free_port()
     given = {f"CALIBRANT_{name.upper()}": str(value) for name, value in settings.items()}
     given = {"CALIBRANT_LOG_LEVEL": "warning", **given, "CALIBRANT_PORT": str(port)}
-    return Serving(["-m", module], cores, port, log, **given)
+    server = Serving(["-m", module], cores, port, log, **given)
+    server.trusted = trusted
+    return server
 
 
 def echo(cores: Sequence[int] = ()) -> Serving:

@@ -3,6 +3,7 @@
     python -m benchmarks.sockets kept       100,000 requests on one connection
     python -m benchmarks.sockets stalled    1,000 sockets that stall within a head and 1,000 within a body
     python -m benchmarks.sockets floods     endless and heavy requests, one client each
+    python -m benchmarks.sockets handshakes 3,000 sockets that connect to HTTPS and say nothing
 
 Each starts a service of its own and writes its own section of docs/results/sockets.{json,md}. The good requests come
 at a steady rate from the open-loop generator, and each answer is compared with the one given before.
@@ -12,7 +13,9 @@ import argparse
 import os
 import resource
 import socket
+import ssl
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,8 +24,13 @@ from threading import Event, Thread
 from time import perf_counter, sleep
 from typing import Any
 
+import numpy as np
+
+from deploy.operate.secret_files import self_signed
+from service.metrics import CLOSINGS
+
 from . import serving
-from .load import Running, summary
+from .load import Running, quantiles_ms, summary
 from .load_plan import Plan, Stream, get, post
 from .machine import RESULTS, table
 from .quoted_panels import quoted_panels
@@ -39,7 +47,7 @@ LONGEST = 60.0
 """Seconds until a connection is closed for whatever reason."""
 PATIENCE_MS = 1000.0
 """The default deadline of these services: that some are refused for want of time is not the subject."""
-REASONS = ("header", "body", "write", "header_size", "limit", "malformed")
+REASONS = CLOSINGS
 _CHUNKED = (
     b"POST /v1/calibrate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -207,6 +215,74 @@ def stalled_lines(data: dict[str, Any]) -> list[str]:
     ]
 
 
+# Sockets that begin no handshake --------------------------------------------------------------------------------------
+
+
+def handshakes(given: argparse.Namespace, bodies: tuple[bytes, ...]) -> dict[str, Any]:
+    """Sockets that connect where TLS is spoken and say nothing, beside good requests by TLS on new connections."""
+    certificate, key = self_signed(["localhost"])
+    with tempfile.TemporaryDirectory() as folder:
+        files: dict[str, Any] = {
+            "tls_certificate": Path(folder) / "certificate.pem",
+            "tls_key": Path(folder) / "key.pem",
+        }
+        files["tls_certificate"].write_text(certificate)
+        files["tls_key"].write_text(key)
+        trusted = ssl.create_default_context(cafile=str(files["tls_certificate"]))
+        with serving.service(default_deadline_ms=PATIENCE_MS, trusted=trusted, **files) as server:
+            server.wait_until_answering()
+            before = descriptors(server)
+            seconds: list[float] = []
+            statuses: dict[str, int] = {}
+            began = perf_counter()
+            with ExitStack() as stack:
+                for _ in range(given.idle):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                most = int(server.metric("calibrant_tls_handshakes"))
+                while perf_counter() < began + given.seconds:
+                    asked = perf_counter()
+                    status, _ = server.ask("POST", "/v1/calibrate", bodies[len(seconds) % len(bodies)])
+                    seconds.append(perf_counter() - asked)
+                    statuses[str(status)] = statuses.get(str(status), 0) + 1
+                    most = max(most, int(server.metric("calibrant_tls_handshakes")))
+            # It is looked at twice a second: one of those just now may have been a good one's.
+            server.until(lambda: server.metric("calibrant_tls_handshakes") == 0.0)
+            reasons, after = closed(server), descriptors(server)
+    return {
+        "idle": given.idle,
+        "most_at_once": most,
+        "closed": reasons,
+        "statuses": statuses,
+        "latency_ms": quantiles_ms(np.array(seconds)),
+        "descriptors": [before, after],
+        "as_wanted": set(statuses) == {"200"} and reasons.get("handshake", 0) == given.idle,
+    }
+
+
+def handshakes_lines(data: dict[str, Any]) -> list[str]:
+    ms = data["latency_ms"]
+    before, after = data["descriptors"]
+    row = [
+        f"{data['idle']:,}",
+        f"{data['most_at_once']:,}",
+        _listed(data["closed"]),
+        _listed(data["statuses"]),
+        *(f"{ms[q]:.1f}" for q in ("p50", "p99", "max")),
+        f"{before}, {after}",
+        "yes" if data["as_wanted"] else "NO",
+    ]
+    return [
+        "## Sockets that begin no handshake",
+        "Connected where TLS is spoken, and silent, with the limit of 5 s that the service has. Beside them good "
+        "requests one after the other, each on a new connection; latencies in milliseconds with the handshake. Wanted: "
+        "all good ones answered 200, all silent ones counted, and closed for their reason.",
+        "",
+        *table(
+            ["idle", "at once", "closed", "good", "p50", "p99", "max", "descriptors before, after", "as wanted"], [row]
+        ),
+    ]
+
+
 # Endless and heavy requests -------------------------------------------------------------------------------------------
 
 
@@ -370,13 +446,19 @@ LINES: dict[str, Callable[[Any], list[str]]] = {
     "kept": kept_lines,
     "stalled": stalled_lines,
     "floods": floods_lines,
+    "handshakes": handshakes_lines,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, work, seconds in (("kept", kept, 0.0), ("stalled", stalled, 20.0), ("floods", floods, 10.0)):
+    for name, work, seconds in (
+        ("kept", kept, 0.0),
+        ("stalled", stalled, 20.0),
+        ("floods", floods, 10.0),
+        ("handshakes", handshakes, 15.0),
+    ):
         command = commands.add_parser(name, help=work.__doc__)
         command.set_defaults(work=work)
         command.add_argument("--out", type=Path, default=RESULTS / "sockets", help="page, without its suffix")
@@ -385,6 +467,8 @@ def main() -> int:
         else:
             command.add_argument("--rate", type=float, default=50.0, help="good requests a second, default 50")
             command.add_argument("--seconds", type=float, default=seconds, help=f"of each run, default {seconds:g}")
+        if name == "handshakes":
+            command.add_argument("--idle", type=int, default=3000, help="sockets, default 3000")
         if name == "stalled":
             command.add_argument("--stalled", type=int, default=1000, help="of each kind, default 1000")
     given = parser.parse_args()

@@ -40,8 +40,8 @@ def measure() -> None:
 
     def prices(sample: Sample) -> Callable[[], object]:
         problem = sample.problem
-        n = problem.vol.size
-        out = Panel(np.empty(n), np.empty((5, n)), np.empty(problem.expiries.size, np.int64))
+        n, n_expiries = problem.vol.size, problem.expiries.size
+        out = Panel(np.empty(n), np.empty((5, n)), np.empty(n_expiries, np.int64), np.empty(n_expiries))
         asked = problem.expiries, problem.offsets, problem.log_moneyness, VOL_ERROR * problem.least_vega
         return lambda: time_values(sample.truth, *asked, *out)
 

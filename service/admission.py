@@ -18,6 +18,7 @@ from .context import DEADLINE_HEADER, RequestContext, milliseconds
 from .dispatch import short_patience
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
 from .lane import Priority, retry_after
+from .memory import Memory, of_body
 from .pauses import Pauses
 from .scheduler import Scheduler, impatient, unreachable
 from .settings import Settings
@@ -46,8 +47,12 @@ def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
         return None
     if scope["path"].endswith("/batch"):
         return Priority.BULK
-    length = context.headers.get("content-length")
-    return Priority.LONG if length is not None and int(length) > LARGE_BODY else Priority.INTERACTIVE
+    return Priority.LONG if context.declared_bytes > LARGE_BODY else Priority.INTERACTIVE
+
+
+def body_bytes(kind: Priority, n_bytes: int) -> int:
+    """Bytes of this process's memory that such a body takes; a batch is kept as it comes, and read elsewhere."""
+    return n_bytes if kind is Priority.BULK else of_body(n_bytes)
 
 
 @dataclass(slots=True)
@@ -89,10 +94,11 @@ class RateLimit:
 class Admission:
     """Lets requests in and counts them out. Used on the event loop."""
 
-    def __init__(self, settings: Settings, scheduler: Scheduler, pauses: Pauses) -> None:
+    def __init__(self, settings: Settings, scheduler: Scheduler, pauses: Pauses, memory: Memory) -> None:
         self._keys = Keys.read(settings.api_keys)
         self._scheduler = scheduler
         self._pauses = pauses
+        self._memory = memory
         self._patience = short_patience(settings)
         self._rate = None if settings.rate_limit is None else RateLimit(settings.rate_limit, settings.rate_burst)
         self._inside = dict.fromkeys(_LIMITS, 0)
@@ -105,7 +111,7 @@ class Admission:
     def admit(self, scope: AsgiScope, context: RequestContext) -> Priority | None:
         """Let a request in; what is returned goes to `leave`.
 
-        raises  Unauthenticated, Forbidden, RateLimited, Overloaded, DeadlineUnreachable, InvalidInput
+        raises  Unauthenticated, Forbidden, RateLimited, Overloaded, TooLarge, DeadlineUnreachable, InvalidInput
         """
         path: str = scope["path"]
         if path.startswith(_OPEN):
@@ -123,12 +129,17 @@ class Admission:
         if given is not None:
             context.deadline_ms = milliseconds(given)
         self._require_room(kind, context)
+        hold = self._memory.hold()
+        hold.grow(body_bytes(kind, context.declared_bytes))
+        context.hold = hold
         self._inside[kind] += 1
         if kind is Priority.INTERACTIVE:
             self._quiet.clear()
         return kind
 
     def leave(self, kind: Priority, context: RequestContext) -> None:
+        if context.hold is not None:
+            context.hold.close()
         self._inside[kind] -= 1
         if self._inside[Priority.INTERACTIVE] == 0:
             self._quiet.set()

@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from calibrant.errors import shown
+
+from .cors import CrossOrigin
 from .endpoints import batch, calibrate, operations, price, v2
 from .errors import MethodNotAllowed, NotFound
 from .middleware import BodyLimit, Direct, RequestBoundary
@@ -41,6 +44,8 @@ def create_app(settings: Settings | None = None, batch_worker: socket.socket | N
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        # To where the Host header says, which is the client's to choose.
+        redirect_slashes=False,
         # Spans are made by `tracing`, with our stages in them, and metrics by `metrics`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -79,14 +84,18 @@ class Application(FastAPI):
         routed = ExceptionMiddleware(self.router, handlers={HTTPException: _refuse_route})
         inner = Direct(routed, endpoints=self._direct)
         limited = BodyLimit(inner, max_bytes=settings.max_body_bytes, max_batch_bytes=settings.max_batch_body_bytes)
-        return RequestBoundary(limited, service=self._service)
+        bounded = RequestBoundary(limited, service=self._service)
+        return bounded if settings.cors_origins is None else CrossOrigin(bounded, settings.cors_origins)
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     """What the router refuses, as a problem like every other refusal."""
     assert isinstance(error, HTTPException)
+    # Not that of `request.url`, which is put together with the Host header: a path in there would be the one named.
+    path = shown(request.scope["path"])
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.url.path} answers {allowed}, not {request.method}."
+        methods = set((error.headers or {}).get("Allow", "").split(", "))
+        allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+        detail = f"{path} answers {allowed}, not {shown(request.method)}."
         raise MethodNotAllowed(detail, headers={"allow": allowed})
-    raise NotFound(f"There is nothing at {request.url.path}.")
+    raise NotFound(f"There is nothing at {path}.")

@@ -13,12 +13,14 @@ parses for half a millisecond at a time, keeps no trailers, and lets few request
 """
 
 import asyncio
+import logging
 import math
+import resource
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from pydantic_core import to_json
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -26,11 +28,15 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from .context import HUNG_UP, RECEIVED
+from .context import HUNG_UP, RECEIVED, hold_of
 from .errors import Malformed, Overloaded, ServiceError, problem_document
+from .headers import whole_number
 from .listening import hear
+from .memory import Hold, Memory
 from .metrics import Metrics
 from .settings import Settings
+
+log = logging.getLogger("calibrant.service")
 
 MAX_HEADER_BYTES = 65536
 """httptools keeps headers, and trailers, as long as they come."""
@@ -40,6 +46,16 @@ _TURN = 5e-4
 """Seconds after which the other connections have their turn."""
 _MOST_WAITING = 16
 """Requests that may wait for the answers before them: what came behind is parsed when these are answered."""
+RESERVED = 32
+"""Connections beyond the limit, for whoever asks how the service is: a full service is not one to be restarted."""
+_RESERVED_S = 1.0
+"""Seconds in which one of those asks."""
+_FOR_HEALTH = (b"/health/", b"/v2/health/", b"/metrics")
+_OTHER_DESCRIPTORS = 256
+"""Files that a worker has open beside its connections: its own, and some for every batch."""
+_SILENCE = 60.0
+"""Seconds between two lines in the log that say the same."""
+_FULL = "There are too many connections."
 _NO_HTTP = "The bytes received are not an HTTP request."
 
 
@@ -53,23 +69,61 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
+        """Of connections no more than there are descriptors for: who accepts one too many can open nothing else."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = max(descriptors - RESERVED - _OTHER_DESCRIPTORS, 1)
+        if room < settings.max_connections:
+            log.warning(
+                "%d connections instead of %d: the system lets this process open no more than %d files",
+                *(room, settings.max_connections, descriptors),
+            )
         return cls(
             settings.header_timeout_s,
             settings.body_timeout_s,
             settings.write_timeout_s,
-            settings.max_connections,
+            min(settings.max_connections, room),
         )
 
 
 class Connections(ServerState):
     """The connections of one server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, memory: Memory) -> None:
         super().__init__()
         self.limits = limits
         self.metrics = metrics
+        self.memory = memory
+        self.handshakes: dict[Connection, asyncio.Task[None]] = {}
+        """Connections that are not secured yet."""
         self.closing = False
         """Every response from now on is the last of its connection."""
+        self._said = -math.inf
+        """When the log was told that there are too many."""
+        metrics.connections_limit.set(limits.connections)
+
+    @property
+    def n_open(self) -> int:
+        return len(self.connections) + len(self.handshakes)
+
+    def over(self, more: int = 0) -> int:
+        """By how many the limit is exceeded, with so many more."""
+        return max(self.n_open + more - self.limits.connections, 0)
+
+    def patience(self, more: int = 0) -> float | None:
+        """Seconds that the next part of what has just come is waited for, with so many more; None if it is too many."""
+        over = self.over(more)
+        if over:
+            now = perf_counter()
+            if now - self._said > _SILENCE:
+                self._said = now
+                log.warning("the limit of %d connections is reached", self.limits.connections)
+        if over > RESERVED:
+            return None
+        return min(self.limits.header, _RESERVED_S) if over else self.limits.header
+
+    def count(self, reason: str) -> None:
+        """A connection that the server closes."""
+        self.metrics.connections_closed.inc(reason)
 
     def sweep(self) -> None:
         """Close the connections whose client keeps the server waiting."""
@@ -77,10 +131,13 @@ class Connections(ServerState):
         for connection in list(self.connections):
             if isinstance(connection, Connection):
                 connection.check(now)
-        self.metrics.connections.set(len(self.connections))
+        self.metrics.connections.set(self.n_open)
+        self.metrics.handshakes.set(len(self.handshakes))
 
     def close_idle(self) -> None:
-        """Close those between two requests."""
+        """Close those between two requests, and those before the first."""
+        for handshake in self.handshakes.values():
+            handshake.cancel()
         for connection in list(self.connections):
             if isinstance(connection, Connection) and connection.idle:
                 connection.shutdown()
@@ -145,7 +202,13 @@ class Connection(HttpToolsProtocol):
         self._received = 0.0
         self._unparsed: bytes | memoryview = b""
         """Received, and to be parsed in another turn."""
-        self._complaint = _NO_HTTP
+        self._reserved = False
+        """Whether it is one beyond the limit."""
+        self._kept = server_state.memory.hold()
+        """Of what was received and nobody has begun on."""
+        self._unsent: list[Hold] = []
+        """Of answers that their client has not taken yet."""
+        self._complaint: ServiceError = Malformed(_NO_HTTP)
         self._refusal: ServiceError | None = None
         """What could not be understood, to be said once the requests before it are answered."""
         self._incomplete: tuple[RequestResponseCycle, ASGIApp] | None = None
@@ -165,29 +228,36 @@ class Connection(HttpToolsProtocol):
         # Reading is paused while an answer is made: what is late then is not the client, unless there is no end to what
         # it has sent.
         if now > self._due and (not self.flow.read_paused or (self._unparsed and not self.pipeline)):
-            self._end(self._part)
+            if self._reserved and self._part == "header":
+                self._refuse_over()
+            else:
+                self._end(self._part)
         elif now > self._write_due:
             self._end("write")
         elif now > self._idle_until:
             self.transport.close()
 
     def _end(self, reason: str) -> None:
-        self.server_state.metrics.connections_closed.inc(reason)
+        self.server_state.count(reason)
         # Not `close`, which waits until what is written has been read.
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.server_state.handshakes.pop(self, None)
         super().connection_made(transport)
         hear(transport.get_extra_info("socket"))
         self.flow = Flow(transport)
-        if len(self.connections) > self._limits.connections:
-            self.server_state.metrics.connections_closed.inc("limit")
-            self._refuse(Overloaded("There are too many connections."))
+        patience = self.server_state.patience()
+        if patience is None:
+            self._refuse_over()
             return
-        self._due = perf_counter() + self._limits.header
+        self._reserved = self.server_state.over() > 0
+        self._due = perf_counter() + patience
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._kept.close()
+        self._release_sent()
         # Not always `self.cycle`, which is the last of those that came together.
         cycle, task = self._serving, self._task
         if cycle is not None and task is not None and not cycle.response_complete:
@@ -202,6 +272,19 @@ class Connection(HttpToolsProtocol):
             self._unparsed = bytes(self._unparsed) + data
         else:
             self._parse(data)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Count what waits here: thousands of connections with a body each that never ends would fill the memory."""
+        cycles = [cycle for cycle, _ in self.pipeline]
+        if self._incomplete is not None:
+            cycles.append(self._incomplete[0])
+        kept = len(self._unparsed) + sum(len(cycle.body) for cycle in cycles)
+        if kept != self._kept.n_bytes and not self._deaf:
+            try:
+                self._kept.resize(kept)
+            except ServiceError as error:
+                self._refuse_next(error)
 
     def _parse(self, data: bytes | memoryview) -> None:
         """As much as there is time and room for now."""
@@ -229,6 +312,7 @@ class Connection(HttpToolsProtocol):
     def _parse_rest(self) -> None:
         rest, self._unparsed = self._unparsed, b""
         self._parse(rest)
+        self._weigh()
         if not self._deaf:
             self._hold()
 
@@ -256,7 +340,7 @@ class Connection(HttpToolsProtocol):
             if not self._deaf:
                 self._feed(data[offer.args[0] :])
         except HttpParserError:
-            self._refuse_next(Malformed(self._complaint))
+            self._refuse_next(self._complaint)
 
     def _decline(self) -> None:
         """Serve a request that offers to go on in another protocol as if it had not offered.
@@ -297,10 +381,15 @@ class Connection(HttpToolsProtocol):
         hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             # RFC 9112, 3.2.
-            self._complaint = f"A request must have one Host header, but has {hosts}."
-            raise ValueError(self._complaint)
+            self._complaint = Malformed(f"A request must have one Host header, but has {hosts}.")
+            raise ValueError
+        if self._reserved and not (parse_url(self.url).path or b"").startswith(_FOR_HEALTH):
+            self._complaint = Overloaded(_FULL)
+            raise ValueError
         _extended(self.scope)[RECEIVED] = self._received
         super().on_headers_complete()
+        if self._reserved and self.cycle is not None:
+            self.cycle.keep_alive = False
         self._part, self._due = "body", perf_counter() + self._limits.body
         if self.server_state.closing and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -327,6 +416,10 @@ class Connection(HttpToolsProtocol):
         last = not self.pipeline
         unsent = self._expecting and self._serving is not None and self._serving.more_body
         self.server_state.total_requests += 1
+        held = None if self._serving is None else hold_of(self._serving.scope)
+        if held is not None and self._write_due < math.inf:
+            # Its application has done with it, and would give back what still waits here to be sent.
+            self._unsent.append(held.part(self.transport.get_write_buffer_size()))
         if self.transport.is_closing():
             return
         # Not uvicorn's, which arms a timer for the next request.
@@ -343,10 +436,12 @@ class Connection(HttpToolsProtocol):
             self.loop.call_soon(self._parse_rest)
         if not self._deaf:
             self._hold()
+            self._weigh()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
-        declared = next((int(value) for name, value in cycle.scope["headers"] if name == b"content-length"), 0)
-        large = max(declared, len(cycle.body)) > HIGH_WATER_LIMIT
+        declared = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"0")
+        # What is no length the parser has refused.
+        large = max(whole_number(declared.decode()) or 0, len(cycle.body)) > HIGH_WATER_LIMIT
         if cycle.more_body and not large and not cycle.waiting_for_100_continue:
             self._incomplete = cycle, app
         else:
@@ -372,10 +467,16 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._write_due = math.inf
+        self._release_sent()
+
+    def _release_sent(self) -> None:
+        for held in self._unsent:
+            held.close()
+        self._unsent.clear()
 
     def _refuse_next(self, error: ServiceError) -> None:
         """Refuse what cannot be understood, in its turn: the first answer is that to the first request."""
-        self.server_state.metrics.connections_closed.inc("malformed")
+        self.server_state.count("malformed" if isinstance(error, Malformed) else "limit")
         in_body = self._part == "body" and self._due < math.inf
         self._unparsed, self._due = b"", math.inf
         if in_body and self.pipeline:
@@ -394,6 +495,11 @@ class Connection(HttpToolsProtocol):
             self._refuse(error)
         else:
             self._refusal = error
+
+    def _refuse_over(self) -> None:
+        self._due = math.inf
+        self.server_state.count("limit")
+        self._refuse(Overloaded(_FULL))
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer before there is a request, and close."""

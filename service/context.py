@@ -1,13 +1,17 @@
 """What the service knows about one request while it is served."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 from starlette.types import Scope
 
-from calibrant.errors import InvalidInput, Problem
+from calibrant.errors import InvalidInput, Problem, shown
+
+from .headers import decimal_number, whole_number
+from .memory import Hold
 
 DEADLINE_HEADER = "x-request-deadline-ms"
 RECEIVED = "calibrant.received"
@@ -32,8 +36,33 @@ class RequestContext:
     """Seconds spent in each stage, in order."""
     after: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the response has left."""
+    hold: Hold | None = None
+    """Of memory, until it is answered; None if it needs no engine."""
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
+
+    @property
+    def declared_bytes(self) -> int:
+        """Of the body, by `Content-Length`, to which the server holds the client; 0 without one.
+
+        raises  InvalidInput if that is no whole number
+        """
+        given = self.headers.get("content-length")
+        if given is None:
+            return 0
+        length = whole_number(given)
+        if length is None:
+            needed = f"The header Content-Length must be a whole number of bytes, but is {shown(given)!r}."
+            raise InvalidInput(Problem((), needed))
+        return length
+
+    def reserve(self, n_bytes: int) -> None:
+        """So much memory more, until it is answered.
+
+        raises  TooLarge, Overloaded
+        """
+        if self.hold is not None:
+            self.hold.grow(n_bytes)
 
     def deadline(self, budget_ms: float | None) -> float | None:
         """When the answer is due, on the clock of `received`: the smaller of the budget and the header's holds."""
@@ -56,13 +85,17 @@ def context_of(scope: Scope) -> RequestContext:
     return context
 
 
+def hold_of(scope: Mapping[str, Any]) -> Hold | None:
+    """What a request holds of the memory; None too where it was refused before it came so far."""
+    context = scope.get(_KEY)
+    return context.hold if isinstance(context, RequestContext) else None
+
+
 def milliseconds(value: str) -> float:
     """Of the header `X-Request-Deadline-Ms`."""
-    try:
-        ms = float(value)
-    except ValueError:
-        ms = math.nan
-    if not (math.isfinite(ms) and ms > 0.0):
+    ms = decimal_number(value)
+    if ms is None or not 0.0 < ms < math.inf:
         # A header has no place in the body for a pointer to name.
-        raise InvalidInput(Problem((), f"The header X-Request-Deadline-Ms must be a number > 0, but is {value!r}."))
+        needed = f"The header X-Request-Deadline-Ms must be a number > 0, but is {shown(value)!r}."
+        raise InvalidInput(Problem((), needed))
     return ms

@@ -17,6 +17,7 @@ from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
 from .lane import Priority
+from .memory import Memory
 from .metrics import Metrics
 from .scheduler import LANES, Scheduler
 from .settings import Settings
@@ -39,21 +40,26 @@ class Core:
         metrics: Metrics,
         ready: Gauge,
         *,
+        kind: str,
         refines_batches: bool,
         lanes: Mapping[str, Sequence[Priority]] = LANES,
     ) -> None:
         """
         ready            which of the metrics says that the networks are served
+        kind             of process, in the metrics
         refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
         lanes            those of its scheduler
         """
         self.settings = settings
         self.metrics = metrics
+        self.memory = Memory(settings.max_memory_bytes)
         self.scheduler = Scheduler(lanes, slice_s=1e-3 * settings.long_job_ms)
         self.costs = Costs()
         self.auditor = Auditor(settings, self.scheduler, self.costs, metrics)
         self._audits = Audits(settings, metrics, self.audit)
         self._ready = ready
+        self._kind = kind
+        metrics.memory_budget.set(settings.max_memory_bytes)
         self._gpu_refinement = settings.gpu_refinement and refines_batches
         self._draining = False
         self._engine: Engine | None = None
@@ -170,6 +176,10 @@ class Core:
             name = priority.name.lower()
             self.metrics.queue_depth.set(self.scheduler.depth(priority), name)
             self.metrics.queue_wait.set(self.scheduler.wait(priority), name)
+        for lane in self.scheduler.lanes:
+            self.metrics.lane_held.set(lane.held(), lane.name)
+        self.metrics.memory_reserved.set(self.memory.reserved, self._kind)
+        self.metrics.observe_process(self._kind)
         return self.metrics.snapshot()
 
 

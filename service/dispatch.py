@@ -11,11 +11,10 @@ times as much. So what is short by its size begins on the interactive lane, and 
 others wait goes on among the long ones, where it was.
 """
 
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 from calibrant.pipeline import Assessment
-from calibrant.steps import Steps, in_one_step, told
+from calibrant.steps import Steps, told
 
 from .costs import Costs, panel_size
 from .engine import CalibrationJob, Engine, PriceJob, Prices
@@ -27,7 +26,7 @@ from .settings import Settings, variable
 
 T = TypeVar("T")
 
-_EXPIRY = 40
+_EXPIRY = 100
 """Options that cost the accurate pricer as much as what an expiry costs by itself."""
 
 
@@ -63,7 +62,7 @@ class Dispatch:
         """Price options for a client that waits; `given` is the deadline that it gave. Raises as `calibrate`."""
         kind = "price_gradient" if job.gradient else "price"
         size = job.expiry.size + _EXPIRY * len(set(job.expiry.tolist()))
-        steps = told(in_one_step(partial(engine.price, job)), _all_or_nothing)
+        steps = told(engine.price_steps(job), _all_or_nothing)
         return (await self._driven(steps, kind, size, given)).result
 
     async def _driven(self, steps: Steps[T], kind: str, size: int, deadline: float | None) -> Driven[T]:

@@ -3,6 +3,7 @@
 Its methods are called on the threads of `scheduler`, one call at a time on each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,16 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import MAX_WORK, CalibrationOptions, Refine
+from calibrant.calibrate import MAX_WORK, CalibrationOptions, Refine, fit_problem
+from calibrant.errors import InvalidInput, Problem
+from calibrant.fits import refined, room_again
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
+from calibrant.optimisers.newton import polish
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
-from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
+from calibrant.pricing.fourier import UNSETTLED, value_steps
 from calibrant.release import Release, released, require_release_of
 from calibrant.steps import Steps, finish
 
@@ -51,10 +56,6 @@ class PriceJob:
     expiry: Vector
     log_moneyness: Vector
     gradient: bool
-
-
-PRICE_ERROR = 1e-13
-"""What the accurate pricer states of itself, in units of the forward: a price near it carries no volatility."""
 
 
 class Prices(NamedTuple):
@@ -161,13 +162,19 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
+        # What takes the last digits of a fit that comes to rest without them, which none of the panels does.
+        problem = fit_problem(on_grid, model, CalibrationOptions())
+        polish(params.copy(), problem, *room_again(refined(problem, params)))
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
         # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
-        verdict_on(price_grid(model, params, surface_expiries(on_grid.expiries)))
+        expiry = surface_expiries(on_grid.expiries)
+        verdict_on(price_grid(model, params, expiry))
+        # And what decides where the check's numbers say nothing.
+        finish(accurate_look(model, params, expiry, math.inf))
 
     def network_version(self, model: str) -> str:
         """Of the network that serves a model, without its hash."""
@@ -209,28 +216,39 @@ class Engine:
         except ArithmeticError as error:
             raise EngineFailed(str(error)) from error
 
-    def price(self, job: PriceJob) -> Prices:
-        """Calls and puts by the accurate pricer.
+    def price_steps(self, job: PriceJob) -> Steps[Prices]:
+        """Calls and puts by the accurate pricer, in steps of about a millisecond.
 
-        raises  EngineFailed if the pricer does not settle or a number is not finite
+        raises  InvalidInput if an option has no settled price, EngineFailed if a number is not finite
         """
-        asked = job.model, job.log_moneyness, job.expiry, job.params
-        # Out-of-the-money values, so that the cheap side keeps its digits.
-        try:
-            values = otm_values(*asked)
-            gradient = call_prices_and_gradient(*asked)[1] if job.gradient else None
-        except PricingError as error:
-            raise EngineFailed(str(error)) from error
-        rise = np.expm1(job.log_moneyness)
-        call, put = values + np.maximum(-rise, 0.0), values + np.maximum(rise, 0.0)
-        if not all(np.isfinite(result).all() for result in (call, put, 0.0 if gradient is None else gradient)):
+        k = job.log_moneyness
+        priced = yield from value_steps(job.model, k, job.expiry, job.params, with_gradient=job.gradient)
+        unsettled = np.flatnonzero(~(priced.error <= UNSETTLED)).tolist()
+        if unsettled:
+            raise InvalidInput(
+                *(
+                    Problem.at(
+                        ("log_moneyness", i),
+                        f"cannot be priced: with these parameters and expiry {job.expiry[i]:g} its value is known to "
+                        f"{priced.error[i]:.0e} of the forward only.",
+                    )
+                    for i in unsettled[:100]
+                )
+            )
+        rise = np.expm1(k)
+        call, put = priced.time_value + np.maximum(-rise, 0.0), priced.time_value + np.maximum(rise, 0.0)
+        if not all(np.isfinite(result).all() for result in (call, put, priced.gradient)):
             raise EngineFailed("The prices hold a number that is not finite.")
         # By symmetry a put at k is e^k times a call at -k: all of them as out-of-the-money calls, with their error.
-        scale = np.exp(np.maximum(-job.log_moneyness, 0.0))
+        scale = np.exp(np.maximum(-k, 0.0))
         vols = implied_volatility(
-            scale * values, np.abs(job.log_moneyness), job.expiry, price_error=scale * PRICE_ERROR
+            scale * priced.time_value, np.abs(k), job.expiry, price_error=scale * priced.error
         ).volatility
-        return Prices(call, put, vols, gradient)
+        return Prices(call, put, vols, priced.gradient if job.gradient else None)
+
+    def price(self, job: PriceJob) -> Prices:
+        """All the steps of `price_steps`."""
+        return finish(self.price_steps(job))
 
 
 def _require_gpu() -> None:

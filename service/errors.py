@@ -6,15 +6,19 @@ Whatever may be answered at another time says when: it has a `Retry-After`.
 
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from calibrant.errors import InvalidInput, Problem
+from calibrant.errors import InvalidInput, Problem, shown
 
 MAX_PROBLEMS = 20
 """Problems listed in one refusal: a sentence for each of ten thousand bad quotes helps nobody."""
+
+
+_LONGEST = 1000
+"""Characters of a sentence, whatever it quotes."""
 
 
 class ServiceError(Exception):
@@ -27,7 +31,7 @@ class ServiceError(Exception):
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None, problems: Sequence[Problem] = ()) -> None:
         super().__init__(detail)
-        self.detail = detail
+        self.detail = shown(detail, _LONGEST)
         self.headers = dict(headers or {})
         if self.retry_after is not None:
             self.headers.setdefault("retry-after", str(self.retry_after))
@@ -107,6 +111,16 @@ def _restored(
 ) -> ServiceError:
     error = kind.__new__(kind)
     ServiceError.__init__(error, detail, headers=headers, problems=problems)
+    return error
+
+
+Kept = TypeVar("Kept", bound=BaseException)
+
+
+def bare(error: Kept) -> Kept:
+    """An error to be kept: without its traceback and those of the errors behind it, which hold the frames that they
+    went through, and with them the body of the request until the collector comes past."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 

@@ -248,6 +248,10 @@ class Lane:
         else:
             self._stalled += self._stall.passed()
 
+    def held(self) -> float:
+        """Seconds since the job that has its turn began it; 0 without one."""
+        return 0.0 if self._running is None else perf_counter() - self._turn_began
+
     def hanging(self) -> float | None:
         """Seconds without a step, if those are more than there may be."""
         running = self._running

@@ -7,15 +7,17 @@ dropped, and the loss is counted.
 import json
 import logging
 import os
+import re
 import traceback
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 _MOST_LINES = 10_000
 """Kept for a log that is slow at the moment."""
 _STANDARD_ERROR = 2
+_WORD = re.compile(r"[^\s\"=]+")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -38,12 +40,33 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people, with the fields behind it."""
+    """A line for people, with the fields behind it.
 
-    def format(self, record: logging.LogRecord) -> str:
+    Whatever a client sent may be in it, and no part of that begins a line, writes over one or passes for a field: what
+    cannot be printed is escaped, a field that is more than a word is quoted, and a traceback is indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        line = super().format(record)
-        return line + "".join(f" {name}={value}" for name, value in fields.items()) if fields else line
+        line = super().formatMessage(record) + "".join(f" {name}={_worded(value)}" for name, value in fields.items())
+        return _printable(line)
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {_printable(line)}" for line in lines)
+
+
+def _printable(text: str) -> str:
+    """The text, escaped where it ends a line, moves the cursor, turns the direction or is half a character."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _worded(value: object) -> str:
+    """The value of a field, in quotes unless it is a word."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 class LogWriter(logging.Handler):

@@ -6,6 +6,7 @@ Few series, and none whose labels a client can choose. Observed after the respon
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .processes import container_memory, usage
 from .tally import Counter, Family, Gauge, Histogram, Snapshot, exposition, snapshot
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed")
+CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed", "handshake")
 """Why the server closes a connection."""
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
@@ -52,7 +53,8 @@ class Metrics:
         )
         self.hung_up = Counter("calibrant_client_disconnects", "Requests whose client went before the answer.")
         self.in_flight = Gauge("calibrant_in_flight", "Requests being served.")
-        self.connections = Gauge("calibrant_connections", "Connections open.")
+        self.connections = Gauge("calibrant_connections", "Connections open, those not yet secured included.")
+        self.handshakes = Gauge("calibrant_tls_handshakes", "Connections open that are not yet secured.")
         self.connections_limit = Gauge("calibrant_connections_limit", "Connections that may be open.")
         self.connections_closed = Counter(
             "calibrant_connections_closed", "Connections that the server closed, by the reason.", ["reason"]
@@ -67,6 +69,12 @@ class Metrics:
         self.moved = Counter(
             "calibrant_moved",
             "Jobs that outlived their slice of the interactive lane and went on, where they were, in the background.",
+        )
+        self.lane_held = Gauge(
+            "calibrant_lane_held_seconds",
+            "Since the job that has its turn on a lane began it, 0 without one; of several workers the longest.",
+            ["lane"],
+            across="max",
         )
         self.batch_size = Histogram("calibrant_batch_size", "Panels in one batch request.", edges=PANELS)
         self.calibrations = Counter(
@@ -137,6 +145,51 @@ class Metrics:
         self.workers_ended = Counter(
             "calibrant_workers_ended", "Workers that ended unasked and were replaced, the batch worker included."
         )
+        self.resident = Gauge(
+            "calibrant_process_resident_memory_bytes", "Resident memory of the processes of a kind.", ["kind"]
+        )
+        self.descriptors = Gauge(
+            "calibrant_process_open_fds",
+            "Files that a process of a kind has open; of several the most.",
+            ["kind"],
+            "max",
+        )
+        self.most_descriptors = Gauge(
+            "calibrant_process_max_fds",
+            "Files that a process of a kind may have open; of several the fewest.",
+            ["kind"],
+            "min",
+        )
+        self.cpu = Counter(
+            "calibrant_process_cpu_seconds", "Time of the processor that processes of a kind have spent.", ["kind"]
+        )
+        self.born = Gauge(
+            "calibrant_process_start_time_seconds",
+            "When a process of a kind began, seconds since 1970; of several the last.",
+            ["kind"],
+            "max",
+        )
+        self.container_memory = Gauge(
+            "calibrant_container_memory_bytes", "Memory of the container that the system cannot take back.", (), "max"
+        )
+        self.container_memory_limit = Gauge(
+            "calibrant_container_memory_limit_bytes", "Beyond it the system kills; 0 without a limit.", (), "max"
+        )
+        self.memory_reserved = Gauge(
+            "calibrant_memory_reserved_bytes",
+            "Memory reserved for the requests in hand; of the processes of a kind the most.",
+            ["kind"],
+            "max",
+        )
+        self.memory_budget = Gauge(
+            "calibrant_memory_budget_bytes", "Memory that the requests of one process may reserve.", (), "max"
+        )
+        self.silence = Gauge(
+            "calibrant_silence_seconds",
+            "Since a process of a kind was last heard of; of several the longest.",
+            ["kind"],
+            "max",
+        )
         self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
         self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
         for family in self.families:
@@ -157,13 +210,26 @@ class Metrics:
         self.calibrations.inc(model, calibration.status, calibration.start)
         self.iterations.observe(calibration.iterations, model)
         self.rmse_bp.observe(calibration.rmse_bp, model)
-        if calibration.n_refinements > 1:
+        if calibration.n_starts > 1:
             self.fallbacks.inc(model)
         if assessment.out_of_domain:
             self.out_of_domain.inc(model)
         for subject, verdict in (("quotes", assessment.quotes), ("surface", assessment.surface)):
             for kind in {violation.kind for violation in verdict.violations}:
                 self.arbitrage.inc(subject, kind)
+
+    def observe_process(self, kind: str) -> None:
+        """What this process has of the machine, and of its container."""
+        used = usage()
+        self.resident.set(used.resident, kind)
+        self.descriptors.set(used.descriptors, kind)
+        self.most_descriptors.set(used.most_descriptors, kind)
+        self.cpu.values[(kind,)] = [used.cpu]
+        self.born.set(used.born, kind)
+        container = container_memory()
+        if container is not None:
+            self.container_memory.set(container[0])
+            self.container_memory_limit.set(container[1])
 
     def snapshot(self) -> Snapshot:
         return snapshot(self.families)

@@ -122,7 +122,8 @@ def _answer(work: Callable[[Sequence[T]], Sequence[R]], batch: list[_Asked[T, R]
             raise RuntimeError(f"{len(batch)} panels got {len(answers)} answers.")
     except BaseException as error:
         if len(batch) == 1:
-            batch[0].answer.set_exception(error)
+            # Without this frame, which holds the answer that will hold the error.
+            batch[0].answer.set_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
             return
         # One bad item must not fail the others: each finds out for itself.
         log.exception("a batch of %d panels failed", len(batch))

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from .connections import Connection, Connections, Limits
+from .handshakes import SecureListener
 from .service import Service
 
 log = logging.getLogger("calibrant.service")
@@ -36,7 +38,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
-        self.server_state = Connections(Limits.of(service.settings), service.metrics)
+        self.server_state = Connections(Limits.of(service.settings), service.metrics, service.memory)
         self.begun: Callable[[], None] = lambda: None
         """Called once, when connections could be accepted."""
         self._drained_at: float | None = None
@@ -60,18 +62,25 @@ class Server(uvicorn.Server):
                 return
             self.server_state.closing = not accepting
             if accepting and not self.servers:
-                config, loop = self.config, asyncio.get_running_loop()
-                protocol = partial(Connection, config, self.server_state, self.lifespan.state)
                 for listener in self._sockets:
                     # A descriptor of its own, since it is closed with the server.
-                    own = listener.dup()
-                    server = await loop.create_server(protocol, sock=own, ssl=config.ssl, backlog=config.backlog)
-                    self.servers.append(server)
+                    self.servers.append(await self._accepting_on(listener.dup()))
             elif not accepting:
                 for server in self.servers:
                     server.close()
                 self.servers.clear()
                 self.server_state.close_idle()
+
+    async def _accepting_on(self, listener: socket.socket) -> asyncio.Server:
+        config = self.config
+        connection = partial(Connection, config, self.server_state, self.lifespan.state)
+        if config.ssl is None:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(connection, sock=listener, backlog=config.backlog)
+        secure = SecureListener(listener, config.ssl, self.server_state, connection)
+        secure.open(config.backlog)
+        # All that is asked of one of those is to close.
+        return cast(asyncio.Server, secure)
 
     def exit_soon(self) -> None:
         """Stop after the requests in flight."""

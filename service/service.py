@@ -30,10 +30,10 @@ class Service(Core):
         """`batch_worker` leads to the process that calibrates batches; without one they are calibrated here."""
         metrics = Metrics()
         here = batch_worker is None
-        super().__init__(settings, metrics, metrics.ready, refines_batches=here)
+        super().__init__(settings, metrics, metrics.ready, kind="worker", refines_batches=here)
         self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings, metrics)
-        self.admission = Admission(settings, self.scheduler, self.pauses)
+        self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)
         self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""

@@ -8,6 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "CALIBRANT_"
 
+_ORIGIN = "[a-z][a-z0-9+.-]*://[^A-Z/, ]+"
+"""As browsers write it: in lower case, without a path."""
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
@@ -28,6 +31,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest request body; a larger one gets 413.")
     max_batch_body_bytes: int = Field(
         64 * 1024 * 1024, ge=1, description="Largest body of a batch request; a larger one gets 413."
+    )
+    max_memory_bytes: int = Field(
+        384 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="What the requests that one process has in hand may take of its memory, beside what it takes "
+        "itself; the next get 503, and 413 what alone would take more than half of it.",
     )
     max_batch_panels: int = Field(20_000, ge=1, description="Most panels of one batch; one with more gets 413.")
     batch_threads: int | None = Field(
@@ -63,6 +72,12 @@ class Settings(BaseSettings):
         None,
         description="Addresses or networks of proxies, separated by commas, or `*`, whose `X-Forwarded-For` names the "
         "client; without it that header is ignored.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=f"^(\\*|{_ORIGIN}( *, *{_ORIGIN})*)$",
+        description="Origins as `https://desk.example`, separated by commas, or `*`, whose pages may ask from a "
+        "browser (CORS); without it none may.",
     )
     rate_limit: float | None = Field(
         None, gt=0.0, description="Requests a second that one client may make: one key, else one address; unlimited."

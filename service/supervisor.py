@@ -49,6 +49,8 @@ LAST_BATCH = 5.0
 """Seconds in which the batch worker ends by itself, when nobody waits for it any more."""
 WORKER = "service.worker"
 BATCH_WORKER = "service.batches.worker"
+_KIND = "supervisor"
+"""Of process, in the metrics."""
 _WATCH = 0.25
 _HEARTBEATS = 1.0
 """Seconds in which there are some, of a worker that is well on a machine that is not busy."""
@@ -290,8 +292,14 @@ class Supervisor:
         for worker, answer in zip(workers, answers, strict=True):
             if answer is not None:
                 (worker.snapshot,) = answer
-        living = [worker.snapshot for worker in workers]
-        total = merged(self._metrics.families, living, [self._gone, self._metrics.snapshot()])
+            silence = monotonic() - (worker.heard or worker.born)
+            worker.snapshot[self._metrics.silence.name] = {(worker.role.name,): [silence]}
+        self._metrics.observe_process(_KIND)
+        own = self._metrics.snapshot()
+        # Its other gauges say nothing: it serves no request.
+        process = {name: own.pop(name) for name in tuple(own) if (_KIND,) in own[name]}
+        living = [*(worker.snapshot for worker in workers), process]
+        total = merged(self._metrics.families, living, [self._gone, own])
         return await asyncio.to_thread(self._metrics.exposition, total)
 
     async def reload(self) -> None:

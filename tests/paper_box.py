@@ -1,5 +1,7 @@
 """Random draws of the paper's box (its section 4.4) and its grid, for tests."""
 
+import math
+
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
@@ -25,6 +27,15 @@ def admissible_draws(n: int, seed: int) -> Matrix:
     params = np.exp(low + (high - low) * generator.random((n, 5)))
     params[:, 3] = generator.uniform(-0.9999, 0.9999, n)
     return params
+
+
+def extreme_draws(n: int, seed: int) -> list[tuple[Vector, Vector]]:
+    """(parameters, quoted expiries) from all over the admissible bounds, a day to ten years."""
+    rng = np.random.default_rng(seed)
+    return [
+        (params, np.exp(rng.uniform(math.log(1.0 / 365.0), math.log(10.0), int(rng.integers(1, 6)))))
+        for params in admissible_draws(n, seed)
+    ]
 
 
 def expiries(n: int, seed: int) -> Vector:

@@ -29,12 +29,12 @@ from tests.shared import needs_shared, reference_calls
 EPSILON = 2.220446049250313e-16
 
 
-def _digits(sd: float) -> int:
+def _digits(sd: float | mpmath.mpf) -> int:
     """Enough that the subtraction in Black's formula leaves 40 digits."""
     return 60 if sd > 1e-8 else 400
 
 
-def _exact_time_value(k: float, sd: float) -> mpmath.mpf:
+def _exact_time_value(k: float, sd: float | mpmath.mpf) -> mpmath.mpf:
     """Black's formula as it stands in the books."""
     with mpmath.workdps(_digits(sd)):
         x, s = mpmath.mpf(k), mpmath.mpf(sd)
@@ -43,7 +43,7 @@ def _exact_time_value(k: float, sd: float) -> mpmath.mpf:
         return sign * (mpmath.ncdf(sign * d1) - mpmath.exp(x) * mpmath.ncdf(sign * (d1 - s)))
 
 
-def _exact_vega(k: float, sd: float) -> mpmath.mpf:
+def _exact_vega(k: float, sd: float | mpmath.mpf) -> mpmath.mpf:
     with mpmath.workdps(60):
         return mpmath.npdf(-mpmath.mpf(k) / mpmath.mpf(sd) + mpmath.mpf(sd) / 2)
 
@@ -60,6 +60,54 @@ def _wide_grid(n: int, seed: int) -> list[tuple[float, float]]:
         if abs(k) <= 10.0 and _exact_time_value(k, sd) > 1e-300:
             points.append((k, sd))
     return points
+
+
+@cache
+def _widest_grid(n: int, seed: int) -> list[tuple[float, float]]:
+    """(log-moneyness, total standard deviation) over all that is admitted: |k| <= 700 and deviations from nothing to a
+    thousand, half of them where strikes far from the forward still have time value."""
+    rng = np.random.default_rng(seed)
+    points: list[tuple[float, float]] = []
+    while len(points) < n:
+        sd = float(10.0 ** (rng.uniform(-300.0, 3.0) if rng.random() < 0.3 else rng.uniform(-3.0, 2.0)))
+        near = rng.uniform(-38.0, 38.0) * sd + rng.choice([-0.5, 0.0, 0.5]) * sd * sd
+        k = float(rng.choice([near, rng.uniform(-700.0, 700.0), 0.0], p=[0.7, 0.25, 0.05]))
+        if abs(k) <= 700.0 and (abs(k) < 200.0 * sd or abs(k) < 1.0):
+            points.append((k, sd))
+    return points
+
+
+def test_no_strike_or_deviation_admitted_is_beyond_the_stated_error() -> None:
+    points = _widest_grid(1500, seed=11)
+    k, sd = np.array(points).T
+    for values, exact in ((time_value(k, sd), _exact_time_value), (vega(k, 1.0, sd), _exact_vega)):
+        for value, point in zip(values, points, strict=True):
+            expected = exact(*point)
+            if expected > 1e-300:
+                assert abs(float(value / expected - 1)) < 2e-15, point
+            else:
+                assert 0.0 <= value < 1e-299, point
+
+
+def test_prices_are_as_good_as_the_rounding_of_their_deviation() -> None:
+    rng = np.random.default_rng(12)
+    points = [point for point in _widest_grid(600, seed=13) if point[1] > 1e-100]
+    for k, sd in points:
+        expiry = float(10.0 ** rng.uniform(-6.0, 2.0))
+        vol = sd / float(np.sqrt(expiry))
+        with mpmath.workdps(60):
+            exact_sd = mpmath.mpf(vol) * mpmath.sqrt(expiry)
+        expected, slope = _exact_time_value(k, exact_sd), _exact_vega(k, exact_sd) * mpmath.sqrt(expiry)
+        allowed = 2e-15 + 4e-16 * ((k / sd) ** 2 + 0.25 * sd * sd)
+        price = float(call_price(k, expiry, vol) if k >= 0.0 else put_price(k, expiry, vol))
+        for value, exact in ((price, expected), (float(vega(k, expiry, vol)), slope)):
+            if exact > 1e-300:
+                assert abs(float(value / exact - 1)) < allowed, (k, expiry, vol)
+        in_the_money = put_price(k, expiry, vol) if k >= 0.0 else call_price(k, expiry, vol)
+        with mpmath.workdps(60):
+            exact = expected + abs(mpmath.expm1(k))
+        if exact > 1e-300:
+            assert abs(float(in_the_money / exact - 1)) < 3e-16 + allowed * float(expected / exact), (k, expiry, vol)
 
 
 def test_time_value_is_accurate_to_the_last_digits() -> None:
@@ -157,15 +205,25 @@ def _rounding_in_vol(value: float, k: float, sd: float) -> float:
 
 def test_time_values_give_their_volatility_back() -> None:
     checked = 0
-    for k, sd in _wide_grid(600, seed=6):
+    for k, sd in _wide_grid(600, seed=6) + _widest_grid(600, seed=14):
         value = float(_exact_time_value(k, sd))
+        if value < 1e-300 or _exact_vega(k, sd) < 1e-300:
+            continue
         if value >= min(1.0, np.exp(k)) or _rounding_in_vol(value, k, sd) > 1e-13:
             continue
         found = implied_volatility_from_time_value(value, k, 0.25)
         assert found.reason == NoVolatility.FOUND
         assert abs(float(found.volatility) / (2.0 * sd) - 1.0) < 1e-15 + _rounding_in_vol(value, k, sd), (k, sd)
         checked += 1
-    assert checked > 520
+    assert checked > 800
+
+
+def test_one_deviation_for_many_strikes_reaches_the_kernel_as_numbers_of_its_own() -> None:
+    # A broadcast view has a stride of zero, and numpy warns of writing to it.
+    k = np.array([0.1])
+    np.testing.assert_array_equal(time_value(k, 0.2), time_value(k, np.array([0.2])))
+    assert time_value(0.1, np.full((2, 1), 1e300)).tolist() == [[1.0], [1.0]]
+    assert call_price(0.1, 1e300, 1e300) == 1.0
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-8, 0.05, 0.6, 0.99, 1.0, 1.001, 1.5, 30.0, 1e8])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from calibrant.client import (
 )
 from calibrant.client.codecs import MSGPACK
 from calibrant.client.patience import Patience
+from calibrant.client.steps import Calls, Event, Head, Lost, Read, Send, Steps, Terms
 from service.settings import Settings
 from tests.service.client import Client as Application
 from tests.shared import ROOT
@@ -91,10 +93,10 @@ def lists(quotes: dict[str, Vector]) -> dict[str, Any]:
 
 def awkward(quotes: dict[str, Vector]) -> list[PanelRequest]:
     """Good and bad panels."""
-    negative = {**quotes, "expiry": np.where(np.arange(104) == 3, -1.0, quotes["expiry"])}
+    in_days = {**quotes, "expiry": np.where(np.arange(104) == 3, 180.0, quotes["expiry"])}
     return [
         {"quotes": quotes, "id": "first"},
-        {"quotes": negative},
+        {"quotes": in_days},
         {"quotes": quotes, "refine": "none"},
         {"quotes": quotes, "model": "unheard of"},
     ]
@@ -177,9 +179,21 @@ def test_options_and_numpy_scalars_reach_the_service(client: Client, quotes: dic
     assert held.standard_errors["kappa"] is None
 
 
+def test_quotes_left_out_and_warnings_come_back(client: Client, quotes: dict[str, Vector]) -> None:
+    given = client.calibrate(
+        {**quotes, "iv": np.where(np.arange(104) < 60, 0.0, quotes["iv"])}, exclude=np.array([60, 61])
+    )
+    reasons = {excluded.index: excluded.reason for excluded in given.fit.excluded}
+    assert set(reasons) >= set(range(62))
+    assert (reasons[59], reasons[60]) == ("vol is zero or negative", "excluded by the request")
+    (found,) = (warning for warning in given.warnings if warning.code == "many_quotes_excluded")
+    assert found.detail.startswith("60 of the 102 quotes")
+    assert found.indices == ()
+
+
 def test_bad_input_names_its_place_and_its_request(client: Client, quotes: dict[str, Vector]) -> None:
-    with pytest.raises(InvalidInput, match=r"`quotes.expiry\[17\]` must be > 0 years") as refused:
-        client.calibrate({**quotes, "expiry": np.where(np.arange(104) == 17, -0.02, quotes["expiry"])})
+    with pytest.raises(InvalidInput, match=r"`quotes.expiry\[17\]` must be at most 100 years") as refused:
+        client.calibrate({**quotes, "expiry": np.where(np.arange(104) == 17, 180.0, quotes["expiry"])})
     assert (refused.value.code, refused.value.status) == ("invalid_input", 422)
     assert [problem.pointer for problem in refused.value.errors] == ["/quotes/expiry/17"]
     assert refused.value.request_id
@@ -199,13 +213,13 @@ def test_a_deadline_that_the_service_refuses_is_its_own_class(client: Client, qu
 
 
 def test_a_batch_keeps_its_order_and_a_bad_panel_is_its_own_error(client: Client, quotes: dict[str, Vector]) -> None:
-    first, negative, unrefined, unknown = client.calibrate_batch(awkward(quotes))
+    first, in_days, unrefined, unknown = client.calibrate_batch(awkward(quotes))
     assert isinstance(first, Calibration)
     assert first.id == "first"
     # In a batch the vols agree, the digits of the parameters need not.
     assert first.parameters == pytest.approx(client.calibrate(quotes).parameters, rel=1e-3)
-    assert isinstance(negative, InvalidInput)
-    assert negative.errors[0].pointer == "/panels/1/quotes/expiry/3"
+    assert isinstance(in_days, InvalidInput)
+    assert in_days.errors[0].pointer == "/panels/1/quotes/expiry/3"
     assert isinstance(unrefined, Calibration)
     assert unrefined.status == "network_only"
     assert isinstance(unknown, InvalidInput)
@@ -366,10 +380,24 @@ both = pytest.mark.parametrize("calibrate", [blocking, asynchronous])
 @both
 def test_a_refusal_for_the_moment_is_tried_again(calibrate: Caller, answer: bytes, quotes: dict[str, Vector]) -> None:
     refusals = (problem(503, "overloaded", "retry-after: 0"), problem(429, "rate_limited", "retry-after: 0"))
-    with Peer(sends(*refusals, answer)) as peer:
+    with Peer(sends(*refusals, http("502 Bad Gateway", b"<html>"), answer)) as peer:
         assert calibrate(peer.url, quotes, None).status == "converged"
         ids = {headers["x-request-id"] for headers, _ in peer.requests}
-        assert (len(peer.requests), len(ids)) == (3, 1)
+        assert (len(peer.requests), len(ids)) == (4, 1)
+
+
+@both
+def test_retry_after_may_be_a_date(calibrate: Caller, answer: bytes, quotes: dict[str, Vector]) -> None:
+    past = "retry-after: Sun, 06 Nov 1994 08:49:37 GMT"
+    with Peer(sends(problem(503, "overloaded", past), answer)) as peer:
+        assert calibrate(peer.url, quotes, None).status == "converged"
+    # By the clock of whoever wrote it.
+    dates = ("date: Sun, 06 Nov 1994 08:49:37 GMT", "retry-after: Sun, 06 Nov 1994 08:59:37 GMT")
+    with Peer(sends(http("503 X", b"<html>", *dates))) as peer:
+        with pytest.raises(Overloaded) as refused:
+            calibrate(peer.url, quotes, None)
+        assert refused.value.retry_after_s == 600.0
+        assert len(peer.requests) == 1
 
 
 @both
@@ -386,8 +414,64 @@ def test_attempts_come_to_an_end(calibrate: Caller, quotes: dict[str, Vector]) -
     with Peer(sends(b"")) as peer:
         with pytest.raises(NoAnswer) as lost:
             calibrate(peer.url, quotes, None)
-        assert len(peer.requests) == QUICK.attempts
+        # It may be what ends the service each time.
+        assert len(peer.requests) == 1 + QUICK.resends < QUICK.attempts
         assert lost.value.request_id == peer.requests[0][0]["x-request-id"]
+    with Peer(sends(problem(503, "overloaded", "retry-after: 0"))) as peer:
+        with pytest.raises(Overloaded):
+            calibrate(peer.url, quotes, None)
+        assert len(peer.requests) == QUICK.attempts
+
+
+FAILURES: dict[str, list[Event]] = {
+    "overloaded": [Head(503, {"retry-after": "0"}), b""],
+    "rate limited": [Head(429, {}), b""],
+    "unconnected": [Lost(httpx.ConnectError(""))],
+    "a proxy without an answer": [Head(502, {}), b"<html>", b""],
+    "lost before the answer": [Lost(httpx.ReadError(""))],
+    "lost within a refusal": [Head(503, {}), Lost(httpx.RemoteProtocolError(""))],
+    "lost within the answer": [Head(200, {}), b"{", Lost(httpx.ReadError(""))],
+}
+UNANSWERED = {name for name in FAILURES if name.startswith(("lost", "a proxy"))}
+
+
+def failures_met(call: Steps[Any], rng: random.Random) -> list[str]:
+    """The failures that a call meets, one after the other by chance, until it gives up."""
+    met: list[str] = []
+    events: list[Event] = []
+    event: Event = None
+    try:
+        while True:
+            step = call.send(event)
+            if isinstance(step, Send):
+                met.append(rng.choice(list(FAILURES)))
+                events = list(FAILURES[met[-1]])
+            event = events.pop(0) if isinstance(step, Send | Read) else None
+    except CalibrantError:
+        return met
+
+
+def test_whatever_else_goes_wrong_a_request_is_sent_again_a_few_times_after_it_got_no_answer() -> None:
+    rng = random.Random(11)
+    panel: Any = {"expiry": [0.5], "log_moneyness": [0.0], "iv": [0.2]}
+    for _ in range(300):
+        retries = Retries(attempts=rng.randint(1, 12), resends=rng.randint(0, 4), first_pause_s=0.0)
+        calls = Calls(Terms(key=None, deadline_ms=None, timeout_s=60, network_ms=0, retries=retries, wire="json"))
+        call = rng.choice(
+            [
+                calls.calibrate(panel, None, {}),
+                calls.calibrate_batch([{"quotes": panel}], None),
+                calls.stream_batch([{"quotes": panel}], None),
+                calls.price(TRUTH, [0.5], [0.0], "heston", False, None),
+                calls.models(),
+            ]
+        )
+        met = failures_met(call, rng)
+        unanswered = [name in UNANSWERED for name in met]
+        # It ends with the first limit that is met, and not before.
+        assert len(met) <= retries.attempts
+        assert sum(unanswered[:-1]) <= retries.resends
+        assert len(met) == retries.attempts or sum(unanswered) == retries.resends + 1
 
 
 @both
@@ -494,8 +578,11 @@ def test_an_answer_that_cannot_be_read_says_so(calibrate: Caller, body: bytes, q
 
 @both
 def test_a_proxys_page_is_an_error_by_its_status(calibrate: Caller, quotes: dict[str, Vector]) -> None:
-    with Peer(sends(http("502 Bad Gateway", b"<html>"))) as peer, pytest.raises(CalibrantError) as failed:
-        calibrate(peer.url, quotes, None)
+    with Peer(sends(http("502 Bad Gateway", b"<html>"))) as peer:
+        with pytest.raises(NoAnswer) as failed:
+            calibrate(peer.url, quotes, None)
+        # The service may have gone while it had the request.
+        assert len(peer.requests) == 1 + QUICK.resends
     assert failed.value.code == "http_502"
     with Peer(sends(http("429 X", b""))) as peer, pytest.raises(RateLimited):
         calibrate(peer.url, quotes, None)
@@ -519,6 +606,31 @@ def test_a_stream_that_breaks_delivers_each_panel_once(service: Service, quotes:
     for item in items:
         assert isinstance(item.outcome, Calibration)
         assert item.outcome.id == str(item.index)
+
+
+def test_a_stream_that_comes_a_panel_further_each_time_is_not_asked_for_without_end(
+    service: Service, quotes: dict[str, Vector]
+) -> None:
+    panels = [{"quotes": lists(quotes), "refine": "none"} for _ in range(9)]
+    response = httpx.post(
+        f"{service.url}/v1/calibrate/batch", json={"panels": panels}, headers={"accept": "application/x-ndjson"}
+    )
+    lines = response.content.splitlines(keepends=True)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n"
+
+    def in_a_thread(url: str) -> None:
+        with Client(url, retries=QUICK) as client:
+            list(client.stream_batch(panels))  # type: ignore[arg-type]
+
+    async def in_a_loop(url: str) -> None:
+        async with AsyncClient(url, retries=QUICK) as client:
+            [item async for item in client.stream_batch(panels)]  # type: ignore[arg-type]
+
+    for ask in (in_a_thread, lambda url: asyncio.run(in_a_loop(url))):
+        with Peer(sends(*(head + b"".join(lines[:n]) for n in range(1, 10)))) as peer:
+            with pytest.raises(NoAnswer, match="ended with 6 panels without a result"):
+                ask(peer.url)
+            assert len(peer.requests) == 1 + QUICK.resends
 
 
 class Traced(httpx.AsyncHTTPTransport):
@@ -574,6 +686,7 @@ def test_an_asynchronous_call_can_be_cancelled(quotes: dict[str, Vector]) -> Non
         (Overloaded("", code="overloaded", status=503, retry_after_s=0.0), 0.1, 0.15),
         (RateLimited("", code="rate_limited", status=429), 0.1, 0.15),
         (NoAnswer("", code="not_connected"), 0.1, 0.15),
+        (NoAnswer("", code="http_502", status=502), 0.1, 0.15),
         (NoAnswer("", code="connection_broken"), 0.0, 0.0),
     ],
 )

@@ -3,10 +3,15 @@ import math
 import numpy as np
 import pytest
 
+from calibrant.arrays import ComplexMatrix, ComplexVector, Vector
+from calibrant.black import time_value
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
-from calibrant.pricing.fourier import call_prices, call_prices_and_gradient, otm_values
+from calibrant.models.model import Model
+from calibrant.pricing.fourier import Values, call_prices, call_prices_and_gradient, otm_values, value_steps
+from calibrant.steps import finish
 from tests import paper_box
+from tests.exact_prices import exact_otm_value
 from tests.shared import needs_shared, published_values, reference_calls
 
 
@@ -62,15 +67,175 @@ def test_quantlib_s_cached_values_are_met() -> None:
             assert _discounted_call(cos, strike, cos["T"]) - carried == pytest.approx(value, abs=1e-10 * cos["S"])
 
 
-def test_prices_settle_over_the_admissible_bounds_and_keep_their_bounds() -> None:
-    generator = np.random.default_rng(5)
-    for params in paper_box.admissible_draws(40, seed=6):
-        expiry = float(np.exp(generator.uniform(np.log(1 / 365), np.log(10.0))))
+def _extreme_options(n: int, seed: int) -> list[tuple[Vector, float, float]]:
+    """(params, expiry, log-moneyness) over all that is admissible, often on the bounds themselves: expiries from 1e-30
+    to 100 years, most strikes within eight standard deviations."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for params in paper_box.admissible_draws(n, seed):
+        params[3] = rng.choice([params[3], params[3], 0.9999, -0.9999])
+        for i in (0, 1, 2, 4):
+            params[i] = rng.choice([params[i], HESTON.lower[i], HESTON.upper[i]], p=[0.86, 0.07, 0.07])
+        expiry = float(10.0 ** rng.choice([rng.uniform(-5.0, 2.0), rng.uniform(-30.0, -5.0)], p=[0.85, 0.15]))
         sd = math.sqrt(HESTON.expected_variance(expiry, params))
-        k = np.sort(generator.uniform(-3.0, 3.0, 9)) * sd
-        values = otm_values(HESTON, k, np.full(9, expiry), params)
-        assert np.all(values > -1e-10), params
-        assert np.all(values <= np.minimum(1.0, np.exp(k)) + 1e-10), params
+        k = float(rng.choice([sd * rng.uniform(-8.0, 8.0), rng.uniform(-10.0, 10.0), 0.0], p=[0.75, 0.2, 0.05]))
+        drawn.append((params, expiry, min(max(k, -10.0), 10.0)))
+    return drawn
+
+
+def _values(params: Vector, expiry: Vector, k: Vector, with_gradient: bool = False) -> Values:
+    return finish(value_steps(HESTON, k, expiry, params, with_gradient=with_gradient))
+
+
+def test_every_value_is_as_good_as_its_stated_error() -> None:
+    judged, relative = 0, []
+    for params, expiry, k in _extreme_options(50, seed=31):
+        try:
+            exact = exact_otm_value(params, expiry, k)
+        except ArithmeticError:
+            continue
+        judged += 1
+        found = _values(params, np.array([expiry]), np.array([k]))
+        off = abs(found.time_value[0] - exact.value)
+        assert off <= found.error[0] + exact.error, (params, expiry, k)
+        assert found.error[0] < 5e-12, (params, expiry, k)
+        assert off < 1e-14, (params, expiry, k)
+        if exact.error < 1e-16 * exact.value:
+            relative.append(found.error[0] / exact.value)
+    assert judged > 40
+    # Small values keep their digits: what is known of them is known relatively.
+    assert np.median(relative) < 1e-11
+    assert np.mean(np.array(relative) < 1e-9) > 0.9
+
+
+def test_no_option_s_value_depends_on_the_others_in_the_request() -> None:
+    rng = np.random.default_rng(32)
+    for params, expiry, k in _extreme_options(120, seed=33):
+        sd = math.sqrt(HESTON.expected_variance(expiry, params))
+        n = int(rng.integers(1, 9))
+        around = np.clip(rng.choice([0.1, 1.0, 10.0, 1000.0], n) * sd * rng.uniform(-8.0, 8.0, n), -10.0, 10.0)
+        strikes = np.concatenate(([k], around))
+        others = np.minimum(rng.choice([expiry, 1.7 * expiry, 0.5], n), 100.0)
+        expiries = np.concatenate(([expiry], others))
+        together = _values(params, expiries, strikes, with_gradient=True)
+        order = rng.permutation(strikes.size)
+        shuffled = _values(params, expiries[order], strikes[order], with_gradient=True)
+        q = int(rng.integers(strikes.size))
+        alone = _values(params, expiries[q : q + 1], strikes[q : q + 1], with_gradient=True)
+        for of_all, of_shuffled, of_one in zip(together, shuffled, alone, strict=True):
+            np.testing.assert_array_equal(of_all[..., order], of_shuffled)
+            np.testing.assert_array_equal(of_all[..., q : q + 1], of_one)
+
+
+def test_values_keep_their_bounds_and_everything_is_finite() -> None:
+    rng = np.random.default_rng(34)
+    for params, expiry, k in _extreme_options(300, seed=35):
+        expiries = np.array([expiry, 10.0 ** rng.uniform(-320.0, 2.0), 5e-324])
+        strikes = np.array([k, rng.uniform(-10.0, 10.0), rng.choice([0.0, k])])
+        found = _values(params, expiries, strikes, with_gradient=True)
+        assert np.all(found.time_value >= 0.0)
+        assert np.all(found.time_value <= np.minimum(1.0, np.exp(strikes)))
+        assert np.all(found.error < 1e-10), (params, expiries, strikes, found.error)
+        assert np.all(np.isfinite(found.gradient))
+
+
+def test_far_options_fall_and_stay_convex_down_to_where_they_vanish() -> None:
+    for params in paper_box.draws(10, seed=36):
+        k = np.linspace(0.0, 8.0, 161)
+        values = otm_values(HESTON, k, np.full(k.size, 0.25), params)
+        alive = values > 1e-250
+        assert np.count_nonzero(alive) > 20
+        assert np.all(np.diff(values)[alive[1:]] < 0.0)
+        strike = np.exp(k)
+        slope = np.diff(values) / np.diff(strike)
+        assert np.all(np.diff(slope)[alive[2:]] > 0.0)
+
+
+def _black_log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+    result: ComplexVector = -0.5 * params[0] ** 2 * expiry * u * (u + 1j)
+    return result
+
+
+def _no_gradient(u: ComplexVector, expiry: float, params: Vector) -> tuple[ComplexVector, ComplexMatrix]:
+    raise AssertionError("prices alone need no gradient")
+
+
+def _model(name: str, n_params: int, log_characteristic: object, expected_variance: object) -> Model:
+    return Model(
+        name=name,
+        parameters=tuple(f"p{i}" for i in range(n_params)),
+        lower=np.full(n_params, -100.0),
+        upper=np.full(n_params, 100.0),
+        log_characteristic=log_characteristic,  # type: ignore[arg-type]
+        log_characteristic_gradient=_no_gradient,
+        expected_variance=expected_variance,  # type: ignore[arg-type]
+        feller_ratio=lambda params: math.inf,
+    )
+
+
+def test_black_s_model_gives_black_s_values_to_the_last_digits() -> None:
+    model = _model("black", 1, _black_log_characteristic, lambda expiry, params: float(params[0] ** 2 * expiry))
+    k = np.linspace(-10.0, 10.0, 81)
+    for sd in np.geomspace(1e-3, 8.0, 15):
+        expected = time_value(k, sd)
+        found = finish(value_steps(model, k, np.ones(k.size), np.array([sd])))
+        tiny = expected < 1e-300
+        assert np.all(np.abs(found.time_value - expected) <= found.error + np.where(tiny, 1e-300, 1e-14 * expected))
+        assert np.all(found.error[~tiny] < 1e-9 * expected[~tiny])
+
+
+def _jump(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+    """Merton's jumps: log-size normal, compensated."""
+    intensity, mean, sd = params
+    size = np.expm1(1j * mean * u - 0.5 * sd * sd * u * u)
+    result: ComplexVector = intensity * expiry * (size - 1j * u * math.expm1(mean + 0.5 * sd * sd))
+    return result
+
+
+def _composed(n_factors: int) -> Model:
+    """Heston factors and jumps, as the reference values number their parameters."""
+
+    def log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+        total = _jump(u, expiry, params[5 * n_factors :])
+        for i in range(n_factors):
+            total = total + HESTON.log_characteristic(u, expiry, params[5 * i : 5 * i + 5])
+        return total
+
+    def expected_variance(expiry: float, params: Vector) -> float:
+        intensity, mean, sd = params[5 * n_factors :]
+        of_factors = sum(HESTON.expected_variance(expiry, params[5 * i : 5 * i + 5]) for i in range(n_factors))
+        return float(of_factors + intensity * expiry * (mean * mean + sd * sd))
+
+    return _model("composed", 5 * n_factors + 3, log_characteristic, expected_variance)
+
+
+@needs_shared
+@pytest.mark.parametrize(("name", "n_factors"), [("bates", 1), ("double_heston_jump", 2)])
+def test_a_model_composed_of_factors_and_jumps_is_priced_from_its_characteristic_function(
+    name: str, n_factors: int
+) -> None:
+    model, rows = _composed(n_factors), reference_calls(name)
+    assert len(rows) == 40
+    for row in rows:
+        found = call_prices(model, np.array([row.log_strike]), np.array([row.expiry]), row.params)[0]
+        assert found == pytest.approx(row.call, abs=2e-14), row
+
+
+def test_a_price_comes_in_steps_that_count_options() -> None:
+    params = paper_box.draws(1, seed=37)[0]
+    steps = value_steps(HESTON, paper_box.LOG_MONEYNESS, paper_box.EXPIRY, params)
+    progress = []
+    try:
+        while True:
+            progress.append(next(steps))
+    except StopIteration as ended:
+        values = ended.value
+    assert [p.done for p in progress] == sorted(p.done for p in progress)
+    assert progress[-1].done == progress[-1].total == paper_box.EXPIRY.size
+    # Several steps an expiry, so that none takes long.
+    assert len(progress) >= 3 * paper_box.EXPIRIES.size
+    expected = otm_values(HESTON, paper_box.LOG_MONEYNESS, paper_box.EXPIRY, params)
+    np.testing.assert_array_equal(values.time_value, expected)
 
 
 def test_prices_fall_and_are_convex_in_strike() -> None:

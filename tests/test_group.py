@@ -9,7 +9,7 @@ from calibrant.fits import SLICE
 from calibrant.grid import Grid, project, project_all
 from calibrant.group import PanelGroup
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import OUT_OF_ITERATIONS
+from calibrant.optimisers.objective import OUT_OF_ITERATIONS
 from calibrant.panel import LEAST_VEGA, OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from tests import paper_box

@@ -6,10 +6,13 @@ from calibrant.pricing.heston_block import (
     MAX_NODES,
     N_PARTS,
     N_ROWS,
+    bent_parts,
+    bent_phi,
     heston_parts,
     heston_phi,
     sum_first,
     sum_parts,
+    turn_bent,
     turn_evenly,
 )
 from tests import paper_box
@@ -18,6 +21,14 @@ N = 64
 STEP = 0.6
 X = (np.arange(N) + 0.5) * STEP
 SCALE = STEP / (X * X + 0.25)
+
+
+# A hyperbola that bends down from between the critical moments of the paper's box, and its strikes.
+BEND, WIDTH, CENTRE, BENT_STEP = -0.3, 1.2, 0.1, 0.05
+T = (np.arange(N) + 0.5) * BENT_STEP
+BENT_X = 1j * CENTRE + WIDTH * np.sinh(T + 1j * BEND)
+BENT_SCALE = BENT_STEP * WIDTH * np.cosh(T + 1j * BEND) / (BENT_X * BENT_X + 0.25)
+LOW, HIGH = -0.1, 0.4
 
 
 def _workspace() -> Vector:
@@ -37,6 +48,34 @@ def test_vectorised_characteristic_function_equals_the_readable_one() -> None:
         black = np.exp(-0.5 * 0.05 * (X * X + 0.25))
         expected = (np.exp(HESTON.log_characteristic(X - 0.5j, 0.4, params)) - black) * SCALE
         np.testing.assert_allclose(_parts(work, N)[0], expected, rtol=0.0, atol=1e-13)
+
+
+def test_bent_nodes_hold_the_readable_characteristic_function_and_the_worst_strike() -> None:
+    work = _workspace()
+    worst = np.exp(np.where(BENT_X.imag > -0.5, HIGH, LOW) * BENT_X.imag)
+    for params in paper_box.draws(30, seed=5):
+        bent_phi(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, params, work)
+        alone = _parts(work, N)[0].copy()
+        bent_parts(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, params, work)
+        first, by_d, _, m, xm, _ = _parts(work, N)
+        expected = np.exp(HESTON.log_characteristic(BENT_X - 0.5j, 0.9, params)) * BENT_SCALE * worst
+        tolerance = 1e-13 * np.abs(expected).max()
+        np.testing.assert_allclose(first, expected, rtol=0.0, atol=tolerance)
+        np.testing.assert_allclose(first, alone, rtol=0.0, atol=tolerance)
+        by_v0 = HESTON.log_characteristic_gradient(BENT_X - 0.5j, 0.9, params)[1][4]
+        np.testing.assert_allclose(by_d, expected * by_v0, rtol=1e-10, atol=10.0 * tolerance)
+        np.testing.assert_allclose(xm, 1j * BENT_X * m, rtol=1e-10, atol=1e-13 * np.abs(m).max())
+
+
+def test_bent_sums_are_those_of_the_turned_parts() -> None:
+    work = _workspace()
+    bent_parts(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, paper_box.draws(1, seed=6)[0], work)
+    worst = np.exp(np.where(BENT_X.imag > -0.5, HIGH, LOW) * BENT_X.imag)
+    parts = _parts(work, N) / worst
+    for k in (-0.1, 0.0, 0.4):
+        turn_bent(k, LOW, HIGH, N, work)
+        expected = (np.exp(-1j * BENT_X * k) * parts).real.sum(axis=1)
+        np.testing.assert_allclose(sum_parts(N, work), expected, rtol=0.0, atol=1e-12 * np.abs(parts).sum())
 
 
 def test_parts_compose_to_the_readable_gradient() -> None:

@@ -1,23 +1,31 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import vega
 from calibrant.models import HESTON
-from calibrant.pricing.fourier import call_prices_and_gradient, otm_values
-from calibrant.pricing.heston_bent import bent_sums
-from calibrant.pricing.heston_block import MAX_NODES
-from calibrant.pricing.heston_fit import alias_length, integrated_variance, log_moment, time_values
+from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
+from calibrant.pricing.heston_bent import bent_values
+from calibrant.pricing.heston_block import MAX_NODES, N_PARTS, N_ROWS, log_moment
+from calibrant.pricing.heston_fit import alias_length, integrated_variance, time_values
 from tests import paper_box
 
 
-def _one_expiry(
-    params: Vector, expiry: float, k: Vector, tolerance: float, n_params: int = 5
-) -> tuple[Vector, Matrix, int]:
+class Answer(NamedTuple):
+    value: Vector
+    gradient: Matrix
+    n_nodes: int
+    error: float
+
+
+def _one_expiry(params: Vector, expiry: float, k: Vector, tolerance: float, n_params: int = 5) -> Answer:
     out, gradient, n_nodes = np.empty(k.size), np.empty((n_params, k.size)), np.empty(1, np.int64)
     offsets: IntVector = np.array([0, k.size])
-    time_values(params, np.array([expiry]), offsets, k, np.array([tolerance]), out, gradient, n_nodes)
-    return out, gradient, int(n_nodes[0])
+    error = np.empty(1)
+    time_values(params, np.array([expiry]), offsets, k, np.array([tolerance]), out, gradient, n_nodes, error)
+    return Answer(out, gradient, int(n_nodes[0]), float(error[0]))
 
 
 def _strikes(params: Vector, expiry: float, n: int) -> tuple[Vector, Vector]:
@@ -33,7 +41,7 @@ def test_vols_are_within_a_hundredth_of_a_basis_point_over_the_paper_s_box() -> 
     switched = 0
     for p, t in zip(params, expiries, strict=True):
         k, size = _strikes(p, t, 30)
-        values, _, nodes = _one_expiry(p, t, k, 1e-6 * float(size.min()))
+        values, _, nodes, _ = _one_expiry(p, t, k, 1e-6 * float(size.min()))
         error = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)) / size
         assert error.max() < 1e-6, (p, t, nodes)
         switched += nodes > MAX_NODES
@@ -46,17 +54,81 @@ def test_tolerance_holds_or_the_kernel_says_so_over_the_admissible_bounds() -> N
         k, size = _strikes(p, t, 12)
         if k.size == 0:
             continue
-        values, _, nodes = _one_expiry(p, t, k, 1e-6 * float(size.min()))
+        values, _, nodes, _ = _one_expiry(p, t, k, 1e-6 * float(size.min()))
         error = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)) / size
         assert nodes > 0, (p, t)
         assert error.max() < 1e-5, (p, t, nodes)
+
+
+def test_values_are_as_good_as_the_kernel_says_all_over_the_admissible_box() -> None:
+    # Bounds of every parameter, a day to ten years, strikes to twelve standard deviations, any tolerance. The accurate
+    # pricer is itself good to 1e-13.
+    random = np.random.default_rng(23)
+    n_judged = 0
+    p = HESTON.lower.copy()
+    logarithmic = [0, 1, 2, 4]
+    for _ in range(1500):
+        low, high = HESTON.lower[logarithmic], HESTON.upper[logarithmic]
+        p[logarithmic] = low * (high / low) ** random.random(4)
+        p[3] = random.choice([-0.9999, 0.9999, random.uniform(-0.9999, 0.9999)])
+        t = float(np.exp(random.uniform(np.log(1.0 / 365.0), np.log(10.0))))
+        reach = min(10.0, random.uniform(0.5, 12.0) * np.sqrt(HESTON.expected_variance(t, p)))
+        k = np.sort(random.uniform(-reach, reach, random.integers(1, 7)))
+        tolerance = 10.0 ** random.uniform(-15.0, -5.0)
+        values, _, nodes, error = _one_expiry(p, t, k, tolerance, n_params=0)
+        try:
+            wrong = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)).max()
+        except (PricingError, RuntimeWarning):  # the far strikes of some draws are beyond it
+            continue
+        n_judged += 1
+        assert wrong <= error + 1e-13, (p, t, k, tolerance, nodes)
+    assert n_judged > 1400
+
+
+def test_gradient_on_the_bent_contour_is_as_good_as_on_the_real_line() -> None:
+    # Short expiries of the admissible box, where real nodes would be too many.
+    random = np.random.default_rng(24)
+    n_bent = 0
+    for p in paper_box.admissible_draws(150, seed=25):
+        t = float(np.exp(random.uniform(np.log(1.0 / 365.0), np.log(1.0))))
+        k, size = _strikes(p, t, 20)
+        if k.size == 0:
+            continue
+        _, gradient, nodes, _ = _one_expiry(p, t, k, 2e-10 * float(size.min()))
+        if nodes > MAX_NODES:
+            n_bent += 1
+            exact = call_prices_and_gradient(HESTON, k, np.full(k.size, t), p)[1]
+            error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
+            assert error.max() < 1e-7, (p, t, error)
+    assert n_bent > 20
+
+
+def test_a_strike_is_worth_the_same_whatever_its_neighbours() -> None:
+    # Whether strikes share a contour, and which, must not show beyond the error stated.
+    for p in paper_box.admissible_draws(40, seed=26):
+        t = 0.03
+        k = np.linspace(-9.0, 9.0, 31) * np.sqrt(HESTON.expected_variance(t, p))
+        together = _one_expiry(p, t, k, 1e-12, n_params=0)
+        for q in (0, 7, 15, 22, 30):
+            alone = _one_expiry(p, t, k[q : q + 1], 1e-12, n_params=0)
+            assert abs(alone.value[0] - together.value[q]) <= alone.error + together.error, (p, k[q])
+
+
+def test_rounding_does_not_grow_as_xi_vanishes() -> None:
+    # kappa theta / xi^2 is 2.4e8: its factor must vanish with the digits that it has.
+    p = np.array([60.0, 4.0, 0.001, -0.9, 4.0])
+    for t in (0.1, 2.0, 10.0):
+        k = np.linspace(-9.5, 9.5, 41)
+        values, _, _, error = _one_expiry(p, t, k, 1e-13)
+        assert error < 1e-11
+        assert np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)).max() < error
 
 
 def test_a_tighter_tolerance_gives_more_digits() -> None:
     for p in paper_box.draws(40, seed=15):
         k, size = _strikes(p, 0.5, 20)
         exact = otm_values(HESTON, k, np.full(k.size, 0.5), p)
-        values, _, _ = _one_expiry(p, 0.5, k, 2e-10 * float(size.min()))
+        values, _, _, _ = _one_expiry(p, 0.5, k, 2e-10 * float(size.min()))
         assert np.max(np.abs(values - exact) / size) < 2e-10
 
 
@@ -66,7 +138,7 @@ def test_gradient_is_good_to_1e_8_of_each_parameter_s_largest_entry() -> None:
     tolerance = np.full(8, 1e-11)
     for p in paper_box.draws(60, seed=16):
         out, gradient, n_nodes = np.empty(80), np.empty((5, 80)), np.empty(8, np.int64)
-        time_values(p, paper_box.EXPIRIES, offsets, k, tolerance, out, gradient, n_nodes)
+        time_values(p, paper_box.EXPIRIES, offsets, k, tolerance, out, gradient, n_nodes, np.empty(8))
         exact = call_prices_and_gradient(HESTON, k, t, p)[1]
         error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
         assert error.max() < 1e-8, (p, error)
@@ -75,9 +147,9 @@ def test_gradient_is_good_to_1e_8_of_each_parameter_s_largest_entry() -> None:
 def test_prices_alone_equal_prices_with_gradient() -> None:
     for p in paper_box.draws(20, seed=17):
         k, size = _strikes(p, 0.3, 15)
-        alone, _, _ = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()), n_params=0)
-        both, _, _ = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()))
-        np.testing.assert_allclose(alone, both, rtol=0.0, atol=1e-15)
+        alone = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()), n_params=0)
+        both = _one_expiry(p, 0.3, k, 1e-9 * float(size.min()))
+        np.testing.assert_allclose(alone.value, both.value, rtol=0.0, atol=1e-15)
 
 
 def test_a_panel_is_its_expiries_put_side_by_side() -> None:
@@ -87,23 +159,25 @@ def test_a_panel_is_its_expiries_put_side_by_side() -> None:
     k[0:5].sort()
     k[6:23].sort()
     out, gradient, n_nodes = np.empty(23), np.empty((5, 23)), np.empty(3, np.int64)
-    time_values(p, expiries, offsets, k, np.full(3, 1e-9), out, gradient, n_nodes)
+    time_values(p, expiries, offsets, k, np.full(3, 1e-9), out, gradient, n_nodes, np.empty(3))
     for e in range(3):
         quotes = slice(offsets[e], offsets[e + 1])
-        alone, gradient_alone, _ = _one_expiry(p, float(expiries[e]), k[quotes].copy(), 1e-9)
-        np.testing.assert_array_equal(out[quotes], alone)
-        np.testing.assert_array_equal(gradient[:, quotes], gradient_alone)
+        alone = _one_expiry(p, float(expiries[e]), k[quotes].copy(), 1e-9)
+        np.testing.assert_array_equal(out[quotes], alone.value)
+        np.testing.assert_array_equal(gradient[:, quotes], alone.gradient)
 
 
 def test_both_contours_give_the_same_sums() -> None:
     for p in paper_box.draws(20, seed=20):
         k, size = _strikes(p, 0.6, 12)
-        _, gradient, nodes = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
+        values, gradient, nodes, _ = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
         if nodes > MAX_NODES:
             continue
         variance = integrated_variance(0.6, p[0], p[1], p[4])
-        sums = np.empty((k.size, 6))
-        assert bent_sums(0.6, p, variance, k, 1e-14, sums) > 0
+        base, sums = np.empty(k.size), np.empty((k.size, N_PARTS))
+        nodes, error = bent_values(0.6, p, variance, k, 1e-14, np.empty(N_ROWS * MAX_NODES), base, sums)
+        assert nodes > 0
+        assert np.abs(base - np.exp(0.5 * k) / np.pi * sums[:, 0] - values).max() < error + 1e-10 * size.min()
         by_v0 = -np.exp(0.5 * k) / np.pi * sums[:, 1]
         np.testing.assert_allclose(gradient[4], by_v0, rtol=0.0, atol=1e-9 * np.abs(by_v0).max())
 

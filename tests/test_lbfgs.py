@@ -2,8 +2,8 @@ import numpy as np
 
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.lbfgs import lbfgs
 from tests import paper_box
+from tests.descents import solve
 from tests.exact_vols import exact_panel, starts_nearby
 
 MANY = paper_box.draws(20, seed=91)
@@ -14,19 +14,15 @@ def test_scaling_by_curvature_keeps_the_number_of_evaluations_low() -> None:
     counts = []
     for truth, start in zip(MANY, NEAR, strict=True):
         problem = fit_problem(exact_panel(truth), HESTON, CalibrationOptions())
-        n = problem.vol.size
-        params = start.copy()
-        _, evaluations, _ = lbfgs(params, problem, 1000, problem.vol.copy(), np.empty(n), np.empty((5, n)))
-        np.testing.assert_allclose(params, truth, rtol=1e-5)
-        counts.append(evaluations)
+        found = solve("lbfgs", problem, start)
+        np.testing.assert_allclose(found.params, truth, rtol=1e-5)
+        counts.append(found.evaluations)
     assert np.median(counts) < 60
 
 
 def test_held_parameters_are_returned_to_the_last_bit() -> None:
     options = CalibrationOptions(fixed={"kappa": 1.7, "rho": -1.0 / 3.0})
     problem = fit_problem(exact_panel(MANY[1]), HESTON, options)
-    n = problem.vol.size
-    params = np.clip(NEAR[1], problem.lower, problem.upper)
-    lbfgs(params, problem, 1000, problem.vol.copy(), np.empty(n), np.empty((5, n)))
+    params = solve("lbfgs", problem, NEAR[1]).params
     assert params[0] == 1.7
     assert params[3] == -1.0 / 3.0

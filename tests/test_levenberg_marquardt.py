@@ -5,17 +5,17 @@ from scipy.optimize import lsq_linear
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import (
+from calibrant.optimisers.bounded_step import bounded_step
+from calibrant.optimisers.objective import (
     COARSE,
     CONVERGED,
     FINE,
     Problem,
-    bounded_step,
     evaluate,
-    levenberg_marquardt,
     normal_equations,
 )
 from tests import paper_box
+from tests.descents import solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
 PARAMS = paper_box.draws(12, seed=81)
@@ -72,9 +72,8 @@ def test_a_step_solves_the_bounded_linear_problem(seed: int) -> None:
     generator = np.random.default_rng(seed)
     matrix, target = generator.standard_normal((30, 5)), generator.standard_normal(30)
     lower, upper = -0.1 * generator.random(5), 0.1 * generator.random(5)
-    problem = _problem(PARAMS[0])._replace(lower=lower, upper=upper)
     step = np.empty(5)
-    bounded_step(np.zeros(5), problem, matrix.T @ matrix, -matrix.T @ target, 0.0, np.ones(5), step)
+    bounded_step(np.zeros(5), lower, upper, matrix.T @ matrix, -matrix.T @ target, 0.0, np.ones(5), step)
     assert (step >= lower).all()
     assert (step <= upper).all()
     best = lsq_linear(matrix, target, (lower, upper)).cost
@@ -87,9 +86,9 @@ def test_a_step_solves_the_bounded_linear_problem(seed: int) -> None:
 def test_without_binding_bounds_a_step_solves_the_damped_normal_equations() -> None:
     generator = np.random.default_rng(84)
     matrix, target = generator.standard_normal((30, 5)), generator.standard_normal(30)
-    problem = _problem(PARAMS[0])._replace(lower=np.full(5, -1e9), upper=np.full(5, 1e9))
+    lower, upper = np.full(5, -1e9), np.full(5, 1e9)
     scale, step = generator.random(5), np.empty(5)
-    bounded_step(np.zeros(5), problem, matrix.T @ matrix, -matrix.T @ target, 0.3, scale, step)
+    bounded_step(np.zeros(5), lower, upper, matrix.T @ matrix, -matrix.T @ target, 0.3, scale, step)
     expected = np.linalg.solve(matrix.T @ matrix + 0.3 * np.diag(scale), matrix.T @ target)
     np.testing.assert_allclose(step, expected, rtol=1e-10)
 
@@ -107,24 +106,18 @@ def test_normal_equations_include_the_prior() -> None:
 
 @pytest.mark.parametrize("i", range(len(PARAMS)))
 def test_a_start_at_the_optimum_is_recognised_in_a_few_evaluations(i: int) -> None:
-    problem = _problem(PARAMS[i])
-    n = problem.vol.size
-    params = PARAMS[i].copy()
-    _, evaluations, outcome = levenberg_marquardt(
-        params, problem, 100, problem.vol.copy(), np.empty(n), np.empty((5, n))
-    )
-    assert outcome == CONVERGED
-    assert evaluations <= 4
-    np.testing.assert_allclose(params, PARAMS[i], rtol=1e-7)
+    found = solve("lm", _problem(PARAMS[i]), PARAMS[i], 100)
+    assert found.outcome == CONVERGED
+    assert found.evaluations <= 4
+    np.testing.assert_allclose(found.params, PARAMS[i], rtol=1e-7)
 
 
 def test_trials_far_from_the_market_do_not_break_it() -> None:
     problem = _problem(PARAMS[3])
-    n = problem.vol.size
     for corner in range(32):
-        params = np.where([(corner >> j) & 1 for j in range(5)], problem.upper, problem.lower)
-        objective, _, _ = levenberg_marquardt(params, problem, 30, problem.vol.copy(), np.empty(n), np.empty((5, n)))
-        assert np.isfinite(objective)
-        assert np.isfinite(params).all()
-        assert (params >= problem.lower).all()
-        assert (params <= problem.upper).all()
+        start = np.where([(corner >> j) & 1 for j in range(5)], problem.upper, problem.lower)
+        found = solve("lm", problem, start, 30)
+        assert np.isfinite(found.objective)
+        assert np.isfinite(found.params).all()
+        assert (found.params >= problem.lower).all()
+        assert (found.params <= problem.upper).all()

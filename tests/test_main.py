@@ -56,7 +56,8 @@ def test_another_network_can_be_named(capsys: pytest.CaptureFixture[str]) -> Non
 
 BAD_FILES = {
     "no such column": ("strike,forward,mid_iv\n100,100,0.2\n", "expiry_years"),
-    "negative expiry": ("expiry_years,strike,forward,mid_iv\n-0.1,100,100,0.2\n0.1,101,100,0.2\n", "line 2"),
+    "negative strike": ("expiry_years,strike,forward,mid_iv\n0.1,-100,100,0.2\n0.1,101,100,0.2\n", "line 2"),
+    "percent": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,20\n0.1,101,100,21\n", "0.25 for 25 %"),
     "text for a number": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,high\n", "line 2"),
     "one quote": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,0.2\n", "two usable quotes"),
     "no quotes": ("expiry_years,strike,forward,mid_iv\n", "only a header"),
@@ -105,6 +106,23 @@ def test_a_good_panel_is_answered_beside_a_bad_one(tmp_path: Path, capsys: pytes
     out, err = capsys.readouterr()
     assert json.loads(out)["id"] == "DAX 2002-07-05"
     assert "LONE" in err
+
+
+def test_a_table_says_what_was_left_out_and_what_looks_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, *rows = Path(DAX).read_text().splitlines()
+    no_vol = ["DAX,2002-07-05,0.5,100,100,0.0"] * (len(rows) + 1)
+    file = tmp_path / "broken.csv"
+    file.write_text("\n".join([head, *rows, *no_vol, "DAX,2002-07-05,-0.1,100,100,0.2"]))
+    assert main(["calibrate", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert f"  Left out: {len(no_vol)} vol is zero or negative, 1 expired" in told
+    assert f"  many_quotes_excluded: {len(no_vol) + 1} of the " in told
+    assert main(["calibrate", str(file), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "many_quotes_excluded" in [warning["code"] for warning in answer["warnings"]]
+    assert {"index": len(rows) + len(no_vol), "reason": "expired"} in answer["fit"]["excluded"]
 
 
 def test_it_runs_anywhere_as_a_module(tmp_path: Path) -> None:

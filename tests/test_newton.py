@@ -4,18 +4,16 @@ import pytest
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import CONVERGED, SETTLED, Problem, levenberg_marquardt
 from calibrant.optimisers.newton import polish
+from calibrant.optimisers.objective import CONVERGED, SETTLED, Problem
+from tests.descents import solve
 from tests.exact_vols import exact_panel, noisy_panel
 
 TRUTH = np.array([2.0, 0.09, 0.6, -0.6, 0.05])
 
 
 def _near_minimum(problem: Problem) -> Vector:
-    n = problem.vol.size
-    params: Vector = np.clip(TRUTH, problem.lower, problem.upper)
-    levenberg_marquardt(params, problem, 200, problem.vol.copy(), np.empty(n), np.empty((5, n)))
-    return params
+    return solve("lm", problem, TRUTH, 200).params
 
 
 def _polished(problem: Problem, start: Vector) -> tuple[Vector, int]:
@@ -63,7 +61,7 @@ def test_far_from_any_minimum_nothing_is_made_worse() -> None:
         vols, residual, jacobian = problem.vol.copy(), np.empty(n), np.empty((5, n))
         params = start.copy()
         objective, _, outcome = polish(params, problem, vols, residual, jacobian)
-        before = levenberg_marquardt(start.copy(), problem, 1, problem.vol.copy(), residual, jacobian)[0]
+        before = solve("lm", problem, start, 1).objective
         assert outcome == SETTLED
         assert objective <= before * (1.0 + 1e-6)
 

@@ -1,50 +1,21 @@
-"""Every optimiser on every problem: a new optimiser is one entry of SOLVERS, a new problem one of PROBLEMS."""
+"""Every optimiser on every problem: a new one is an entry of `descents.SOLVERS`, a new problem one of PROBLEMS."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, Prior, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.lbfgs import lbfgs
-from calibrant.optimisers.levenberg_marquardt import (
-    CONVERGED,
-    FINE,
-    OUT_OF_ITERATIONS,
-    SETTLED,
-    Problem,
-    evaluate,
-    levenberg_marquardt,
-)
 from calibrant.optimisers.newton import polish
+from calibrant.optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
 from calibrant.panel import OptionPanel
 from tests import paper_box
+from tests.descents import SOLVERS, Solved, solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
-Solver = Callable[[Vector, Problem, int, Vector, Vector, Matrix], tuple[float, int, int]]
-SOLVERS: dict[str, Solver] = {"lm": levenberg_marquardt, "lbfgs": lbfgs}
 TRUTH = np.array([2.0, 0.09, 0.6, -0.6, 0.05])
-
-
-class Solved(NamedTuple):
-    params: Vector
-    objective: float
-    evaluations: int
-    outcome: int
-    model_vol: Vector
-    residual: Vector
-    jacobian: Matrix
-
-
-def solve(name: str, problem: Problem, start: Vector, max_evaluations: int = 1000) -> Solved:
-    params = np.clip(start, problem.lower, problem.upper)
-    n = problem.vol.size
-    model_vol, residual, jacobian = problem.vol.copy(), np.empty(n), np.empty((params.size, n))
-    found = SOLVERS[name](params, problem, max_evaluations, model_vol, residual, jacobian)
-    return Solved(params, *found, model_vol, residual, jacobian)
 
 
 def slope(problem: Problem, found: Solved) -> Vector:

@@ -7,7 +7,7 @@ import pytest
 from calibrant.arrays import Vector, column_of
 from calibrant.black import vega
 from calibrant.errors import InvalidInput
-from calibrant.panel import MAX_PROBLEMS, OptionPanel, identifiable
+from calibrant.panel import MAX_PROBLEMS, Exclusion, OptionPanel, identifiable
 
 NAN = float("nan")
 
@@ -42,7 +42,8 @@ def _fields(panel: OptionPanel) -> list[Vector]:
 
 def test_strikes_and_forwards_become_log_moneyness() -> None:
     panel = OptionPanel.from_quotes(**_quotes())
-    np.testing.assert_array_equal(panel.log_moneyness, np.log(np.array([0.9, 1.1, 0.95, 1.05])))
+    # Within rounding: numpy's logarithm of an array is another where the processor has AVX-512.
+    np.testing.assert_allclose(panel.log_moneyness, np.log(np.array([0.9, 1.1, 0.95, 1.05])), rtol=1e-15)
     np.testing.assert_array_equal(panel.mid, [0.25, 0.22, 0.24, 0.23])
     np.testing.assert_array_equal(panel.weight, 1.0)
     assert np.isnan(panel.bid).all()
@@ -55,7 +56,7 @@ def test_log_moneyness_alone_gives_the_same_panel() -> None:
     by_strike = OptionPanel.from_quotes(**_quotes())
     k = np.log(np.array([0.9, 1.1, 0.95, 1.05]))
     by_moneyness = OptionPanel.from_quotes(**_quotes(strike=None, forward=None, log_moneyness=k))
-    np.testing.assert_array_equal(by_strike.log_moneyness, by_moneyness.log_moneyness)
+    np.testing.assert_allclose(by_strike.log_moneyness, by_moneyness.log_moneyness, rtol=1e-15)
 
 
 def test_a_forward_per_quote_is_taken_quote_by_quote() -> None:
@@ -196,28 +197,28 @@ def test_a_regular_grid_gives_the_panel_of_its_nodes() -> None:
 @pytest.mark.parametrize(
     ("changed", "pointer", "detail"),
     [
-        ({"expiry": [0.1, -0.02, 0.5, 0.5]}, "/quotes/expiry/1", "`quotes.expiry[1]` must be > 0 years, but is -0.02."),
-        ({"expiry": [0.1, 0.0, 0.5, 0.5]}, "/quotes/expiry/1", "must be > 0 years, but is 0.0."),
-        ({"expiry": [0.1, NAN, 0.5, 0.5]}, "/quotes/expiry/1", "must be > 0 years, but is missing or not a number."),
-        ({"expiry": [0.1, None, 0.5, 0.5]}, "/quotes/expiry/1", "must be > 0 years, but is missing or not a number."),
-        ({"expiry": [0.1, 200.0, 0.5, 0.5]}, "/quotes/expiry/1", "must be at most 100 years, but is 200.0."),
-        ({"expiry": [0.1, np.inf, 0.5, 0.5]}, "/quotes/expiry/1", "must be at most 100 years, but is inf."),
+        (
+            {"expiry": [0.1, NAN, 0.5, 0.5]},
+            "/quotes/expiry/1",
+            "must be a finite number of years, but is missing or not a number.",
+        ),
+        ({"expiry": [0.1, None, 0.5, 0.5]}, "/quotes/expiry/1", "`quotes.expiry[1]` must be a finite number of years"),
+        (
+            {"expiry": [0.1, 200.0, 0.5, 0.5]},
+            "/quotes/expiry/1",
+            "at most 100 years (30 days are 0.082), but is 200.0.",
+        ),
+        ({"expiry": [0.1, np.inf, 0.5, 0.5]}, "/quotes/expiry/1", "must be a finite number of years, but is inf."),
+        ({"expiry": [0.1, -np.inf, 0.5, 0.5]}, "/quotes/expiry/1", "must be a finite number of years, but is -inf."),
+        ({"iv": [0.25, np.inf, 0.24, 0.23]}, "/quotes/iv/1", "`quotes.iv[1]` must be a finite number, but is inf."),
+        ({"bid_iv": [None, -np.inf, None, None]}, "/quotes/bid_iv/1", "must be a finite number, but is -inf."),
+        ({"iv": None, "bid_iv": [0.2] * 4, "ask_iv": [np.inf] + [0.3] * 3}, "/quotes/ask_iv/0", "a finite number"),
         ({"strike": [90.0, 0.0, 95.0, 105.0]}, "/quotes/strike/1", "must be a finite number > 0, but is 0.0."),
         ({"strike": [90.0, np.inf, 95.0, 105.0]}, "/quotes/strike/1", "must be a finite number > 0, but is inf."),
         ({"strike": [90.0, 1e9, 95.0, 105.0]}, "/quotes/strike/1", "within a factor of e^10 of the forward"),
         ({"forward": -1.0}, "/quotes/forward", "`quotes.forward` must be a finite number > 0, but is -1.0."),
         ({"forward": NAN}, "/quotes/forward", "must be a finite number > 0, but is missing or not a number."),
         ({"forward": [100.0, 100.0, NAN, 100.0]}, "/quotes/forward/2", "must be a finite number > 0"),
-        ({"iv": [0.25, 5.1, 0.24, 0.23]}, "/quotes/iv/1", "`quotes.iv[1]` must be > 0 and at most 5, but is 5.1."),
-        ({"iv": [0.25, 0.0, 0.24, 0.23]}, "/quotes/iv/1", "must be > 0 and at most 5, but is 0.0."),
-        ({"iv": [0.25, -np.inf, 0.24, 0.23]}, "/quotes/iv/1", "must be > 0 and at most 5, but is -inf."),
-        ({"bid_iv": [0.2, 0.2, 0.2, -0.2]}, "/quotes/bid_iv/3", "must be > 0 and at most 5, but is -0.2."),
-        ({"ask_iv": [0.2, 0.2, 0.2, 7.0]}, "/quotes/ask_iv/3", "must be > 0 and at most 5, but is 7.0."),
-        (
-            {"bid_iv": [0.2, 0.2, 0.3, 0.2], "ask_iv": [0.25, 0.25, 0.25, 0.25]},
-            "/quotes/bid_iv/2",
-            "`quotes.bid_iv[2]` must be <= `quotes.ask_iv[2]` = 0.25, but is 0.3.",
-        ),
         ({"weight": [1.0, -1.0, 1.0, 1.0]}, "/quotes/weight/1", "`quotes.weight[1]` must be >= 0, but is -1.0."),
         ({"weight": [1.0, None, 1.0, 1.0]}, "/quotes/weight/1", "must be >= 0, but is missing or not a number."),
         ({"weight": [1.0, np.inf, 1.0, 1.0]}, "/quotes/weight/1", "must be at most 1e+30, but is inf."),
@@ -231,7 +232,21 @@ def test_a_regular_grid_gives_the_panel_of_its_nodes() -> None:
         ({"iv": [0.25] * 5}, "/quotes/iv", "`quotes.iv` must have as many values as `quotes.expiry` (4), but has 5."),
         ({"weight": [1.0]}, "/quotes/weight", "as many values as `quotes.expiry` (4), but has 1."),
         ({"expiry": [], "strike": [], "iv": []}, "/quotes/expiry", "must hold at least one quote, but is empty."),
-        ({"iv": [None] * 4}, "/quotes", "`quotes` must hold at least one usable quote, but all 4 are left out"),
+        (
+            {"iv": [None] * 4},
+            "/quotes",
+            "must hold at least one usable quote, but all 4 are left out (4 missing quote).",
+        ),
+        ({"iv": [None, 0.0, 0.0, 7.0]}, "/quotes", "(2 vol is zero or negative, 1 missing quote, 1 vol above 5)."),
+        ({"iv": [25.0, 22.0, 24.0, 23.0]}, "/quotes", "(4 vol above 5). Vols are decimals: 0.25 for 25 %."),
+        ({"iv": [None, 42.94, None, None]}, "/quotes", "Vols are decimals: 0.25 for 25 %."),
+        ({"exclude": [0, 1, 2, 3]}, "/quotes", "(4 excluded by the request)."),
+        ({"exclude": [0, 4]}, "/exclude/1", "`exclude[1]` must be the position of a quote, 0 to 3, but is 4."),
+        ({"exclude": [-1]}, "/exclude/0", "must be the position of a quote, 0 to 3, but is -1."),
+        ({"exclude": [1.0]}, "/exclude", "`exclude` must be a list of positions"),
+        ({"exclude": [True]}, "/exclude", "`exclude` must be a list of positions"),
+        ({"exclude": 1}, "/exclude", "`exclude` must be a list of positions"),
+        ({"exclude": [[1], [2, 3]]}, "/exclude", "`exclude` must be a list of positions"),
         ({"iv": None}, "/quotes/iv", "`quotes.iv` must be given, or `bid_iv` and `ask_iv`."),
         ({"forward": None}, "/quotes/forward", "`quotes.forward` must be given with `strike`."),
         ({"strike": None, "forward": None}, "/quotes/strike", "must be given with `forward`, or `log_moneyness`"),
@@ -254,25 +269,123 @@ def test_bad_input_is_refused_with_field_and_index(changed: dict[str, Any], poin
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
-        OptionPanel.from_quotes(**_quotes(expiry=[0.1, -1.0, 0.5, 0.0], iv=[6.0, 0.2, 0.2, 0.2]))
-    assert [p.pointer for p in caught.value.problems] == ["/quotes/expiry/1", "/quotes/expiry/3", "/quotes/iv/0"]
+        OptionPanel.from_quotes(**_quotes(expiry=[0.1, NAN, 0.5, 101.0], strike=[-6.0, 90.0, 90.0, 90.0]))
+    assert [p.pointer for p in caught.value.problems] == ["/quotes/expiry/1", "/quotes/expiry/3", "/quotes/strike/0"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"expiry": [0.1, -0.02, 0.5, 0.5]}, "expired"),
+        ({"expiry": [0.1, 0.0, 0.5, 0.5]}, "expired"),
+        ({"iv": [0.25, 5.1, 0.24, 0.23]}, "vol above 5"),
+        ({"iv": [0.25, 0.0, 0.24, 0.23]}, "vol is zero or negative"),
+        ({"iv": [0.25, -0.2, 0.24, 0.23]}, "vol is zero or negative"),
+        ({"bid_iv": [None, 0.2, None, None], "ask_iv": [None, 7.0, None, None]}, "vol above 5"),
+        ({"bid_iv": [None, -0.2, None, None]}, "vol is zero or negative"),
+        ({"bid_iv": [None, 0.0, None, None], "ask_iv": [None, 0.0, None, None]}, "vol is zero or negative"),
+        ({"bid_iv": [None, 0.23, None, None], "ask_iv": [None, 0.22, None, None]}, "ask below bid"),
+        ({"bid_iv": [None, 0.17, None, None], "ask_iv": [None, 0.19, None, None]}, "mid outside its bid and ask"),
+        (
+            {"iv": None, "bid_iv": [0.2, 0.0, 0.2, 0.2], "ask_iv": [0.3, 5.0, 0.3, 0.3]},
+            "no bid: its vol is zero, and no iv",
+        ),
+        ({"iv": None, "bid_iv": [0.2, 0.31, 0.2, 0.2], "ask_iv": [0.3] * 4}, "ask below bid"),
+        ({"iv": None, "bid_iv": [0.2] * 4, "ask_iv": [0.3, 20.0, 0.3, 0.3]}, "vol above 5"),
+        ({"exclude": [1, 1]}, "excluded by the request"),
+        ({"exclude": np.array([1], np.uint8)}, "excluded by the request"),
+        ({"exclude": [1], "strike": [90.0, -1.0, 95.0, 105.0]}, "excluded by the request"),
+    ],
+)
+def test_a_quote_that_cannot_be_used_is_left_out_with_its_reason(changed: dict[str, Any], reason: str) -> None:
+    panel = OptionPanel.from_quotes(**_quotes(**changed))
+    np.testing.assert_array_equal(panel.index, [0, 2, 3])
+    assert [(e.index, e.reason) for e in panel.excluded] == [(1, reason)]
+
+
+def test_a_bid_of_zero_beside_a_mid_is_no_bid() -> None:
+    sides = {"bid_iv": [0.24, 0.0, 0.235, 0.22], "ask_iv": [0.26, 0.21, 0.245, 0.24]}
+    panel = OptionPanel.from_quotes(**_quotes(**sides))
+    assert panel.excluded == ()
+    np.testing.assert_array_equal(panel.bid, [0.24, NAN, 0.235, 0.22])
+    # The weight is the median of the others', whose spreads are 2, 1 and 2 points: no spread is known.
+    np.testing.assert_allclose(panel.weight, [2.5e3, 2.5e3, 1e4, 2.5e3], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("bid", "ask"), [(0.23, 0.24), (0.20, 0.21), (0.2201, 0.2201), (0.2199, 0.2199)])
+def test_a_mid_within_a_spread_or_a_basis_point_of_its_bid_and_ask_is_used(bid: float, ask: float) -> None:
+    sides = {"bid_iv": [None, bid, None, None], "ask_iv": [None, ask, None, None]}
+    assert OptionPanel.from_quotes(**_quotes(**sides)).excluded == ()
+    further = 0.011 if bid > 0.22 else -0.011
+    away = {"bid_iv": [None, bid + further, None, None], "ask_iv": [None, ask + further, None, None]}
+    (exclusion,) = OptionPanel.from_quotes(**_quotes(**away)).excluded
+    assert exclusion.reason == "mid outside its bid and ask"
+
+
+BREAKAGES: dict[str, dict[str, float]] = {
+    "expired": {"expiry": -0.01},
+    "vol above 5": {"ask_iv": 20.0},
+    "no bid: its vol is zero, and no iv": {"bid_iv": 0.0},
+    "vol is zero or negative": {"bid_iv": -0.01},
+    "ask below bid": {"ask_iv": 0.001},
+    "missing quote": {"bid_iv": NAN, "ask_iv": NAN},
+    "one-sided quote: a bid or an ask alone, and no iv": {"ask_iv": NAN},
+}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_cannot_be_used_leaves_no_trace_in_the_rest(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 120))
+    quotes = _random_quotes(n, seed)
+    broken = np.flatnonzero(rng.random(n) < rng.choice([0.1, 0.9]))[: n - 1]
+    reasons = rng.choice(sorted(BREAKAGES), broken.size).tolist()
+    given = {name: column.copy() for name, column in quotes.items()}
+    for i, reason in zip(broken, reasons, strict=True):
+        for name, value in BREAKAGES[reason].items():
+            given[name][i] = value
+    panel = OptionPanel.from_quotes(**given)
+    assert [(e.index, e.reason) for e in panel.excluded] == list(zip(broken.tolist(), reasons, strict=True))
+    kept = np.delete(np.arange(n), broken)
+    rest = OptionPanel.from_quotes(**{name: column[kept] for name, column in quotes.items()})
+    by_request = OptionPanel.from_quotes(**quotes, exclude=broken)
+    for other, index in ((rest, kept[rest.index]), (by_request, by_request.index)):
+        np.testing.assert_array_equal(panel.index, index)
+        for a, b in zip(_fields(panel), _fields(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    unusable = sum("missing" not in reason and "one-sided" not in reason for reason in reasons)
+    assert ("many_quotes_excluded" in {c.code for c in panel.cautions}) == (unusable > kept.size)
+
+
+def test_a_panel_renumbered_is_the_same_panel_of_a_longer_list() -> None:
+    panel = OptionPanel.from_quotes(**_quotes(iv=[0.25, None, 0.24, 0.23]))
+    moved = panel.renumbered(np.array([3, 5, 8, 9]), [Exclusion(4, "none")])
+    np.testing.assert_array_equal(moved.index, [3, 8, 9])
+    assert [(e.index, e.reason) for e in moved.excluded] == [(4, "none"), (5, "missing quote")]
+    assert vars(moved).keys() == vars(panel).keys()
+    for a, b in zip(_fields(panel), _fields(moved), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_ten_thousand_problems_are_cut_to_a_hundred() -> None:
     quotes = _random_quotes(10_000, seed=7)
     with pytest.raises(InvalidInput) as caught:
-        OptionPanel.from_quotes(**(quotes | {"expiry": -quotes["expiry"]}))
+        OptionPanel.from_quotes(**(quotes | {"strike": -quotes["strike"]}))
     assert len(caught.value.problems) == MAX_PROBLEMS
 
 
 def test_problems_of_a_grid_point_at_its_axes_and_nodes() -> None:
     with pytest.raises(InvalidInput) as caught:
         OptionPanel.from_grid(
-            expiry=[0.1, -1.0], log_moneyness=[0.0, 0.1, 20.0], iv=[[0.1, 0.1, 0.2], [0.1, 7.0, 0.2]], path=("quotes",)
+            expiry=[0.1, 101.0],
+            log_moneyness=[0.0, 0.1, 20.0],
+            iv=np.full((2, 3), 0.2),
+            weight=[[1.0, 1.0, 1.0], [1.0, -7.0, 1.0]],
+            path=("quotes",),
         )
     pointers = [p.pointer for p in caught.value.problems]
-    assert pointers == ["/quotes/expiry/1", "/quotes/log_moneyness/2", "/quotes/iv/1/1"]
-    assert caught.value.problems[2].detail == "`quotes.iv[1][1]` must be > 0 and at most 5, but is 7.0."
+    assert pointers == ["/quotes/expiry/1", "/quotes/log_moneyness/2", "/quotes/weight/1/1"]
+    assert caught.value.problems[2].detail == "`quotes.weight[1][1]` must be >= 0, but is -7.0."
     with pytest.raises(InvalidInput, match=r"`iv` must have the shape .* \(2, 3\), but has \(3, 2\)"):
         OptionPanel.from_grid(expiry=[0.1, 1.0], log_moneyness=[0.0, 0.1, 0.2], iv=np.full((3, 2), 0.2))
 
@@ -296,6 +409,9 @@ def test_a_panel_of_identifiable_quotes_is_left_as_it_is() -> None:
 
 
 def test_a_panel_without_an_identifiable_quote_is_refused() -> None:
-    panel = OptionPanel.from_quotes(expiry=[0.01], log_moneyness=[1.0], iv=[0.2])
-    with pytest.raises(InvalidInput, match=r"`quotes` must hold a quote whose vega is 0\.001 of the forward or more"):
+    panel = OptionPanel.from_quotes(expiry=[0.01, -1.0], log_moneyness=[1.0, 1.0], iv=[0.2, 0.2])
+    told = (
+        r"`quotes` must hold a quote whose vega is 0\.001 of the forward or more, .* \(1 expired, 1 vega below 0\.001"
+    )
+    with pytest.raises(InvalidInput, match=told):
         identifiable(panel)

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +64,19 @@ def test_a_byte_order_mark_and_quoted_cells_are_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (
-            HEADER + "A,d,-0.1,100,90,,,0.2,\n",
-            r"`expiry_years` in line 2 of quotes.csv must be > 0 years, but is -0.1.",
+            HEADER + "A,d,180,100,90,,,0.2,\n",
+            r"`expiry_years` in line 2 of quotes.csv must be at most 100 years \(30 days are 0.082\), but is 180.0.",
         ),
-        (HEADER + "A,d,0.1,100,90,,,0.2,\nA,d,0.1,100,90,,,7,\n", r"`mid_iv` in line 3 .* at most 5, but is 7.0."),
+        (
+            HEADER + "A,d,0.1,100,90,,,25,\nA,d,0.1,100,90,,,27,\n",
+            r"\(2 vol above 5\). Vols are decimals: 0.25 for 25 %.",
+        ),
         (HEADER + "A,d,0.1,100,x,,,0.2,\n", r"`strike` in line 2 of quotes.csv must be a number, but is 'x'."),
-        (HEADER + "A,d,0.1,100,90,0.3,0.2,,\n", r"`bid_iv` in line 2 .* must be <= `ask_iv` = 0.2, but is 0.3."),
-        (HEADER + "A,d,0.1,100,,,,0.2,\nA,d,0.1,100,90,,,-1,\n", r"`mid_iv` in line 3 .* but is -1.0."),
-        (HEADER + "A,d,0.1,100,90,,,,\n", r"Panel A d of quotes.csv must hold at least one usable quote"),
+        (HEADER + "A,d,0.1,100,,,,0.2,\nA,d,0.1,100,-9,,,0.2,\n", r"`strike` in line 3 .* > 0, but is -9.0."),
+        (
+            HEADER + "A,d,0.1,100,90,0.3,0.2,,\nA,d,-0.1,100,90,,,0.2,\n",
+            r"Panel A d of quotes.csv must hold at least one usable quote.* \(1 ask below bid, 1 expired\).",
+        ),
         (
             HEADER + "A,d,0.1,100,,,,0.2,\n",
             r"Panel A d of quotes.csv must hold a quote with expiry, strike and forward",
@@ -96,31 +102,39 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_csv(path)
 
 
+def has_strikes(path: Path) -> bool:
+    """Whether a market file says strikes and forwards, and not deltas."""
+    rows = path.read_text().splitlines()
+    cells = dict(zip(rows[0].split(","), rows[1].split(","), strict=False))
+    return bool(cells["strike"] and cells["forward"])
+
+
 @needs_shared
 def test_every_market_panel_with_strikes_and_forwards_is_read_whole() -> None:
     n_panels = 0
     for path in market_files():
-        rows = path.read_text().splitlines()
-        column = dict(zip(rows[0].split(","), range(30), strict=False))
-        first = rows[1].split(",")
-        if not first[column["strike"]] or not first[column["forward"]]:
+        if not has_strikes(path):
             with pytest.raises(InvalidInput, match="must hold a quote with expiry, strike and forward"):
                 read_csv(path)
             continue
         panels = read_csv(path)
-        assert sum(panel.n_quotes for _, panel in panels) == len(rows) - 1, path.name
+        assert sum(panel.n_quotes for _, panel in panels) == len(path.read_text().splitlines()) - 1, path.name
         n_panels += len(panels)
     # The table of ../shared/market/INDEX.md: 15 files of one date each, and one of 64 dates.
     assert n_panels == 15 + 64
 
 
 @needs_shared
-def test_a_crossed_quote_of_a_real_chain_is_refused_with_its_line() -> None:
+def test_what_is_wrong_with_a_real_chain_is_left_out_row_by_row() -> None:
     path = SHARED / "market" / "spx_20260731_quantflow_rejected.csv"
-    with pytest.raises(InvalidInput) as caught:
-        read_csv(path)
-    name, line, column = caught.value.problems[0].path
-    rows = [row.split(",") for row in path.read_text().splitlines()]
-    assert (name, column) == (path.name, "bid_iv")
-    crossed = dict(zip(rows[0], rows[int(line) - 1], strict=True))
-    assert float(crossed["bid_iv"]) > float(crossed["ask_iv"])
+    ((_, panel),) = read_csv(path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert panel.n_quotes + len(panel.excluded) == len(rows)
+    crossed = [
+        i
+        for i, row in enumerate(rows)
+        if row["bid_iv"] and row["ask_iv"] and float(row["bid_iv"]) > float(row["ask_iv"])
+    ]
+    assert [e.index for e in panel.excluded if e.reason == "ask below bid"] == crossed
+    assert crossed

@@ -4,7 +4,7 @@ import pytest
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, calibrate, fit_problem
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import COARSE, Problem, evaluate
+from calibrant.optimisers.objective import COARSE, Problem, evaluate
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from calibrant.starts import objective_at, smile_shapes, surface_starts
@@ -47,13 +47,11 @@ def test_a_skew_turned_round_turns_the_sign_of_rho() -> None:
     assert (up[:, 3] > 0.1).all()
 
 
-def test_starts_come_best_first_inside_the_bounds() -> None:
+def test_starts_come_inside_the_bounds() -> None:
     bounds = np.array([[0.5, 5.0], [0.02, 0.2], [0.2, 1.0], [-0.8, -0.2], [0.02, 0.2]])
     for params in MANY[:20]:
         problem = fit_problem(exact_panel(params), HESTON, CalibrationOptions(bounds=bounds))
         starts = surface_starts(problem)
-        objectives = [objective_at(problem, start) for start in starts]
-        assert objectives == sorted(objectives)
         assert (starts >= problem.lower).all()
         assert (starts <= problem.upper).all()
 
@@ -67,8 +65,8 @@ def test_the_best_is_within_a_few_vol_points_of_the_surface() -> None:
     away = []
     for params in MANY:
         problem = fit_problem(exact_panel(params), HESTON, CalibrationOptions())
-        start = surface_starts(problem)[0]
-        away.append(np.sqrt(objective_at(problem, start) / problem.vol.size))
+        best = min(objective_at(problem, start) for start in surface_starts(problem))
+        away.append(np.sqrt(best / problem.vol.size))
     assert np.median(away) < 0.02
     assert np.max(away) < 0.1
 

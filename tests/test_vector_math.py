@@ -19,6 +19,12 @@ def _apply_log(x: Vector, out: Vector) -> None:
 
 
 @kernel
+def _apply_log1p(x: Vector, out: Vector) -> None:
+    for i in range(x.size):
+        out[i] = vector_math.log1p(x[i])
+
+
+@kernel
 def _apply_cos_sin(x: Vector, cosine: Vector, sine: Vector) -> None:
     for i in range(x.size):
         cosine[i], sine[i] = vector_math.cos_sin(x[i])
@@ -49,6 +55,15 @@ def test_log_is_good_to_two_units_in_the_last_place() -> None:
     out = np.empty_like(x)
     _apply_log(x, out)
     np.testing.assert_allclose(out, np.log(x), rtol=4.5e-16, atol=2.3e-16)
+
+
+def test_log1p_keeps_its_digits_however_small_its_argument() -> None:
+    random = np.random.default_rng(5)
+    small = np.exp(random.uniform(-700.0, 0.0, 20000)) * random.choice([-1.0, 1.0], 20000)
+    x = np.concatenate([small, np.exp(random.uniform(0.0, 700.0, 2000)), random.uniform(-0.999, 0.0, 2000), [0.0]])
+    out = np.empty_like(x)
+    _apply_log1p(x, out)
+    np.testing.assert_allclose(out, np.log1p(x), rtol=1e-15, atol=0.0)
 
 
 @pytest.mark.parametrize("reach", [1.0, 100.0, 1e5])

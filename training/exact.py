@@ -72,13 +72,14 @@ def _fill_panels(
             root_expiry[e * n_strikes + j] = np.sqrt(expiries[e])
     tolerance = np.full(expiries.size, _PRICE_TOLERANCE)
     n_nodes = np.empty(expiries.size, np.int64)
+    error = np.empty(expiries.size)
     value = np.empty(n_quotes)
     gradient = np.empty((n_params, n_quotes))
     sd = np.empty(n_quotes)
     priced = np.empty(n_quotes)
     vega = np.empty(n_quotes)
     for p in range(params.shape[0]):
-        time_values(params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes)
+        time_values(params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes, error)
         if n_nodes.min() < 0:
             return p
         for q in range(n_quotes):

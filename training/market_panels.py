@@ -162,6 +162,7 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
         atm,
         np.empty((0, n)),
         np.empty(n, np.int64),
+        np.empty(n),
     )
     offsets = np.zeros(n + 1, np.int64)
     k = np.empty(n * MOST_STRIKES)
@@ -188,7 +189,8 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
     value = np.empty(n_quotes)
     gradient = np.empty((n_params, n_quotes))
     n_nodes = np.empty(n_expiries, np.int64)
-    time_values(params, expiries, offsets, k, np.full(n_expiries, _PRICE_TOLERANCE), value, gradient, n_nodes)
+    tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
+    time_values(params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
     sd = np.empty(n_quotes)
     for q in range(n_quotes):
         sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > _LEAST_TIME_VALUE else -1.0

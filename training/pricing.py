@@ -174,8 +174,9 @@ def _fill(
         k[e * n_strikes : (e + 1) * n_strikes] = log_moneyness
     tolerances = np.full(expiries.size, tolerance)
     n_nodes = np.empty(expiries.size, np.int64)
+    error = np.empty(expiries.size)
     for p in range(params.shape[0]):
-        time_values(params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes)
+        time_values(params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes, error)
         settled[p] = n_nodes.min() >= 0
 
 

@@ -17,7 +17,7 @@ import pytest
 import tritonclient.http as triton
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 
-from deploy.tests.conftest import REVISION, VERSION, build
+from deploy.tests.conftest import BASE, REVISION, VERSION, build
 from deploy.tests.docker import CONFINED, Container, container, docker
 from tests.service.bodies import arrow_stream, quote_table
 from tests.shared import ROOT
@@ -237,6 +237,16 @@ def test_the_image_holds_the_versions_that_were_tested(service_image: str) -> No
     assert installed - pinned == {f"calibrant=={version('calibrant')}"}
 
 
+def test_the_image_lists_what_it_holds(service_image: str) -> None:
+    document = msgspec.json.decode(docker("run", "--rm", service_image, "cat", "/opt/calibrant/sbom.cdx.json"))
+    assert document["bomFormat"] == "CycloneDX"
+    root = document["metadata"]["component"]
+    told = {f"{part['name']}=={part['version']}" for part in (root, *document["components"])}
+    code = "from importlib.metadata import distributions as d; print(*(f'{x.name}=={x.version}' for x in d()))"
+    assert told == set(docker("run", "--rm", service_image, "python", "-c", code).split())
+    assert {part["purl"].partition("@")[0] for part in document["components"]} >= {"pkg:pypi/numpy", "pkg:pypi/scipy"}
+
+
 def test_the_newest_network_is_in_it_and_no_older_one(service_image: str) -> None:
     newest = max((ROOT / "networks" / "heston").iterdir(), key=lambda folder: int(folder.name)).name
     assert docker("run", "--rm", service_image, "ls", "networks/heston") == newest
@@ -249,6 +259,7 @@ def test_labels_say_which_version_it_is_and_its_size_stays_in_bounds(service_ima
     said = msgspec.json.decode(labels)
     assert said["org.opencontainers.image.version"] == VERSION
     assert said["org.opencontainers.image.revision"] == REVISION
+    assert said["org.opencontainers.image.base.name"] == BASE
     assert int(size) < LARGEST_MB * 10**6
 
 

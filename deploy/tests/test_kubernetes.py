@@ -5,6 +5,7 @@ Not here: whether a cluster takes them and what becomes of them there. The conta
 
 import copy
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -17,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
+from pydantic import BaseModel
 
 from deploy.tests.docker import container, docker
 from tests.shared import ROOT
@@ -26,13 +28,13 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("cpu", "gpu")
 VERSIONS = ("1.25", "1.37")
 """The oldest and the newest that `kubernetes-validate` knows."""
-NOT_OF_KUBERNETES = "PodMonitor"
+NOT_OF_KUBERNETES: dict[str, type[BaseModel]] = {"PodMonitor": PodMonitor, "PrometheusRule": PrometheusRule}
 
 
-def render(overlay: str) -> str:
+def render(overlay: str, tree: Path = KUBERNETES) -> str:
     kubectl = shutil.which("kubectl")
     assert kubectl is not None, "kubectl is missing: apt-get install kubernetes-client"
-    command = [kubectl, "kustomize", str(KUBERNETES / "overlays" / overlay)]
+    command = [kubectl, "kustomize", str(tree / "overlays" / overlay)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
@@ -66,9 +68,11 @@ def test_every_object_fits_the_schema_of_kubernetes(
     assert run.returncode == 0, run.stdout
     lines = run.stdout.splitlines()
     passed = [line for line in lines if line.startswith("INFO") and " passed " in line]
-    assert len(passed) == len(rendered) - 1
-    (unknown,) = (line for line in lines if line not in passed)
-    assert f"kind {NOT_OF_KUBERNETES} " in unknown
+    assert len(passed) == len(rendered) - len(NOT_OF_KUBERNETES)
+    unknown = [line for line in lines if line not in passed]
+    assert len(unknown) == len(NOT_OF_KUBERNETES)
+    for kind in NOT_OF_KUBERNETES:
+        assert any(f"kind {kind} " in line for line in unknown)
 
 
 def test_a_misspelt_field_does_not_fit(rendered: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -80,25 +84,26 @@ def test_a_misspelt_field_does_not_fit(rendered: list[dict[str, Any]], tmp_path:
     assert "terminationGracePeriod" in run.stdout
 
 
-def as_documented(monitor: dict[str, Any]) -> dict[str, Any]:
-    """What is left of a PodMonitor in the operator's own types, which drop a field that they do not know.
+def as_documented(thing: dict[str, Any]) -> dict[str, Any]:
+    """What is left of an object in the operator's own types, which drop a field that they do not know.
 
     raises  ValueError if a field has a value that it cannot have, or a required one is missing
     """
-    kept: dict[str, Any] = PodMonitor.model_validate(monitor).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return kept
+    of_operator = NOT_OF_KUBERNETES[thing["kind"]].model_validate(thing)
+    return of_operator.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def test_the_pod_monitor_has_documented_fields_alone(rendered: list[dict[str, Any]]) -> None:
-    monitor = of_kind(rendered, NOT_OF_KUBERNETES)
-    assert as_documented(monitor) == monitor
+@pytest.mark.parametrize("kind", NOT_OF_KUBERNETES)
+def test_what_is_the_operators_has_documented_fields_alone(rendered: list[dict[str, Any]], kind: str) -> None:
+    thing = of_kind(rendered, kind)
+    assert as_documented(thing) == thing
 
 
 @pytest.mark.parametrize(("given", "planted"), [("scrapeTimeout", "timeout"), ("tlsConfig", "tls")])
 def test_an_undocumented_field_of_the_pod_monitor_is_found(
     rendered: list[dict[str, Any]], given: str, planted: str
 ) -> None:
-    monitor = copy.deepcopy(of_kind(rendered, NOT_OF_KUBERNETES))
+    monitor = copy.deepcopy(of_kind(rendered, "PodMonitor"))
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     endpoint[planted] = endpoint.pop(given)
     assert as_documented(monitor) != monitor
@@ -132,6 +137,17 @@ def test_each_overlay_runs_its_own_image_and_keeps_what_the_base_says() -> None:
         settings = next(thing["data"] for thing in objects if "CALIBRANT_PORT" in thing.get("data", {}))
         assert settings["CALIBRANT_DRAIN_S"] == "10"
         assert settings.get("CALIBRANT_PROVIDER", "cpu") == {"cpu": "cpu", "gpu": "tensorrt"}[overlay]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_image_may_be_named_by_its_digest(overlay: str, tmp_path: Path) -> None:
+    tree = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    file = tree / "overlays" / overlay / "kustomization.yaml"
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    file.write_text(re.sub(r"newTag: \S+", f"digest: {digest}", file.read_text()))
+    objects = list(yaml.safe_load_all(render(overlay, tree)))
+    pod = of_kind(objects, "Deployment")["spec"]["template"]["spec"]
+    assert {part["image"] for part in containers(pod)} == {f"calibrant-{overlay}@{digest}"}
 
 
 def make_secrets(image: str, folder: Path, group: int) -> str:
@@ -219,7 +235,57 @@ def test_the_adapter_counts_the_requests_of_a_pod_without_the_scrape(tmp_path: P
             }
         ],
     }
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": [test]}))
+    hold(tmp_path, {"tests": [test]})
+
+
+def hold(folder: Path, tests: dict[str, Any]) -> None:
+    """Have Prometheus's own tool carry out tests of rules."""
+    file = folder / "test.yaml"
+    file.write_text(yaml.safe_dump(tests))
     run = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_memory_alert_fires_for_the_pod_that_is_near_its_limit_and_for_no_other(tmp_path: Path) -> None:
+    rule = yaml.safe_load((KUBERNETES / "base" / "memory_alert.yaml").read_text())
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
+    limit = 2 * 2**30
+    # Full from the tenth minute on; full for a minute; never full. A pod's own sums have no container.
+    used = {
+        ("calibrant-1", "calibrant"): f"{0.5 * limit:.0f}x9 {0.95 * limit:.0f}x20",
+        ("calibrant-2", "calibrant"): f"{0.5 * limit:.0f}x9 {0.95 * limit:.0f}x1 {0.5 * limit:.0f}x18",
+        ("calibrant-3", "calibrant"): f"{0.85 * limit:.0f}x29",
+        ("calibrant-3", ""): f"{0.99 * limit:.0f}x29",
+        ("other-1", "other"): f"{0.99 * limit:.0f}x29",
+    }
+    series = [
+        {
+            "series": f'container_memory_working_set_bytes{{namespace="desk",pod="{pod}",container="{container}"}}',
+            "values": values,
+        }
+        for (pod, container), values in used.items()
+    ]
+    limits = [
+        {
+            "series": f'kube_pod_container_resource_limits{{namespace="desk",pod="{pod}",container="{container}",'
+            'resource="memory",unit="byte"}',
+            "values": f"{limit}x29",
+        }
+        for pod, container in used
+        if container
+    ]
+    alert = {
+        "exp_labels": {"severity": "warning", "namespace": "desk", "pod": "calibrant-1"},
+        "exp_annotations": {
+            "summary": "The pod calibrant-1 has used 95% of its memory for two minutes; at 100 % it is killed.",
+            "runbook": "docs/operate.md#calibrantpodmemoryhigh",
+        },
+    }
+    expected = [("9m", []), ("11m", []), ("12m", [alert]), ("29m", [alert])]
+    name = "CalibrantPodMemoryHigh"
+    test = {
+        "interval": "1m",
+        "input_series": [*series, *limits],
+        "alert_rule_test": [{"eval_time": at, "alertname": name, "exp_alerts": alerts} for at, alerts in expected],
+    }
+    hold(tmp_path, {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]})

@@ -73,11 +73,12 @@ def shipped_configuration(folder: Path, targets: Mapping[str, int], key: str) ->
     return path
 
 
-def proxy_configuration(folder: Path, replica: int, metrics: int) -> Path:
-    """The shipped proxy without TLS and Docker's name server, before one replica."""
+def proxy_configuration(folder: Path, replica: int, metrics: int, public: int | None = None) -> Path:
+    """The shipped proxy without TLS and Docker's name server, before one replica; its ports, of which `public` is for
+    clients."""
     text = PROXY.read_text()
     for pattern, replacement in (
-        (r"^    bind :8443 .*$", f"    bind 127.0.0.1:{free_port()}"),
+        (r"^    bind :8443 .*$", f"    bind 127.0.0.1:{public or free_port()}"),
         (r"^    bind :8404.*$", f"    bind 127.0.0.1:{metrics}"),
         (r"^    server-template .*$", f"    server replica 127.0.0.1:{replica}"),
     ):

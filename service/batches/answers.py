@@ -7,10 +7,9 @@ how it is answered.
 import pickle
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
-
-from calibrant.models.model import Model
 
 from ..audit import Answered
 from ..body import mapped
@@ -19,13 +18,14 @@ from ..core import Core
 from ..engine import Engine
 from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
 from ..lane import Priority
+from ..memory import Hold, of_panel
 from ..wire import arrow, oip
 from ..wire.arrow import ArrowBatch, ArrowWriter
 from ..wire.batch import Answer, Batch, DocumentBatch, JsonWriter, Limits, LineWriter, MsgpackWriter, Writer
 from ..wire.compression import deflate
 from ..wire.formats import FORMATS
 from .crew import Crew, crew_size
-from .groups import Done, Groups
+from .groups import AT_A_TIME, GROUP_BYTES, Done, Groups
 
 Piece: TypeAlias = bytes | memoryview
 Head: TypeAlias = dict[str, str]
@@ -33,6 +33,10 @@ Head: TypeAlias = dict[str, str]
 
 _SECONDS_PER_BYTE = 2e-9
 """Of cutting a body into panels."""
+_BYTES_PER_ROW = 4096
+"""Of memory, for a row of an answer in a table: as numbers of Python's and as written down."""
+_PER_READ_BYTE = 40
+"""Bytes of memory that a byte of a panel takes while it waits: a number may have no more than one."""
 _PIECE = 1 << 18
 """Bytes handed on at a time, so that nobody keeps more than it can send."""
 
@@ -69,8 +73,8 @@ class PanelBatch(NamedTuple):
     wanted: str
     """Of the answer."""
 
-    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
-        return await at.documents(self, body)
+    async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
+        return await at.documents(self, body, hold)
 
 
 class TensorBatch(NamedTuple):
@@ -82,8 +86,9 @@ class TensorBatch(NamedTuple):
     encoding: str | None
     """Compression of the answer."""
 
-    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
-        return await at.tensors(self, pickle.loads(body))
+    async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
+        hold.grow(len(body))
+        return await at.tensors(self, pickle.loads(body), hold)
 
 
 class AuditRequest(NamedTuple):
@@ -91,7 +96,7 @@ class AuditRequest(NamedTuple):
 
     asked: Asked
 
-    async def answer(self, at: "BatchAnswers", body: memoryview) -> "BatchAnswer":
+    async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
         await at.audit(pickle.loads(body))
         return BatchAnswer({}, _cut(b""))
 
@@ -125,13 +130,19 @@ class BatchAnswers:
         self._core = core
         self.crew = Crew(crew_size(settings))
         self.groups = Groups(core.scheduler, self.crew)
-        self._limits = Limits(settings.max_batch_panels, settings.max_body_bytes)
+        self._panels, self._panel_bytes = settings.max_batch_panels, settings.max_body_bytes
 
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
         deadline = request.asked.deadline(None)
         if deadline is not None:
             self._core.scheduler.require_reachable(Priority.BULK, deadline)
-        return await request.answer(self, mapped(body))
+        hold = self._core.memory.hold()
+        try:
+            head, pieces = await request.answer(self, mapped(body), hold)
+        except BaseException:
+            hold.close()
+            raise
+        return BatchAnswer(head, _holding(pieces, hold))
 
     async def audit(self, answer: Answered) -> None:
         await self._core.auditor.audit(answer)
@@ -139,42 +150,54 @@ class BatchAnswers:
     def stop(self) -> None:
         self.crew.stop()
 
-    async def documents(self, request: PanelBatch, body: memoryview) -> BatchAnswer:
+    async def documents(self, request: PanelBatch, body: memoryview, hold: Hold) -> BatchAnswer:
         core, asked = self._core, request.asked
         engine = core.engine
         batch = await core.scheduler.run(
-            partial(_opened, body, request.media_type, self._limits),
+            partial(_opened, body, request.media_type, Limits(self._panels, self._panel_bytes, hold.grow)),
             priority=Priority.BULK,
             deadline=asked.deadline(None),
             cost=_SECONDS_PER_BYTE * len(body),
         )
+        hold.grow(self._working_bytes(batch))
         writer = _writer(request.wanted, batch)
         groups = self._calibrated(engine, batch, asked, writer.part)
         if request.wanted == LineWriter.media_type:
             return BatchAnswer({}, _joined(await anext(groups), groups))
-        parts = [done.part async for group in groups for done in group]
+        parts = []
+        async with aclosing(groups):
+            async for group in groups:
+                hold.grow(sum(map(_part_bytes, group)))
+                parts += [done.part for done in group]
         return _whole(await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK), {})
 
-    async def tensors(self, request: TensorBatch, inference: oip.Inference) -> BatchAnswer:
+    async def tensors(self, request: TensorBatch, inference: oip.Inference, hold: Hold) -> BatchAnswer:
         """raises  the problem of the first row, if none has a result"""
         core, model = self._core, inference.model
         engine = core.engine
-        n, most = inference.n_panels, self._limits.panels
+        n, most = inference.n_panels, self._panels
         if n > most:
             raise TooLarge(f"The tensors must have at most {most} rows, but have {n}.")
         served = engine.network_version(model.name) if model.name in engine.releases else None
         if served is None or request.version not in (None, served):
             # The worker that was asked has it: one of the two is being reloaded.
             raise NotReady(f"Batches are answered by version {served} of {model.name} at the moment.")
+        hold.grow(n * (inference.largest_panel + _BYTES_PER_ROW) + self._working_bytes(inference))
         rows: list[oip.Row] = []
         refusals: list[ServiceError] = []
-        async for group in self._calibrated(engine, inference, request.asked, partial(_row, model)):
+        async for group in self._calibrated(engine, inference, request.asked, partial(_row, inference)):
             rows += [done.part for done in group]
             refusals += [done.outcome for done in group if isinstance(done.outcome, ServiceError)]
         if len(refusals) == len(rows):
-            raise refusals[0]
+            # Not the one in the list: by its traceback it would hold this frame, and so itself.
+            raise copy(refusals[0])
         encoded = partial(encoded_rows, inference, served, rows, request.encoding)
         return _whole(*await core.scheduler.run(encoded, priority=Priority.BULK))
+
+    def _working_bytes(self, batch: Batch) -> int:
+        """Of the panels that are calibrated at a time: read they wait in two groups, finished is one by each thread."""
+        read = AT_A_TIME * _PER_READ_BYTE * (GROUP_BYTES * self.crew.size + batch.largest_panel)
+        return read + of_panel(batch.largest_panel) * self.crew.size
 
     async def _calibrated(
         self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]
@@ -207,6 +230,20 @@ def encoded_rows(
         content = deflate(content, encoding)
         head |= {"content-encoding": encoding, "vary": "accept-encoding"}
     return content, head
+
+
+def _part_bytes(done: Done[Any]) -> int:
+    """Of a part of an answer until it has been sent: by itself, then in the whole."""
+    part = done.part
+    return 2 * len(part) if isinstance(part, bytes) else _BYTES_PER_ROW
+
+
+async def _holding(pieces: AsyncGenerator[Piece, None], hold: Hold) -> AsyncGenerator[Piece, None]:
+    """Give the memory back when they have been sent, or nobody wants them."""
+    with hold:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
 
 def _whole(content: bytes, head: Head) -> BatchAnswer:
@@ -243,5 +280,5 @@ def _writer(media_type: str, batch: Batch) -> Writer[Any]:
     return writers[media_type]
 
 
-def _row(model: Model, answer: Answer) -> oip.Row:
-    return oip.row_of(answer.outcome, model.n_params)
+def _row(inference: oip.Inference, answer: Answer) -> oip.Row:
+    return oip.row_of(answer.outcome, inference)

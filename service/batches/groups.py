@@ -21,7 +21,7 @@ from calibrant.pipeline import Assessment, Begun
 from calibrant.steps import Progress, Steps, in_one_step, told
 
 from ..engine import CalibrationJob, Engine
-from ..errors import DeadlineExpired, EngineFailed, ServiceError
+from ..errors import DeadlineExpired, EngineFailed, ServiceError, bare
 from ..lane import Priority
 from ..scheduler import Scheduler
 from ..wire.batch import Answer, Batch, Deadline, PanelRequest
@@ -39,7 +39,9 @@ GROUP_QUOTES = 4000
 GPU_GROUP_PANELS = 4096
 GPU_GROUP_QUOTES = 1_000_000
 """The same where the GPU refines: one launch."""
-_AT_A_TIME = 2
+GROUP_BYTES = 30 * GROUP_QUOTES
+"""Of a body: a group has no more, beside its last panel."""
+AT_A_TIME = 2
 """Groups of one batch on the lane."""
 _BEGINNING = 5e-6
 _SECONDS_PER_QUOTE = 5e-6
@@ -104,7 +106,7 @@ class Groups:
             except ServiceError as error:
                 if group.start == 0 and not isinstance(error, DeadlineExpired):
                     raise
-                return [Done(None, error, finish(Answer(i, None, error, {}))) for i in group]
+                return [Done(None, bare(error), finish(Answer(i, None, error, {}))) for i in group]
 
         # One waits while another is done, so that the lane need not wait for the event loop in between.
         under_way: deque[asyncio.Task[list[Done[Part]]]] = deque()
@@ -116,7 +118,7 @@ class Groups:
                 reading.add_done_callback(readings.discard)
                 for group in _groups(batch, whole, GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size):
                     under_way.append(asyncio.create_task(done_of(group, reading)))
-                    if len(under_way) == _AT_A_TIME:
+                    if len(under_way) == AT_A_TIME:
                         yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
@@ -136,7 +138,7 @@ class Groups:
             try:
                 request = batch.panel(i, deadline)
             except Exception as error:
-                read[i] = error if isinstance(error, ServiceError) else _failure(error, i)
+                read[i] = bare(error) if isinstance(error, ServiceError) else _failure(error, i)
             else:
                 of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
             yield Progress(i - group.start + 1, len(group))
@@ -171,7 +173,7 @@ class Groups:
                 stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
                 return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
             except Exception as error:
-                return refusal_of(i, _refusal(error, batch, i))
+                return refusal_of(i, bare(_refusal(error, batch, i)))
 
         return (yield from self._crew.share(one, len(group)))
 

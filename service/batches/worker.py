@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     allow_many_descriptors()
     metrics = Metrics()
     lanes = lanes_for(settings)
-    core = Core(settings, metrics, metrics.batch_worker_ready, refines_batches=True, lanes=lanes)
+    core = Core(settings, metrics, metrics.batch_worker_ready, kind="batch worker", refines_batches=True, lanes=lanes)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ..body import body_of
 from ..context import RequestContext, context_of
 from ..engine import CalibrationJob
+from ..memory import of_quotes
 from ..openapi import documented
 from ..service import service_of
 from ..wire import schema
@@ -36,6 +37,7 @@ async def calibrate(request: Request) -> Response:
     body = await body_of(request)
     decoding = partial(_decoded, body, body_format, context)
     asked, job, decode_seconds = await service.decoded(decoding, len(body))
+    context.reserve(of_quotes(len(asked.quotes.expiry)))
     outcome, queue_seconds = await service.dispatch.calibrate(engine, job)
     stages = context.stages
     stages["decode"] = decode_seconds

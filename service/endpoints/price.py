@@ -9,6 +9,7 @@ from starlette.responses import Response
 from ..body import body_of
 from ..context import context_of
 from ..engine import PriceJob
+from ..memory import of_options
 from ..openapi import documented
 from ..service import service_of
 from ..wire import schema
@@ -35,6 +36,7 @@ async def price(request: Request) -> Response:
     body = await body_of(request)
     decoding = partial(_decoded, body, body_format)
     job = await service.decoded(decoding, len(body), context.deadline(None))
+    context.reserve(of_options(job.expiry.size))
     outcome = await service.dispatch.price(engine, job, context.deadline(None))
     answer = answer_format(context.headers, body_format)
     return Response(answer.encode(price_document(job, outcome)), media_type=answer.media_type)

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from calibrant.errors import InvalidInput
+from calibrant.errors import InvalidInput, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
@@ -23,6 +23,7 @@ from ..body import body_of, memory_file
 from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound
+from ..memory import of_body, of_quotes
 from ..openapi import JSON, answering, documented
 from ..service import service_of
 from ..wire import oip
@@ -104,6 +105,8 @@ async def infer(request: Request) -> Response:
     header_length = oip.header_length(context.headers.get(oip.HEADER_LENGTH))
     body = await body_of(request)
     settings = service.settings
+    if encoding is not None:
+        context.reserve(of_body(settings.max_body_bytes))
     decoding = partial(_decoded, body, encoding, header_length, model, context, settings.max_body_bytes)
     # What a compressed body inflates to is not seen before.
     n_bytes = len(body) if encoding is None else math.inf
@@ -117,13 +120,14 @@ async def infer(request: Request) -> Response:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
             head, pieces = await service.batches.answer(batch, file)
         return StreamingResponse(pieces, headers=head, media_type=_media_type(head))
+    context.reserve(of_quotes(inference.n_quotes(0)))
     try:
         assessment, stages["queue"] = await service.dispatch.calibrate(engine, panel.job)
     except InvalidInput as error:
         raise inference.refusal(0, error.problems) from None
     stages.update(assessment.seconds._asdict())
     began = perf_counter()
-    content, head = encoded_rows(inference, version, [oip.row_of(assessment, model.n_params)], encoding_of_answer)
+    content, head = encoded_rows(inference, version, [oip.row_of(assessment, inference)], encoding_of_answer)
     stages["encode"] = perf_counter() - began
     context.after.append(partial(service.answered_alone, panel.job, assessment, context))
     return Response(content, headers=head, media_type=_media_type(head))
@@ -152,8 +156,8 @@ def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     """
     name, version = request.path_params["model"], request.path_params.get("version")
     if name not in engine.releases:
-        raise NotFound(f"There is no model {name[:80]!r}; there is {', '.join(engine.releases)}.")
+        raise NotFound(f"There is no model {shown(name)!r}; there is {', '.join(engine.releases)}.")
     served = engine.network_version(name)
     if version not in (None, served):
-        raise NotFound(f"There is no version {version[:80]!r} of {name}; {served} is served.")
+        raise NotFound(f"There is no version {shown(version)!r} of {name}; {served} is served.")
     return MODELS[name], served

@@ -3,29 +3,35 @@
 Read as untrusted. Compressed buffers are refused before they are inflated, since each says itself how long it will be;
 every batch is validated in full (Arrow itself checks no offsets); a dictionary is never spread out, since a long string
 in it may be named by a million rows. Files (with a footer) are refused: their footer may name one batch many times.
+pandas' index, which comes along as a column of its own name where it is none by number, is passed over.
 
-What all panels share goes with the schema, as its metadata `calibrant.model` and `calibrant.refine`; other metadata is
-the client's own. Columns that are integers or floats of any width are read as float64; null and NaN are missing.
+What all panels share goes with the schema, as its metadata `calibrant.model`, `calibrant.refine`, `calibrant.loss` and
+`calibrant.prior`, a string of JSON; other metadata is the client's own. Columns that are integers or floats of any
+width are read as float64; null and NaN are missing.
 """
 
+import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Vector
-from calibrant.calibrate import CalibrationOptions, Refine
-from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.calibrate import CalibrationOptions, Loss, Refine
+from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
+from calibrant.report import warnings
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
 from .batch import Answer, Deadline, Limits, PanelRequest
 from .documents import Echo
-from .jobs import model_named
+from .jobs import model_named, prior_in_text
 from .validation import bad_body
 
 if TYPE_CHECKING:
@@ -36,6 +42,13 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 KEY = "panel"
 COLUMNS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
 _PREFIX = b"calibrant."
+_FILE = b"ARROW1"
+"""With which a file begins, and no stream."""
+_INDEX = re.compile(r"__index_level_\d+__")
+_BESIDE_NUMBERS = 4
+"""Numbers of eight bytes that a row takes beside its columns while panels are made of rows."""
+_BYTES_PER_COLUMN = 1024
+"""Of a record batch, whatever it holds."""
 _MOST_COLUMNS = 64
 """Looked at one by one, to name those that are not known."""
 
@@ -60,10 +73,13 @@ class ArrowBatch:
 
     def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
-        table = _read(body)
-        self._model, self._refine = _options(table.schema.metadata or {})
+        table = _read(body, limits.reserve)
+        self._model, self._options = _options(table.schema.metadata or {})
+        # Whatever the stream takes: nothing keeps all of its columns from being one buffer of small numbers.
+        keys = table.column(KEY)
+        limits.reserve(8 * table.num_rows * (table.num_columns + _BESIDE_NUMBERS) + keys.nbytes)
         self._panel_bytes = limits.panel_bytes
-        codes, self.keys = _coded(table.column(KEY), limits.panels)
+        codes, self.keys = _coded(keys, limits.panels)
         self._columns = _numbers(table)
         order = np.argsort(codes, kind="stable")
         self._rows: list[IntVector] = np.split(order, np.cumsum(np.bincount(codes))[:-1])
@@ -71,6 +87,10 @@ class ArrowBatch:
     @property
     def n_panels(self) -> int:
         return len(self._rows)
+
+    @property
+    def largest_panel(self) -> int:
+        return 8 * max(rows.size for rows in self._rows) * len(self._columns)
 
     def n_quotes(self, i: int) -> int:
         return int(self._rows[i].size)
@@ -85,8 +105,8 @@ class ArrowBatch:
             panel = OptionPanel.from_quotes(**quotes, path=())
         except InvalidInput as error:
             raise self.refusal(i, error.problems) from None
-        options = CalibrationOptions(refine=self._refine)
-        job = CalibrationJob(model=self._model, panel=panel, options=options, deadline=deadline(None))
+        panel = panel.renumbered(rows)
+        job = CalibrationJob(model=self._model, panel=panel, options=self._options, deadline=deadline(None))
         return PanelRequest(job, Echo(id=str(self.keys[i])))
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
@@ -102,9 +122,11 @@ def _in_table(problem: Problem, rows: IntVector) -> Problem:
     return Problem.at(place, problem.detail.split("` ", 1)[1])
 
 
-def _read(body: bytes | memoryview) -> "pyarrow.Table":
+def _read(body: bytes | memoryview, reserve: Callable[[int], None]) -> "pyarrow.Table":
     """The table that a stream holds, with every offset checked."""
     arrow = library()
+    if body[: len(_FILE)] == _FILE:
+        raise bad_body("is an Arrow file, and must be a stream: as `pyarrow.ipc.new_stream` writes it, not `new_file`.")
     buffer = arrow.py_buffer(body)
     try:
         source = arrow.BufferReader(buffer)
@@ -117,12 +139,14 @@ def _read(body: bytes | memoryview) -> "pyarrow.Table":
             _require_columns(reader.schema)
             batches = []
             for batch in reader:
+                # Of no rows or many: there may be a batch for every 200 bytes.
+                reserve(_BYTES_PER_COLUMN * (batch.num_columns + 1))
                 batch.validate(full=True)
                 batches.append(batch)
             table = arrow.Table.from_batches(batches, reader.schema)
     except (arrow.ArrowException, OSError, ValueError, struct.error) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise bad_body(f"is not an Arrow IPC stream: {said[:200].rstrip('.')}.") from None
+        raise bad_body(f"is not an Arrow IPC stream: {shown(said, 200).rstrip('.')}.") from None
     if table.num_rows == 0:
         raise InvalidRequest([Problem.at((KEY,), "must hold at least one quote, but is empty.")])
     return table
@@ -177,12 +201,18 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         if name == KEY:
             value = kind.value_type if types.is_dictionary(kind) else kind
             if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
-                problems.append(Problem.at((name,), f"must hold integers or strings, but is of the type {kind}."))
+                problems.append(
+                    Problem.at((name,), f"must hold integers or strings, but is of the type {shown(kind)}.")
+                )
+        elif _INDEX.fullmatch(name):
+            if not (types.is_primitive(kind) or types.is_string(kind) or types.is_large_string(kind)):
+                needed = f"must be left out (`preserve_index=False`): it is an index of the type {shown(kind)}."
+                problems.append(Problem.at((name,), needed))
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))
         elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
-            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {kind}."))
+            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {shown(kind)}."))
         if schema.names.count(name) > 1:
             problems.append(Problem.at((name,), "must not be there twice."))
     absent = [name for name in (KEY, "expiry") if name not in schema.names]
@@ -191,24 +221,29 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         raise InvalidRequest(problems)
 
 
-def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, Refine]:
-    """The model and the refinement that a schema's metadata name."""
+def _options(metadata: Mapping[bytes, bytes]) -> tuple[Model, CalibrationOptions]:
+    """The model and the options that a schema's metadata name."""
     given = {
         key[len(_PREFIX) :].decode(errors="replace"): value.decode(errors="replace")
         for key, value in metadata.items()
         if key.startswith(_PREFIX)
     }
     model = model_named(given.pop("model", "heston"))
-    refine = given.pop("refine", "lm")
-    if refine not in get_args(Refine):
-        needed = f"must be one of {', '.join(get_args(Refine))}, but is {refine[:40]!r}."
-        raise InvalidInput(Problem.at(("refine",), needed))
+    options: dict[str, Any] = {}
+    for name, choice in (("refine", Refine), ("loss", Loss)):
+        if name in given:
+            options[name] = given.pop(name)
+            if options[name] not in get_args(choice):
+                needed = f"must be one of {', '.join(get_args(choice))}, but is {shown(options[name])!r}."
+                raise InvalidInput(Problem.at((name,), needed))
+    if "prior" in given:
+        options["prior"] = prior_in_text(model, given.pop("prior"), ("prior",))
     if given:
         raise InvalidInput(*(Problem.at((name,), "is not a field of this request's metadata.") for name in given))
-    return model, refine  # type: ignore[return-value]
+    return model, CalibrationOptions(**options)
 
 
-def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarrow.Array"]:
+def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[NDArray[np.int32], "pyarrow.Array"]:
     """For each row the number of its panel, and the keys of the panels by that number."""
     arrow = library()
     if column.null_count:
@@ -225,13 +260,16 @@ def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[IntVector, "pyarr
     else:
         encoded = column.combine_chunks().dictionary_encode()
         codes, keys = encoded.indices.to_numpy(), encoded.dictionary
-    used, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    if used.size > most:
-        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {used.size}.")
-    by_first = np.argsort(first)
-    place = np.empty(used.size, np.int64)
-    place[by_first] = np.arange(used.size)
-    return place[numbers], keys.take(arrow.array(used[by_first]))
+    # The row in which each code comes first. Of several for one place the last one stands.
+    first = np.full(len(keys), codes.size, np.int64)
+    first[codes[::-1]] = np.arange(codes.size - 1, -1, -1, dtype=np.int32)
+    n_used = int((first < codes.size).sum())
+    if n_used > most:
+        raise TooLarge(f"`{KEY}` must name at most {most} panels, but names {n_used}.")
+    by_first = np.argsort(first, kind="stable")[:n_used]
+    place = np.empty(len(keys), np.int32)
+    place[by_first] = np.arange(n_used, dtype=np.int32)
+    return place[codes], keys.take(arrow.array(by_first))
 
 
 def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:
@@ -245,9 +283,11 @@ def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:
 
 
 class ArrowWriter:
-    """A row per panel, in the order of the request: `panel`, `status`, the parameters, `rmse_bp` and `message`.
+    """A row per panel, in the order of the request: `panel`, `status`, the parameters, `rmse_bp`, `message`, `excluded`
+    and `warnings`.
 
-    The status of a panel that was refused is its problem's code; its numbers are null.
+    The status of a panel that was refused is its problem's code; its numbers and lists are null. Quotes are named by
+    their rows in a table of quotes, by their position in a request of another format.
     """
 
     media_type = MEDIA_TYPE
@@ -268,12 +308,31 @@ class ArrowWriter:
         for name in (*names, "rmse_bp"):
             columns[name] = arrow.array([row.get(name) for row in parts], arrow.float64())
         columns["message"] = arrow.array([row["message"] for row in parts], arrow.string())
+        columns["excluded"] = self._excluded(parts)
+        caution = arrow.struct(
+            [("code", arrow.string()), ("detail", arrow.string()), ("indices", arrow.list_(arrow.int32()))]
+        )
+        columns["warnings"] = arrow.array([row.get("warnings") for row in parts], arrow.list_(caution))
         batch = arrow.record_batch(columns)
         sink = arrow.BufferOutputStream()
         with arrow.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
         written: bytes = sink.getvalue().to_pybytes()
         return written
+
+    def _excluded(self, parts: Sequence[dict[str, Any]]) -> "pyarrow.Array":
+        """Column by column: a request can hold millions of quotes to leave out, and an object for each is too much."""
+        arrow = self._arrow
+        indices = [part["excluded"] for part in parts if "excluded" in part]
+        reasons = [reason for part in parts for reason in part.get("reasons", ())]
+        ends = [0, *accumulate(part["excluded"].size if "excluded" in part else 0 for part in parts)]
+        begins = [end if "excluded" in part else None for end, part in zip(ends[:-1], parts, strict=True)]
+        fields = {
+            "index": arrow.array(np.concatenate(indices) if indices else [], arrow.int32()),
+            "reason": arrow.array(reasons, arrow.dictionary(arrow.int32(), arrow.string())),
+        }
+        exclusions = arrow.StructArray.from_arrays(list(fields.values()), list(fields))
+        return arrow.ListArray.from_arrays(arrow.array([*begins, ends[-1]], arrow.int32()), exclusions)
 
 
 def _row(answer: Answer) -> dict[str, Any]:
@@ -286,4 +345,7 @@ def _row(answer: Answer) -> dict[str, Any]:
         **dict(zip(calibration.model.parameters, calibration.parameters.tolist(), strict=True)),
         "rmse_bp": calibration.rmse_bp,
         "message": calibration.message,
+        "excluded": np.array([exclusion.index for exclusion in calibration.excluded], np.int32),
+        "reasons": [exclusion.reason for exclusion in calibration.excluded],
+        "warnings": warnings(outcome),
     }

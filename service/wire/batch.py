@@ -20,11 +20,15 @@ from . import schema, spans
 from .documents import Echoed, calibration_document
 from .formats import JSON, MSGPACK, Format
 from .jobs import calibration_job
-from .validation import bad_body, beneath
+from .validation import bad_body, beneath, twice
 
 Part = TypeVar("Part")
 Deadline = Callable[[float | None], float | None]
 """From a panel's `budget_ms` to when its answer is due, on the clock of `time.perf_counter`."""
+
+
+def _unlimited(n_bytes: int) -> None:
+    pass
 
 
 class Limits(NamedTuple):
@@ -33,6 +37,11 @@ class Limits(NamedTuple):
     panels: int
     panel_bytes: int
     """Of one panel."""
+    reserve: Callable[[int], None] = _unlimited
+    """Called with the bytes that reading a batch will take, before they are taken.
+
+    raises  TooLarge, Overloaded
+    """
 
 
 class PanelRequest(NamedTuple):
@@ -59,6 +68,11 @@ class Batch(Protocol):
 
     @property
     def n_panels(self) -> int: ...
+
+    @property
+    def largest_panel(self) -> int:
+        """Bytes of the panel that has most."""
+        ...
 
     def n_quotes(self, i: int) -> int:
         """Of a panel, roughly: what it will cost to calibrate."""
@@ -100,6 +114,8 @@ _LANGUAGES: Mapping[str, _Language] = {
     MSGPACK.media_type: _Language("MessagePack", spans.msgpack_object, spans.msgpack_list, msgspec.msgpack.decode),
 }
 _MOST_FIELDS = 16
+_BYTES_PER_SPAN = 256
+"""Of memory, while they are looked for."""
 _BYTES_PER_QUOTE = 30
 """Three numbers: 27 in MessagePack, 30 or more in JSON."""
 
@@ -112,11 +128,17 @@ class DocumentBatch:
         self._body = body
         self._wire = wire
         self._limits = limits
+        # Two bytes a panel at least.
+        limits.reserve(_BYTES_PER_SPAN * min(limits.panels, len(body) // 2))
         self._spans = _panel_spans(body, _LANGUAGES[wire.media_type], limits.panels)
 
     @property
     def n_panels(self) -> int:
         return len(self._spans)
+
+    @property
+    def largest_panel(self) -> int:
+        return max(end - begin for begin, end in self._spans)
 
     def n_quotes(self, i: int) -> int:
         begin, end = self._spans[i]
@@ -141,7 +163,6 @@ def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> li
     data = spans.view(body)
     try:
         parts = language.members(data, _MOST_FIELDS)
-        # As in every object, of two fields of one name the last counts.
         begins = {
             language.key(bytes(body[key[0] : key[1]])): value[0]
             for key, value in zip(parts.keys, parts.values, strict=True)
@@ -152,6 +173,8 @@ def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> li
         raise bad_body("must be an object with the field `panels` and no other.") from None
     except (spans.SpanError, ValueError) as error:
         raise bad_body(f"is not {language.name}: {error}.") from None
+    if len(begins) < len(parts.keys):
+        raise twice()
     problems = [Problem.at((name,), "is not a field of this request.") for name in begins if name != "panels"]
     if "panels" not in begins:
         problems.append(Problem.at(("panels",), "is required, but is absent."))

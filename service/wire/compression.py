@@ -4,6 +4,8 @@ import gzip
 import zlib
 from collections.abc import Mapping
 
+from calibrant.errors import shown
+
 from ..errors import TooLarge, UnsupportedMediaType
 from .validation import bad_body
 
@@ -22,7 +24,7 @@ def content_encoding(headers: Mapping[str, str]) -> str | None:
     if encoding == "identity":
         return None
     if encoding not in ENCODINGS:
-        detail = f"The Content-Encoding must be gzip, deflate or identity, but is {encoding!r}."
+        detail = f"The Content-Encoding must be gzip, deflate or identity, but is {shown(encoding)!r}."
         raise UnsupportedMediaType(detail, headers={"accept-encoding": ", ".join(ENCODINGS)})
     return encoding
 

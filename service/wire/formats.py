@@ -6,7 +6,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from calibrant.errors import shown
+
 from ..errors import UnsupportedMediaType
+from ..headers import decimal_number
 from . import json, msgpack
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -28,6 +31,8 @@ class Format:
 JSON = Format("application/json", json.decode, json.encode)
 MSGPACK = Format("application/msgpack", msgpack.decode, msgpack.encode)
 FORMATS: Mapping[str, Format] = {each.media_type: each for each in (JSON, MSGPACK)}
+_OTHER_NAMES = {"application/x-msgpack": MSGPACK.media_type, "application/vnd.msgpack": MSGPACK.media_type}
+"""Which name is meant where a format goes by several."""
 
 
 def request_format(headers: Mapping[str, str]) -> Format:
@@ -53,8 +58,9 @@ def require_media_type(headers: Mapping[str, str], known: Collection[str]) -> st
     if given in known:
         return given
     media_type = given.partition(";")[0].strip().lower()
+    media_type = _OTHER_NAMES.get(media_type, media_type)
     if media_type not in known:
-        detail = f"The Content-Type must be {_alternatives(known)}, but is {given or 'absent'!r}."
+        detail = f"The Content-Type must be {_alternatives(known)}, but is {shown(given) or 'absent'!r}."
         raise UnsupportedMediaType(detail, headers={"accept": ", ".join(known)})
     return media_type
 
@@ -63,7 +69,7 @@ def require_plain(headers: Mapping[str, str]) -> None:
     """raises  UnsupportedMediaType if the body is compressed."""
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        detail = f"The Content-Encoding must be identity, but is {encoding!r}."
+        detail = f"The Content-Encoding must be identity, but is {shown(encoding)!r}."
         raise UnsupportedMediaType(detail, headers={"accept-encoding": "identity"})
 
 
@@ -78,7 +84,8 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
     quality: dict[str, float] = {}
     for item in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality[media_range] = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        named = _OTHER_NAMES.get(media_range, media_range)
+        quality[named] = next((_quality(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
 
     def rank(media_type: str) -> float:
         for media_range in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
@@ -90,11 +97,8 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
 
 
 def _quality(value: str) -> float:
-    try:
-        quality = float(value)
-    except ValueError:
-        return 0.0
-    return quality if 0.0 <= quality <= 1.0 else 0.0
+    quality = decimal_number(value)
+    return quality if quality is not None and quality <= 1.0 else 0.0
 
 
 def _alternatives(names: Collection[str]) -> str:

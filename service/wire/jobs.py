@@ -8,13 +8,21 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector, column_of
 from calibrant.calibrate import CalibrationOptions, Prior
-from calibrant.errors import InvalidInput, Path, Problem
+from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
 
 from ..engine import CalibrationJob, PriceJob
+from ..errors import InvalidRequest
 from . import schema
+from .json import decode
+from .validation import beneath
+
+_LEAST_DEVIATION = 1e-6
+"""Of a parameter's admissible range: `fixed` says what a smaller deviation would, and its square is still a number."""
+_LEAST_NOISE_BP, _MOST_NOISE_BP = 1e-6, 1e6
+"""Between the rounding of a model vol and a hundred whole vols, so that the objective stays a number."""
 
 
 def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
@@ -25,11 +33,11 @@ def calibration_job(request: schema.CalibrateRequest, deadline: float | None) ->
         for name, values in vars(request.quotes).items()
         if values is not None
     }
-    panel = OptionPanel.from_quotes(**quotes)
+    panel = OptionPanel.from_quotes(**quotes, exclude=request.exclude)
     bounds = None if request.bounds is None else bounds_of(model, request.bounds)
     fixed = None if request.fixed is None else held_of(model, request.fixed, ("fixed",))
-    prior = None if request.prior is None else prior_of(model, request.prior)
-    options = CalibrationOptions(refine=request.refine, bounds=bounds, fixed=fixed, prior=prior)
+    prior = None if request.prior is None else prior_of(model, request.prior, ("prior",))
+    options = CalibrationOptions(refine=request.refine, bounds=bounds, fixed=fixed, prior=prior, loss=request.loss)
     given = None if request.start is None else parameters_of(model, request.start, ("start",))
     return CalibrationJob(model=model, panel=panel, options=options, given=given, deadline=deadline)
 
@@ -72,7 +80,7 @@ def _misfits(request: schema.PriceRequest) -> list[Problem]:
 def model_named(name: str) -> Model:
     if name not in MODELS:
         needed = ", ".join(f"'{known}'" for known in MODELS)
-        raise InvalidInput(Problem.at(("model",), f"must be one of {needed}, but is {name!r}."))
+        raise InvalidInput(Problem.at(("model",), f"must be one of {needed}, but is {shown(name)!r}."))
     return MODELS[name]
 
 
@@ -114,25 +122,38 @@ def bounds_of(model: Model, given: Mapping[str, tuple[float, float]]) -> Matrix:
     return bounds
 
 
-def prior_of(model: Model, given: schema.Prior) -> Prior:
+def prior_of(model: Model, given: schema.Prior, path: Path) -> Prior:
     """Means and standard deviations in the model's order; a parameter without one has an infinite deviation."""
-    means, deviations = given.parameters, given.standard_deviations
-    problems = _unknown(model, means, ("prior", "parameters"))
-    problems += _unknown(model, deviations, ("prior", "standard_deviations"))
+    means, deviations, noise_bp = given.parameters, given.standard_deviations, given.noise_bp
+    problems = _unknown(model, means, (*path, "parameters")) + _outside(model, means, (*path, "parameters"))
+    problems += _unknown(model, deviations, (*path, "standard_deviations"))
     for name in sorted(means.keys() ^ deviations.keys()):
         half = "standard_deviations" if name in means else "parameters"
-        problems.append(Problem.at(("prior", half, name), "is required, but is absent."))
-    problems += [
-        Problem.at(("prior", "standard_deviations", name), f"must be > 0, but is {value:g}.")
-        for name, value in deviations.items()
-        if value <= 0.0
-    ]
+        problems.append(Problem.at((*path, half, name), "is required, but is absent."))
+    for name, low, high in zip(model.parameters, model.lower, model.upper, strict=True):
+        least = _LEAST_DEVIATION * (high - low)
+        if name in deviations and deviations[name] < least:
+            needed = f"must be at least {least:g}, a millionth of the admissible range, but is {deviations[name]:g}."
+            problems.append(Problem.at((*path, "standard_deviations", name), needed))
+    if noise_bp is not None and not _LEAST_NOISE_BP <= noise_bp <= _MOST_NOISE_BP:
+        needed = f"must be within [{_LEAST_NOISE_BP:g}, {_MOST_NOISE_BP:g}], but is {noise_bp:g}."
+        problems.append(Problem.at((*path, "noise_bp"), needed))
     if problems:
         raise InvalidInput(*problems)
     return Prior(
         parameters=np.array([means.get(name, 0.0) for name in model.parameters]),
         standard_deviations=np.array([deviations.get(name, math.inf) for name in model.parameters]),
+        noise_bp=noise_bp,
     )
+
+
+def prior_in_text(model: Model, text: str, path: Path) -> Prior:
+    """A `schema.Prior` as a string of JSON, for formats whose options are plain strings and numbers."""
+    try:
+        given = decode(text.encode(errors="replace"), schema.Prior)
+    except InvalidRequest as error:
+        raise beneath(path, error.problems) from None
+    return prior_of(model, given, path)
 
 
 def _unknown(model: Model, given: Mapping[str, object], path: Path) -> list[Problem]:

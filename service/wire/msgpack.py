@@ -10,7 +10,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from . import spans
-from .validation import bad_body, from_validation, require_modest
+from .validation import bad_body, from_validation, n_members, require_modest, twice
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -21,11 +21,16 @@ encode = msgspec.msgpack.Encoder().encode
 def decode(body: bytes, into: type[Body]) -> Body:
     """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
     try:
-        require_modest(spans.msgpack_amounts(spans.view(body)))
+        amounts = spans.msgpack_amounts(spans.view(body))
+        require_modest(amounts)
         value: Any = _decode(body)
     except (spans.SpanError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_body(f"is not MessagePack: {error}.") from None
     try:
-        return into.model_validate(value)
+        decoded = into.model_validate(value)
     except ValidationError as error:
         raise from_validation(error) from None
+    # As in JSON. No schema that is read from MessagePack lets unknown fields pass.
+    if n_members(decoded) != amounts.members:
+        raise twice()
+    return decoded

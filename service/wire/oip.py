@@ -3,6 +3,9 @@
 The header is decoded by the same rules as every JSON body, the tensors are copied out of the bytes behind it. Tensors
 of shape [n] are one panel, of shape [b, n] a panel a row. What the header says of lengths is compared with what is
 there before anything is read by it. JSON tensors may hold `NaN`, which is no JSON but what clients write for one.
+
+The options of a request are plain strings and numbers, and so a prior is a string of JSON; what was left out and what
+is doubtful are outputs of the same kind, which come if they are asked for.
 """
 
 import math
@@ -13,20 +16,23 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from calibrant.arrays import IntVector, Matrix, Vector
-from calibrant.calibrate import CalibrationOptions
-from calibrant.errors import InvalidInput, Path, Problem, name_of
+from calibrant.calibrate import CalibrationOptions, Prior
+from calibrant.errors import InvalidInput, Path, Problem, name_of, shown
 from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
+from calibrant.report import exclusions, warnings
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError
+from ..headers import whole_number
 from .batch import Deadline, PanelRequest
 from .documents import Echo
+from .jobs import prior_in_text
 from .json import decode
 from .schema import LIST_TAG, NUMBER_TAG, Request, Response
 from .validation import bad_body
@@ -54,6 +60,11 @@ _Data = Annotated[Annotated[_Row, Tag(NUMBER_TAG)] | Annotated[_Rows, Tag(LIST_T
 _Size = Annotated[int, Field(ge=0, le=2**31)]
 
 
+def _or_null(parameters: type[Request]) -> BeforeValidator:
+    """Null for no parameters: what clients write that have a field for them and nothing to say."""
+    return BeforeValidator(lambda value: {} if value is None else value, json_schema_input_type=parameters | None)
+
+
 class TensorParameters(Request):
     """Other parameters of a tensor are notes of its client and are let through."""
 
@@ -69,7 +80,7 @@ class InferInput(Request):
     name: str = Field(description="log_moneyness, expiry, iv, or optionally weight.")
     shape: list[_Size] = Field(description="[n] for one panel, [b, n] for a panel a row.")
     datatype: Literal["FP64", "FP32"]
-    parameters: TensorParameters = TensorParameters()
+    parameters: Annotated[TensorParameters, _or_null(TensorParameters)] = TensorParameters()
     data: _Data | None = Field(None, description="Flat or nested; absent where the tensor is binary.")
 
 
@@ -81,11 +92,13 @@ class OutputParameters(Request):
 
 class InferOutput(Request):
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, _or_null(OutputParameters)] = OutputParameters()
 
 
 class InferParameters(Request):
     refine: Literal["lm", "lbfgs", "none"] = "lm"
+    loss: Literal["squared", "huber"] = "squared"
+    prior: str | None = Field(None, description="The `prior` of `/v1/calibrate` as a string of JSON, for every panel.")
     timeout: int = Field(0, ge=0, le=2**63, description="Microseconds from the first byte received; 0 is none.")
     binary_data_output: bool = Field(False, description="Whether outputs are binary where they do not say.")
     priority: int = Field(0, ge=0, le=2**63, description="Accepted and not used: every request of a panel is urgent.")
@@ -95,9 +108,11 @@ class InferRequest(Request):
     """A calibration as an inference: tensors in, tensors out."""
 
     id: str | None = Field(None, description="Echoed.")
-    parameters: InferParameters = InferParameters()
+    parameters: Annotated[InferParameters, _or_null(InferParameters)] = InferParameters()
     inputs: list[InferInput]
-    outputs: list[InferOutput] | None = Field(None, description="All of them, if absent.")
+    outputs: list[InferOutput] | None = Field(
+        None, description="If absent, all of them but `excluded` and `warnings`, which hold a JSON list for each panel."
+    )
 
 
 class OutputTensor(Response):
@@ -148,10 +163,15 @@ class Inference:
     """(b, n) each, float64."""
     rows: bool
     """Whether the shape was [b, n] and not [n]."""
+    prior: Prior | None
 
     @property
     def n_panels(self) -> int:
         return len(self.tensors["iv"])
+
+    @property
+    def largest_panel(self) -> int:
+        return sum(tensor[0].nbytes for tensor in self.tensors.values())
 
     def n_quotes(self, i: int) -> int:
         return int(self.tensors["iv"].shape[1])
@@ -172,9 +192,11 @@ class Inference:
             panel = OptionPanel.from_quotes(**quotes, path=())
         except InvalidInput as error:
             raise InvalidRequest([self._located(problem, i, places) for problem in error.problems]) from None
+        if places is not None:
+            panel = panel.renumbered(places)
         asked = self.asked.parameters
         due = deadline(1e-3 * asked.timeout if asked.timeout else None)
-        options = CalibrationOptions(refine=asked.refine)
+        options = CalibrationOptions(refine=asked.refine, prior=self.prior, loss=asked.loss)
         return PanelRequest(CalibrationJob(model=self.model, panel=panel, options=options, deadline=due), _ECHO)
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
@@ -206,10 +228,11 @@ def header_length(value: str | None) -> int | None:
     """
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20):
-        detail = f"The header Inference-Header-Content-Length must be a whole number of bytes, but is {value!r}."
-        raise InvalidInput(Problem((), detail))
-    return int(value)
+    length = whole_number(value)
+    if length is None:
+        needed = f"must be a whole number of bytes, but is {shown(value)!r}."
+        raise InvalidInput(Problem((), f"The header Inference-Header-Content-Length {needed}"))
+    return length
 
 
 def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Inference:
@@ -227,6 +250,8 @@ def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Infer
         problems += _output_problems(asked.outputs)
     if problems:
         raise InvalidRequest(problems)
+    given = asked.parameters.prior
+    prior = None if given is None else prior_in_text(model, given, ("parameters", "prior"))
     shape = asked.inputs[0].shape
     as_rows = shape if len(shape) == 2 else (1, shape[0])
     n = prod(shape)
@@ -243,7 +268,7 @@ def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Infer
     if place != len(body):
         behind = len(body) - header_bytes
         raise bad_body(f"has {behind} bytes behind its header, but its tensors take {place - header_bytes}.")
-    return Inference(model, asked, tensors, len(shape) == 2)
+    return Inference(model, asked, tensors, len(shape) == 2, prior)
 
 
 def _input_problems(inputs: Sequence[InferInput]) -> list[Problem]:
@@ -261,7 +286,7 @@ def _input_problems(inputs: Sequence[InferInput]) -> list[Problem]:
         elif tensor.shape[0] == 0:
             problems.append(Problem.at(("inputs", i, "shape"), "must hold at least one quote, but is empty."))
         elif tensor.shape != inputs[0].shape:
-            needed = f"must be that of `inputs[0]`, {inputs[0].shape}, but is"
+            needed = f"must be that of `inputs[0]`, {shown(inputs[0].shape)}, but is"
             problems.append(_problem(("inputs", i, "shape"), needed, tensor.shape))
         if tensor.parameters.shared_memory_region is not None:
             place = ("inputs", i, "parameters", "shared_memory_region")
@@ -321,8 +346,7 @@ def _from_json(tensor: InferInput, i: int, n: int) -> Vector:
 
 
 def _problem(path: Path, needed: str, came: object) -> Problem:
-    text = str(came)
-    return Problem.at(path, f"{needed} {text if len(text) <= 80 else text[:77] + '...'}.")
+    return Problem.at(path, f"{needed} {shown(came)}.")
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -334,16 +358,30 @@ OUTPUTS = {
     "status": "BYTES",
     "arbitrage_free": "BOOL",
     "message": "BYTES",
+    "excluded": "BYTES",
+    "warnings": "BYTES",
 }
 """In the order in which they are answered. `message` is the answer's, or what a row was refused for; or empty."""
+_IF_ASKED = ("excluded", "warnings")
 _PER_PARAMETER = ("parameters", "standard_errors")
 
 Row = dict[str, list[Any]]
 """The values of every output for one panel; NaN where there is no number."""
 
 
-def row_of(outcome: Assessment | ServiceError, n_params: int) -> Row:
+def row_of(outcome: Assessment | ServiceError, inference: Inference) -> Row:
     """What one panel has to say. One that was refused has no numbers, and its problem's code for a status."""
+    row = _row_of(outcome, inference.model.n_params)
+    for name, _ in _wanted(inference.asked):
+        if name in _IF_ASKED:
+            listed: list[Any] = []
+            if not isinstance(outcome, ServiceError):
+                listed = exclusions(outcome.calibration) if name == "excluded" else warnings(outcome)
+            row[name] = [to_json(listed).decode()]
+    return row
+
+
+def _row_of(outcome: Assessment | ServiceError, n_params: int) -> Row:
     if isinstance(outcome, ServiceError):
         return {
             "parameters": [math.nan] * n_params,
@@ -392,7 +430,7 @@ def _wanted(asked: InferRequest) -> list[tuple[str, bool]]:
     """The outputs asked for, and whether each is to be binary."""
     by_default = asked.parameters.binary_data_output
     if asked.outputs is None:
-        return [(name, by_default) for name in OUTPUTS]
+        return [(name, by_default) for name in OUTPUTS if name not in _IF_ASKED]
     given = [(output.name, output.parameters.binary_data) for output in asked.outputs]
     return [(name, by_default if binary is None else binary) for name, binary in given]
 

@@ -31,6 +31,7 @@ QuoteColumn = Annotated[list[float | None], Field(fail_fast=True)]
 NumberOrColumn = Annotated[
     Annotated[float | None, Tag(NUMBER_TAG)] | Annotated[Column, Tag(LIST_TAG)], Discriminator(_number_or_list)
 ]
+Position = Annotated[int, Field(ge=0, le=2**31)]
 # Not strict about the pair itself, its numbers are: MessagePack has no tuples, and a list would be none.
 Pair = Annotated[tuple[float, float], Strict(False)]
 
@@ -38,27 +39,38 @@ Pair = Annotated[tuple[float, float], Strict(False)]
 class Quotes(Request):
     """One panel of quotes, a list per field, all of one length."""
 
-    expiry: Column = Field(description="Years, > 0.")
+    expiry: Column = Field(description="Years; a quote that has expired (<= 0) is left out.")
     strike: Column | None = Field(None, description="With `forward`; in the same unit.")
     forward: NumberOrColumn = Field(None, description="A number, or one per quote.")
     log_moneyness: Column | None = Field(None, description="log(strike / forward), instead of `strike` and `forward`.")
     iv: QuoteColumn | None = Field(None, description="Mid implied volatility, decimal; null is a missing quote.")
-    bid_iv: QuoteColumn | None = None
+    bid_iv: QuoteColumn | None = Field(None, description="0 is no bid, and leaves the quote out unless `iv` is given.")
     ask_iv: QuoteColumn | None = None
     weight: Column | None = Field(None, description="Multiplies the squared residual of its quote.")
 
 
 class Prior(Request):
-    """Gaussian prior: adds ((parameter - mean) / standard deviation)^2 to the objective."""
+    """Gaussian prior of some or all parameters: adds ((parameter - mean) / standard deviation)^2 to the objective."""
 
-    parameters: dict[str, float]
-    standard_deviations: dict[str, float]
+    parameters: dict[str, float] = Field(description="Means, inside the admissible bounds.")
+    standard_deviations: dict[str, float] = Field(description="Of the same parameters.")
+    noise_bp: float | None = Field(
+        None,
+        description="Standard deviation of a quote of weight one (the mean weight), in basis points of vol. By default "
+        "half the spread where the weights come from spreads, else 10.",
+    )
 
 
 class CalibrateRequest(Request):
     model: str = "heston"
     quotes: Quotes
+    exclude: list[Position] | None = Field(
+        None, description="Quotes to leave out, by their position in the columns, from 0."
+    )
     refine: Literal["lm", "lbfgs", "none"] = Field("lm", description="`none` answers with the network's parameters.")
+    loss: Literal["squared", "huber"] = Field(
+        "squared", description="`huber` counts large residuals by their size and not by its square."
+    )
     start: dict[str, float] | None = Field(None, description="Parameters to start from as well as the network's.")
     bounds: dict[str, Pair] | None = Field(
         None, description="Lower and upper bound of any of the parameters, inside the admissible ones."
@@ -112,9 +124,20 @@ class Violation(Response):
 
 
 class Verdict(Response):
-    free: bool
+    free: bool = Field(
+        description="No violation was found, and the numbers are known well enough to say so. False without violations "
+        "is a surface that could not be verified: the warning `surface_not_verified` says why."
+    )
     n_violations: int
     violations: list[Violation]
+
+
+class Caution(Response):
+    """What a desk should look at although the request is valid."""
+
+    code: str = Field(description="`poor_fit`, `vols_look_like_percent`, `many_quotes_excluded`, ...")
+    detail: str
+    indices: list[int] | None = Field(None, description="The quotes it is about, by their position in the request.")
 
 
 class Arbitrage(Response):
@@ -137,6 +160,8 @@ class CalibrateResponse(Response):
     iterations: int
     out_of_domain: bool
     at_bounds: list[str]
+    noise_bp: float | None = Field(None, description="That a `prior` was weighed against.")
+    warnings: list[Caution]
     parameter_correlation: list[list[float | None]] | None = None
     model_iv: list[float | None] | None = None
     timing_us: dict[str, float]

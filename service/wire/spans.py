@@ -20,6 +20,9 @@ Span = tuple[int, int]
 DEEPEST = 16
 """Levels of nesting at most: a batch has five."""
 
+MARK = b"\xef\xbb\xbf"
+"""UTF-8's byte-order mark, with which some begin JSON: to be passed over (RFC 8259, 8.1)."""
+
 SOUND, TRUNCATED, DEEP, NO_KEY, UNKNOWN, MISPLACED, OTHER_KIND = range(7)
 FAULTS = {
     TRUNCATED: "it ends inside a value",
@@ -423,7 +426,8 @@ def json_object(data: Bytes, most: int) -> Parts:
 
     raises  OtherKind if it is none, SpanError if it has no end or something follows, TooManyParts
     """
-    parts, end = _parts(_json_parts, data, _after_blanks(data, 0), True, most)
+    begin = len(MARK) if data[: len(MARK)].tobytes() == MARK else 0
+    parts, end = _parts(_json_parts, data, _after_blanks(data, begin), True, most)
     end = _after_blanks(data, end)
     if end != data.size:
         raise SpanError(MISPLACED, end)

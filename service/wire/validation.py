@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-from calibrant.errors import Path, Problem
+from calibrant.errors import Path, Problem, shown
 
 from ..errors import MAX_PROBLEMS, InvalidRequest, TooLarge
 from .schema import LIST_TAG, NUMBER_TAG
@@ -37,6 +37,25 @@ def require_modest(amounts: Amounts) -> None:
             raise bad_body(f"must have at most {most} {unit}, but has {found}.")
     if amounts.values > MOST.values:
         raise TooLarge(f"The lists of a request must hold at most {MOST.values} values, but hold {amounts.values}.")
+
+
+def n_members(value: Any) -> int:
+    """Fields of all objects that a validated body was read from, each counted once however often it stood there."""
+    if isinstance(value, BaseModel):
+        given = value.model_fields_set
+        return len(given) + sum(n_members(getattr(value, name)) for name in given)
+    if isinstance(value, dict):
+        return len(value) + sum(map(n_members, value.values()))
+    # All elements of a list are of one kind, and most lists are columns.
+    if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        return sum(map(n_members, value))
+    return 0
+
+
+def twice(name: str | None = None) -> InvalidRequest:
+    """A body with two fields of one name, which two readers may read in two ways."""
+    which = "a field" if name is None else f"`{shown(name)}`"
+    return bad_body(f"must not hold {which} twice in one object.")
 
 
 def from_validation(error: ValidationError) -> InvalidRequest:
@@ -96,7 +115,7 @@ def _problem(error: ErrorDetails) -> Problem:
     elif kind == "less_than_equal":
         needed = f"must be <= {context['le']:g}"
     else:
-        needed = _NEEDED.get(kind) or f"is not valid ({error['msg']})"
+        needed = _NEEDED.get(kind) or f"is not valid ({shown(error['msg'])})"
     return Problem.at(path, f"{needed}, but is {_shown(error['input'])}.")
 
 
@@ -110,5 +129,4 @@ def _shown(value: Any) -> str:
         return "binary data"
     if isinstance(value, float) and not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
-    text = to_json(value).decode()
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return shown(to_json(value).decode(), 40)

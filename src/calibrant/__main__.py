@@ -14,6 +14,7 @@ from .errors import InvalidInput
 from .models import MODELS, Model
 from .network import ArtefactError
 from .pipeline import Assessment, assess
+from .quote_cautions import tallied
 from .quotes_csv import read_csv
 from .release import Release, released, require_release_of
 from .report import calibration_report, stages_us
@@ -117,7 +118,11 @@ class _Table:
 
 
 def _remarks(assessment: Assessment) -> list[str]:
-    remarks = [assessment.calibration.message] if assessment.calibration.message else []
+    calibration = assessment.calibration
+    remarks = [calibration.message] if calibration.message else []
+    remarks += [f"{caution.code}: {caution.detail}" for caution in assessment.cautions]
+    if calibration.excluded:
+        remarks.append(f"Left out: {tallied(exclusion.reason for exclusion in calibration.excluded)}.")
     for subject, verdict in (("quotes", assessment.quotes), ("fitted surface", assessment.surface)):
         if not verdict.free:
             worst = verdict.violations[0] if verdict.violations else None

@@ -1,4 +1,10 @@
-"""Calibration: a panel of implied vols and some starts in, parameters with their error bars out."""
+"""Calibration: a panel of implied vols and some starts in, parameters with their error bars out.
+
+The first proposal is refined on the panel as it is. A good fit from inside a network's training domain is the answer;
+any other is in doubt, whoever proposed it: real panels are fitted poorly as a rule, and no poor fit tells of itself
+whether there is a better one. Then `search` races all starts on a sketch of the panel, and what it finds besides is
+refined too. Where a panel is large the race comes first, and only its winners are refined on all quotes.
+"""
 
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -8,16 +14,22 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .arrays import Matrix, Vector
+from .black import implied_volatility_from_time_value
 from .caution import Caution
 from .errors import InvalidInput, Problem
-from .fits import IDENTIFIED, Fit, first_fits, judged, refined, room_again, room_for
+from .fits import Fit, Method, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
 from .models.model import Model
-from .optimisers.lbfgs import lbfgs
-from .optimisers.levenberg_marquardt import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
-from .optimisers.levenberg_marquardt import Problem as FitProblem
+from .optimisers.levenberg_marquardt import memory_for
 from .optimisers.newton import polish
+from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
+from .optimisers.objective import Problem as FitProblem
 from .panel import Exclusion, OptionPanel, identifiable
+from .pricing.fourier import PricingError, otm_values
+from .quote_cautions import tallied
+from .remarks import cautions_of, message_of
+from .robust import huber_thresholds, sandwich_errors
+from .search import Optimum, distinct_optima
 from .starts import objective_at, surface_starts
 from .steps import Progress, Steps, finish
 
@@ -30,11 +42,18 @@ MAX_WORK = 300_000.0
 """About a second's worth."""
 _QUOTES_OF_A_BUDGET = 1000.0
 _MAX_EVALUATIONS = 200
+"""Of one refinement."""
 _TRUSTED_RMSE = 10e-4
-"""A fit this good from a start inside the training domain needs no second opinion, whatever the network."""
+"""A fit this good from a start inside the training domain needs no second opinion."""
 _SAME_OPTIMUM = 1e-6
 _UNSPECIFIED_NOISE = 10e-4
-"""Noise of quotes with neither spread nor weight, against which a prior is weighed: 10 bp."""
+"""Noise of quotes without spreads, against which a prior is weighed: 10 bp."""
+_LEAST_DEVIATION = 1e-6
+"""Of a prior, as a share of its parameter's range: below, it is a parameter held, for which there is `fixed`."""
+_LARGE_PANEL = 120
+"""Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
+_RESCALINGS = 6
+_SAME_SCALE = 0.01
 
 
 class Start(NamedTuple):
@@ -69,9 +88,6 @@ class CalibrationOptions(NamedTuple):
     has proportionally more."""
     trusted: bool = True
     """The first start comes from inside its training domain: a good fit from it needs no second opinion."""
-    domain: Matrix | None = None
-    """(n_params, 2), the training domain of a network that knows quotes no model fits: an answer inside it needs no
-    second opinion, however poor the fit. None: a poor fit is always in doubt."""
     second_opinion: bool = True
     """Whether starts read off the surface may join the proposals; without proposals they always do."""
 
@@ -102,8 +118,8 @@ class Calibration(NamedTuple):
     start: StartName
     iterations: int
     """Evaluations of the objective and its gradient by the refinement that led to the answer."""
-    n_refinements: int
-    """Starts refined: more than one where the first answer was not beyond doubt."""
+    n_starts: int
+    """Starts tried, on the panel or on a sketch of it: more than one where the first answer was not beyond doubt."""
     at_bounds: tuple[str, ...]
     cautions: tuple[Caution, ...] = ()
     """What a desk should look at: those of the panel and those of the fit."""
@@ -121,19 +137,17 @@ class _Attempt(NamedTuple):
 class _Work:
     """The work of one calibration, counted so that where it ends depends on nothing but the request."""
 
-    def __init__(self, problem: FitProblem, options: CalibrationOptions) -> None:
-        self._quotes = problem.vol.size
+    def __init__(self, n_quotes: int, most: float) -> None:
         self._spent = 0.0
-        self._limit = options.max_work * max(1.0, self._quotes / _QUOTES_OF_A_BUDGET)
+        self._limit = most * max(1.0, n_quotes / _QUOTES_OF_A_BUDGET)
         self.ended = False
         """No more is to be spent: the budget is, or the driver has said that it is enough."""
 
-    def step(self, evaluations: int) -> Generator[Progress, bool, bool]:
-        """Count a step, and let the driver look up; whether the work is to go on."""
-        self._spent += evaluations * self._quotes
+    def step(self, quote_evaluations: float) -> Generator[Progress, bool, None]:
+        """Count a step, and let the driver look up."""
+        self._spent += quote_evaluations
         enough = yield Progress(self._spent, self._limit)
         self.ended = self.ended or enough is True or self._spent >= self._limit
-        return not self.ended
 
 
 def calibrate(
@@ -146,11 +160,12 @@ def calibrate(
     """Fit `model` to `panel` by least squares in implied vol.
 
     panel    the quotes; those whose vega is below the floor of `panel.identifiable` are left out and reported
-    starts   proposals, the network's first; the best of them is refined. Without any, or where its answer is in doubt
-             (see `_doubtful`), starts read off the surface join in
+    starts   proposals, the network's first. Without any, or where the answer of the best of them is in doubt (see
+             `_doubtful`), starts read off the surface join in
     begun    what `begin` made of this panel, starts and options
     returns  the best fit found; a fit that fails is a `status` and a `message`, never an exception
-    raises   InvalidInput if no quote says anything, or an option contradicts the model's bounds
+    raises   InvalidInput if the quotes are fewer than the parameters to be found and there is no prior, or if an option
+             contradicts the model's bounds
     """
     return finish(calibration_steps(panel, model, starts, options, begun))
 
@@ -165,25 +180,26 @@ def calibration_steps(
     """`calibrate`, a step at a time: told that it is enough, it ends with the best so far, `budget_exhausted`."""
     options = options or CalibrationOptions()
     used = identifiable(panel)
+    _require_enough(used, model, options)
     if begun is not None and begun.outcome == CONVERGED and not (options.second_opinion and _doubtful(begun, options)):
-        return _report(_Attempt(starts[0].name, begun), used, model, options, "converged", 1)
+        return _report(_Attempt(starts[0].name, begun), used, model, options, "converged", 1, None)
     problem = fit_problem(used, model, options)
     if options.refine == "none":
-        return _report(_unrefined(problem, starts, options), used, model, options, "network_only", 0)
-    work = _Work(problem, options)
-    attempts = yield from _attempts(problem, starts, options, begun, work)
-    # Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says.
-    best = attempts[0]
-    for attempt in attempts:
-        if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
-            best = attempt
+        return _report(_unrefined(problem, starts), used, model, options, "network_only", 0, problem)
+    work = _Work(used.n_quotes, options.max_work)
+    if options.loss == "huber" and used.weights_from == "spreads":
+        problem = problem._replace(huber=huber_thresholds(used))
+    attempts, n_starts = yield from _attempts(problem, starts, options, begun, work)
+    best = _best(attempts)
+    if options.loss == "huber" and used.weights_from != "spreads":
+        problem, best = yield from _rescaled(problem, best, options, work)
+    if best.fit.outcome != CONVERGED and not work.ended:
+        best = best._replace(fit=_polished(best.fit, problem))
     if work.ended:
         status: Status = "budget_exhausted"
     else:
-        if best.fit.outcome != CONVERGED:
-            best = best._replace(fit=_polished(best.fit, problem, options))
         status = "converged" if best.fit.outcome in (CONVERGED, SETTLED) else "not_converged"
-    return _report(best, used, model, options, status, len(attempts))
+    return _report(best, used, model, options, status, n_starts, problem)
 
 
 def begin(
@@ -198,8 +214,10 @@ def begin(
     """
     whole: list[Vector | None] = [None] * len(group)
     trimmed: dict[int, tuple[OptionPanel, Vector]] = {}
+    plain = CalibrationOptions()
     for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
-        if start is None or o.refine != "lm" or o.bounds is not None or o.fixed or o.prior is not None:
+        ordinary = (o.refine, o.loss) == (plain.refine, plain.loss) and o.bounds is None and o.prior is None
+        if start is None or not ordinary or o.fixed or _race_first(panel, o):
             continue
         try:
             used = identifiable(panel)
@@ -207,7 +225,7 @@ def begin(
             continue
         if used is panel:
             whole[i] = start
-        else:
+        elif not _race_first(used, o):
             trimmed[i] = used, start
     fits = first_fits(group, model, whole)
     if trimmed:
@@ -217,41 +235,38 @@ def begin(
     return fits
 
 
-def _attempts(
-    problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None, work: _Work
-) -> Steps[list[_Attempt]]:
-    """The fit of the best proposal and, while there is doubt, those of the starts read off the surface."""
-    attempts = []
-    if proposals:
-        best = proposals[0]
-        if len(proposals) > 1:
-            best = min(proposals, key=lambda s: objective_at(problem, _inside(s.params, problem)))
-        attempts.append((yield from _refine(problem, best, options, work, begun)))
-        if work.ended or not (options.second_opinion and _doubtful(attempts[0].fit, options)):
-            return attempts
-    first, *others = surface_starts(problem)
-    attempts.append((yield from _refine(problem, Start("fallback", first), options, work)))
-    if _settled(attempts, options):
-        return attempts
-    for params in others:
-        if work.ended:
-            break
-        attempts.append((yield from _refine(problem, Start("fallback", params), options, work)))
-    return attempts
-
-
-def _settled(attempts: list[_Attempt], options: CalibrationOptions) -> bool:
-    """Whether the first start read off the surface ends the search: by itself, or by agreeing with the proposal."""
-    if len(attempts) == 1:
-        return not _doubtful(attempts[0].fit, options)
-    proposed, opinion = (attempt.fit for attempt in attempts)
-    agreed = abs(proposed.objective - opinion.objective) <= _SAME_OPTIMUM * proposed.objective
-    # Noise alone may end a good fit on a bound; a poor one there suggests that the best lies elsewhere.
-    return agreed and not (_poor(opinion) and opinion.n_on_bound > 0)
-
-
 def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -> FitProblem:
-    """The quotes, bounds and prior as the compiled optimisers want them."""
+    """The quotes, bounds and prior as the compiled optimisers want them.
+
+    raises  InvalidInput if an option contradicts the model's bounds
+    """
+    lower, upper = _limits(model, options)
+    mean = precision = np.zeros(model.n_params)
+    noise = 0.0
+    if options.prior is not None:
+        noise = _noise(panel, options.prior)
+        mean, deviations = _checked(options.prior, model)
+        precision = (noise / deviations) ** 2
+    scales = panel.scales
+    return FitProblem(
+        scales.expiries,
+        scales.offsets,
+        panel.log_moneyness,
+        panel.mid,
+        scales.root_weight,
+        scales.root_expiry,
+        scales.least_vega,
+        lower,
+        upper,
+        mean,
+        precision,
+        np.full(panel.n_quotes, np.inf),
+        noise * noise,
+    )
+
+
+def _limits(model: Model, options: CalibrationOptions) -> tuple[Vector, Vector]:
+    """Lower and upper bounds, equal for what is held."""
     lower, upper = model.lower, model.upper
     if options.bounds is not None:
         lower, upper = np.maximum(lower, options.bounds[:, 0]), np.minimum(upper, options.bounds[:, 1])
@@ -275,32 +290,112 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
                     Problem.at(("fixed", name), f"must be between {lower[i]:g} and {upper[i]:g}, but is {value}.")
                 )
             lower[i] = upper[i] = value
-    if options.prior is None:
-        mean = precision = np.zeros(model.n_params)
-    else:
-        mean = options.prior.parameters
-        # Explicit weights and spreads are taken for inverse variances; quotes without either have a stated noise.
-        noise = 1.0 if panel.weights_from != "nothing" else _UNSPECIFIED_NOISE**2
-        precision = noise / options.prior.standard_deviations**2
-    scales = panel.scales
-    return FitProblem(
-        scales.expiries,
-        scales.offsets,
-        panel.log_moneyness,
-        panel.mid,
-        scales.root_weight,
-        scales.root_expiry,
-        scales.least_vega,
-        lower,
-        upper,
-        mean,
-        precision,
+    return lower, upper
+
+
+def _noise(panel: OptionPanel, prior: Prior) -> float:
+    """Standard deviation of the vol of a quote of weight one: as given, else half the spreads, else 10 bp."""
+    if prior.noise_bp is not None:
+        if not 0.0 < prior.noise_bp < math.inf:
+            raise InvalidInput(
+                Problem.at(("prior", "noise_bp"), f"must be a finite number > 0, but is {prior.noise_bp}.")
+            )
+        return 1e-4 * prior.noise_bp
+    if panel.weights_from == "spreads":
+        return 0.5 / math.sqrt(panel.weight.mean())
+    return _UNSPECIFIED_NOISE
+
+
+def _checked(prior: Prior, model: Model) -> tuple[Vector, Vector]:
+    """Means and standard deviations."""
+    problems = []
+    for i, name in enumerate(model.parameters):
+        mean, deviation = float(prior.parameters[i]), float(prior.standard_deviations[i])
+        if deviation == math.inf:
+            continue
+        low, high = float(model.lower[i]), float(model.upper[i])
+        if not low <= mean <= high:
+            needed = f"must be within [{low:g}, {high:g}], but is {mean:g}."
+            problems.append(Problem.at(("prior", "parameters", name), needed))
+        if not deviation >= _LEAST_DEVIATION * (high - low):
+            needed = (
+                f"must be at least {_LEAST_DEVIATION * (high - low):g}, a millionth of the parameter's range, but is "
+                f"{deviation:g}; `fixed` holds a parameter."
+            )
+            problems.append(Problem.at(("prior", "standard_deviations", name), needed))
+    if problems:
+        raise InvalidInput(*problems)
+    return np.where(np.isfinite(prior.standard_deviations), prior.parameters, 0.0), prior.standard_deviations
+
+
+def _require_enough(panel: OptionPanel, model: Model, options: CalibrationOptions) -> None:
+    """raises  InvalidInput where there are fewer quotes than parameters to be found, and no prior"""
+    n_free = model.n_params - len(options.fixed or ())
+    if panel.n_quotes >= n_free or options.prior is not None:
+        return
+    counts = tallied(exclusion.reason for exclusion in panel.excluded)
+    left_out = f" ({len(panel.excluded)} left out: {counts})" if counts else ""
+    raise InvalidInput(
+        Problem.at(
+            ("quotes",),
+            f"must hold at least {n_free} usable quotes for {n_free} free parameters, but holds {panel.n_quotes}"
+            f"{left_out}. Hold some parameters with `fixed`, or give a `prior`.",
+        )
     )
 
 
-def _information(problem: FitProblem, options: CalibrationOptions) -> Vector:
-    """What a prior adds to that of the quotes when standard errors are estimated: there the noise is the fit's own."""
-    return problem.prior_precision if options.prior is None else options.prior.standard_deviations**-2.0
+def _attempts(
+    problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions, begun: Fit | None, work: _Work
+) -> Steps[tuple[list[_Attempt], int]]:
+    """The fits of all optima that may be the best, as many of them as there is time for, one at least; and the starts
+    that were tried."""
+    n_quotes = problem.vol.size
+    starts = list(proposals)
+    if options.prior is not None:
+        # Where the prior is narrow the optimum is beside its means, wherever the network starts.
+        named = problem.prior_precision > 0.0
+        starts += [s._replace(params=np.where(named, problem.prior_mean, s.params)) for s in proposals]
+    attempts: list[_Attempt] = []
+    if starts and (begun is not None or not options.second_opinion or n_quotes < _LARGE_PANEL):
+        best = starts[0]
+        if len(starts) > 1:
+            best = min(starts, key=lambda s: objective_at(problem, _inside(s.params, problem)))
+            yield from work.step(n_quotes * len(starts))
+        attempts.append((yield from _refine(problem, best, options, work, begun)))
+        if work.ended or not (options.second_opinion and _doubtful(attempts[0].fit, options)):
+            return attempts, 1
+        # Where it led stands in the race for where it began.
+        starts = [Start(best.name, attempts[0].fit.params)]
+    racing = starts + [Start("fallback", params) for params in surface_starts(problem)]
+    optima, spent = distinct_optima(problem, np.array([_inside(start.params, problem) for start in racing]))
+    yield from work.step(spent)
+    for optimum in optima:
+        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
+            continue
+        start = Start(racing[optimum.start].name, optimum.params)
+        attempts.append((yield from _refine(problem, start, options, work, learned=optimum.learned)))
+    return attempts, len(racing)
+
+
+def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
+    """Whether an optimum of the sketch may be better than the first fit: another, or one that came of it and left."""
+    if optimum.start > 0:
+        return True
+    return objective_at(problem, optimum.params) < first.objective * (1.0 - _SAME_OPTIMUM)
+
+
+def _race_first(panel: OptionPanel, options: CalibrationOptions) -> bool:
+    """Whether a panel is too large to be refined from a start that may turn out to be the wrong one."""
+    return options.second_opinion and panel.n_quotes >= _LARGE_PANEL
+
+
+def _best(attempts: Sequence[_Attempt]) -> _Attempt:
+    """Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says."""
+    best = attempts[0]
+    for attempt in attempts:
+        if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
+            best = attempt
+    return best
 
 
 def _inside(params: Vector, problem: FitProblem) -> Vector:
@@ -308,60 +403,104 @@ def _inside(params: Vector, problem: FitProblem) -> Vector:
     return np.minimum(np.maximum(params, problem.lower), problem.upper)
 
 
-def _unrefined(problem: FitProblem, proposals: Sequence[Start], options: CalibrationOptions) -> _Attempt:
+def _unrefined(problem: FitProblem, proposals: Sequence[Start]) -> _Attempt:
     start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
     params, arrays = _inside(start.params, problem), room_for(problem)
     objective = float(evaluate(params, problem, FINE, *arrays))
-    information = _information(problem, options)
-    return _Attempt(start.name, judged(problem, information, params, objective, 0, OUT_OF_ITERATIONS, arrays))
+    memory = memory_for(params.size)
+    return _Attempt(start.name, judged(problem, params, objective, 0, OUT_OF_ITERATIONS, memory, arrays))
 
 
 def _refine(
-    problem: FitProblem, start: Start, options: CalibrationOptions, work: _Work, begun: Fit | None = None
+    problem: FitProblem,
+    start: Start,
+    options: CalibrationOptions,
+    work: _Work,
+    begun: Fit | None = None,
+    learned: Vector | None = None,
 ) -> Steps[_Attempt]:
-    information = _information(problem, options)
+    """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
+    at: Vector | Fit = start.params
+    done = 0
     if options.refine == "lbfgs":
-        params, arrays = _inside(start.params, problem), room_for(problem)
-        ended = lbfgs(params, problem, 5 * _MAX_EVALUATIONS, *arrays)
-        fit = judged(problem, information, params, *ended, arrays)
-        yield from work.step(fit.evaluations)
-        return _Attempt(start.name, fit)
-    fit = refined(problem, information, start.params) if begun is None else begun
-    going_on = yield from work.step(fit.evaluations)
-    while going_on and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+        fit = yield from _descended(problem, at, "lbfgs", _MAX_EVALUATIONS, work)
+        if work.ended:
+            return _Attempt(start.name, fit)
+        at, done = fit.params, fit.evaluations
+    if begun is not None:
+        at = begun
+    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work, learned)
+    return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
+
+
+def _descended(
+    problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work, learned: Vector | None = None
+) -> Steps[Fit]:
+    """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
+    fit = at if isinstance(at, Fit) else refined(problem, at, method, learned)
+    yield from work.step(fit.evaluations * problem.vol.size)
+    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
         before = fit.evaluations
-        fit = refined(problem, information, fit)
-        going_on = yield from work.step(fit.evaluations - before)
-    return _Attempt(start.name, fit)
+        fit = refined(problem, fit, method)
+        yield from work.step((fit.evaluations - before) * problem.vol.size)
+    return fit
 
 
-def _polished(fit: Fit, problem: FitProblem, options: CalibrationOptions) -> Fit:
+def _rescaled(
+    problem: FitProblem, best: _Attempt, options: CalibrationOptions, work: _Work
+) -> Steps[tuple[FitProblem, _Attempt]]:
+    """Huber's loss with the scale of the fit's own residuals: the two are found in turns."""
+    before = math.inf
+    for _ in range(_RESCALINGS):
+        if work.ended:
+            break
+        thresholds = huber_thresholds(best.fit, problem)
+        problem = problem._replace(huber=thresholds)
+        best = yield from _refine(problem, Start(best.start, best.fit.params), options, work)
+        scale = float(thresholds[0])
+        if abs(scale - before) <= _SAME_SCALE * before:
+            break
+        before = scale
+    return problem, best
+
+
+def _polished(fit: Fit, problem: FitProblem) -> Fit:
     """The fit with all its digits; where there are no more to be had, as it was."""
     params, arrays = fit.params.copy(), room_again(fit)
     objective, evaluations, outcome = polish(params, problem, *arrays)
     if outcome != CONVERGED and fit.outcome != SETTLED:
         outcome = fit.outcome
-    total = fit.evaluations + evaluations
-    return judged(problem, _information(problem, options), params, float(objective), total, outcome, arrays)
-
-
-def _poor(fit: Fit) -> bool:
-    return fit.quality.rmse > _TRUSTED_RMSE
+    return judged(problem, params, objective, fit.evaluations + evaluations, outcome, fit.memory, arrays)
 
 
 def _doubtful(fit: Fit, options: CalibrationOptions) -> bool:
-    """Whether an answer wants a second opinion. It uses nothing but the request, the network and the fit.
-
-    Real panels are fitted poorly as a rule, and by the best optimum there is; a worse one was always found to lie on a
-    bound or outside the network's domain (16 of 924 disturbed panels of `shared/market`).
-    """
-    if not options.trusted or fit.outcome not in (CONVERGED, SETTLED) or fit.n_on_bound > 0:
-        return True
-    if options.domain is None:
-        return _poor(fit)
-    return not all(
-        low <= value <= high for value, (low, high) in zip(fit.params.tolist(), options.domain.tolist(), strict=True)
+    """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
+    return (
+        not options.trusted
+        or fit.outcome not in (CONVERGED, SETTLED)
+        or fit.n_on_bound > 0
+        or fit.n_unknown > 0
+        or fit.quality.rmse > _TRUSTED_RMSE
     )
+
+
+def _known(fit: Fit, problem: FitProblem, model: Model) -> Fit:
+    """The fit with the accurate pricer's vols of those quotes that the fit kernel cannot price: it took a vol nearer to
+    the market for them."""
+    unknown = np.flatnonzero(~fit.jacobian.any(axis=0))
+    k, t = problem.log_moneyness[unknown], problem.root_expiry[unknown] ** 2
+    try:
+        vols = implied_volatility_from_time_value(otm_values(model, k, t, fit.params), k, t).volatility
+    except PricingError:
+        return fit
+    found = np.isfinite(vols)
+    model_vol = fit.model_vol.copy()
+    model_vol[unknown[found]] = vols[found]
+    residual = fit.residual.copy()
+    residual[unknown] = problem.root_weight[unknown] * (model_vol - problem.vol)[unknown]
+    objective = fit.objective + float(residual @ residual - fit.residual @ fit.residual)
+    arrays = model_vol, residual, fit.jacobian
+    return judged(problem, fit.params, objective, fit.evaluations, fit.outcome, fit.memory, arrays)
 
 
 def _report(
@@ -370,17 +509,23 @@ def _report(
     model: Model,
     options: CalibrationOptions,
     status: Status,
-    n_refinements: int,
+    n_starts: int,
+    problem: FitProblem | None,
 ) -> Calibration:
     fit = attempt.fit
+    if fit.n_unknown > 0 and problem is not None:
+        fit = _known(fit, problem, model)
+    errors, correlation = fit.standard_errors, fit.correlation
+    if options.loss == "huber" and problem is not None:
+        errors, correlation = sandwich_errors(fit, problem)
     at_bounds: tuple[str, ...] = ()
     if fit.n_on_bound:
         at_bounds = tuple(name for name, on in zip(model.parameters, fit.on_bound, strict=True) if on)
     return Calibration(
         model=model,
         parameters=fit.params,
-        standard_errors=fit.standard_errors,
-        correlation=fit.correlation,
+        standard_errors=errors,
+        correlation=correlation,
         panel=panel,
         model_iv=fit.model_vol,
         objective=fit.objective,
@@ -391,52 +536,11 @@ def _report(
         excluded=panel.excluded,
         feller_ratio=model.feller_ratio(fit.params),
         status=status,
-        message=_message(fit, panel, model, at_bounds, status, options),
+        message=message_of(fit, panel, model, at_bounds, status, options.fixed or {}, options.prior is not None),
         start=attempt.start,
         iterations=fit.evaluations,
-        n_refinements=n_refinements,
+        n_starts=n_starts,
         at_bounds=at_bounds,
+        cautions=cautions_of(fit, panel),
+        noise_bp=None if problem is None or options.prior is None else 1e4 * math.sqrt(problem.noise_variance),
     )
-
-
-def _message(
-    fit: Fit,
-    panel: OptionPanel,
-    model: Model,
-    at_bounds: tuple[str, ...],
-    status: Status,
-    options: CalibrationOptions,
-) -> str | None:
-    """What a user should know before trusting the numbers; None when there is nothing."""
-    several = panel.expiries.size > 1
-    if status == "converged" and several and fit.n_loose == 0:
-        return None
-    # Plain floats: numpy takes ten times as long over five numbers.
-    error, size = fit.standard_errors.tolist(), fit.params.tolist()
-    sentences = []
-    if status == "not_converged":
-        sentences.append(
-            f"Not converged after {fit.evaluations} evaluations: "
-            "give a `start`, tighter `bounds` or a `prior`, or look for bad quotes among the largest residuals."
-        )
-    elif status == "budget_exhausted":
-        sentences.append("The budget ended the refinement: these are the best parameters so far.")
-    if at_bounds:
-        sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
-    free = [i for i, name in enumerate(model.parameters) if name not in (options.fixed or ())]
-    if panel.n_quotes <= model.n_params:
-        sentences.append(
-            f"{panel.n_quotes} quotes cannot determine {model.n_params} parameters: no standard errors; "
-            "hold some parameters with `fixed`, or give a `prior`."
-        )
-    elif len(at_bounds) < len(free) and all(math.isnan(error[i]) for i in free):
-        sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
-    else:
-        loose = [i for i in free if error[i] > IDENTIFIED * abs(size[i])]
-        if loose:
-            relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
-            named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]
-            sentences.append(f"The panel does not identify {', '.join(named)}: standard error in brackets.")
-    if not several and len(free) > 2:
-        sentences.append("One expiry does not tell kappa and theta apart from v0.")
-    return " ".join(sentences) or None

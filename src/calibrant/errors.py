@@ -5,6 +5,12 @@ from typing import NamedTuple
 Path = tuple[str | int, ...]
 
 
+def shown(came: object, most: int = 80) -> str:
+    """As much of what came as has a place in a sentence: it may be as long as a body."""
+    text = str(came)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def name_of(path: Path) -> str:
     """`("quotes", "expiry", 17)` as people write it: `quotes.expiry[17]`."""
     name = ""
@@ -12,7 +18,7 @@ def name_of(path: Path) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
         else:
-            name += f".{part}" if name else part
+            name += f".{shown(part)}" if name else shown(part)
     return name
 
 
@@ -30,8 +36,8 @@ class Problem(NamedTuple):
 
     @property
     def pointer(self) -> str:
-        """JSON pointer (RFC 6901): `/quotes/expiry/17`."""
-        return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
+        """JSON pointer (RFC 6901): `/quotes/expiry/17`. Names that a sentence cannot hold are cut short in it too."""
+        return "".join("/" + shown(part).replace("~", "~0").replace("/", "~1") for part in self.path)
 
     @classmethod
     def at(cls, path: Path, needed: str) -> "Problem":

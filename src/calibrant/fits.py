@@ -1,7 +1,7 @@
 """One refinement from one start, and what is known of where it ended; of one panel, or of many in one compiled call."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 from .arrays import BoolVector, IntVector, Matrix, Vector
 from .group import PanelGroup
 from .models.model import Model
-from .optimisers.levenberg_marquardt import Problem, levenberg_marquardt
+from .optimisers import lbfgs as limited_memory
+from .optimisers import levenberg_marquardt as least_squares
+from .optimisers.lbfgs import lbfgs
+from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_for
+from .optimisers.objective import Problem
 from .uncertainty import Quality, fill_uncertainty, quality_of
 
+Method = Literal["lm", "lbfgs"]
+
 SLICE = 20
-"""Evaluations of Levenberg-Marquardt between two looks at the clock."""
+"""Evaluations of a step, at most."""
+SLICE_QUOTES = 4000
+"""Quote-evaluations of a step, roughly: a millisecond on ordinary panels."""
 IDENTIFIED = 0.5
 """Standard error, as a share of the parameter, up to which the quotes are said to identify it."""
 
@@ -22,13 +30,15 @@ _careful = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Fit(NamedTuple):
-    """The end of a refinement."""
+    """Where a refinement stands."""
 
     params: Vector
     objective: float
     evaluations: int
     outcome: int
-    """Of `optimisers.levenberg_marquardt`."""
+    """Of `optimisers.objective`."""
+    memory: Vector
+    """Of the optimiser, to go on."""
     model_vol: Vector
     """(n_quotes,)"""
     residual: Vector
@@ -41,63 +51,57 @@ class Fit(NamedTuple):
     n_on_bound: int
     n_loose: int
     """Parameters that are not identified, those without a standard error among them."""
+    n_unknown: int
+    """Quotes that the fit kernel cannot price at these parameters."""
     standard_errors: Vector
     """(n_params,), NaN where there is none."""
     correlation: Matrix
     """(n_params, n_params), likewise."""
 
 
-def refined(problem: Problem, information: Vector, start: Vector | Fit) -> Fit:
-    """A slice of Levenberg-Marquardt.
+def refined(problem: Problem, start: Vector | Fit, method: Method = "lm", learned: Vector | None = None) -> Fit:
+    """A step of a refinement.
 
-    information  (n_params,), 1 / sd^2 of a Gaussian prior, for the standard errors
-    start        (n_params,), which is brought inside the bounds; or the slice before, which this one goes on from
+    start    (n_params,), which is brought inside the bounds; or the step before, which this one goes on from
+    learned  of `levenberg_marquardt.learned_by`, for a start that comes from a like problem
     """
     if isinstance(start, Fit):
-        params, before, room = start.params.copy(), start.evaluations, room_again(start)
+        params, memory, before, arrays = start.params.copy(), start.memory.copy(), start.evaluations, room_again(start)
     else:
         # Whatever a start is made of: numba would compile the kernel anew for other arrays than its own.
-        params, before, room = np.array(start, np.float64), 0, room_for(problem)
-    model_vol, residual, jacobian = room
-    on_bound, errors, correlation = _judgement(params.size)
-    objective, evaluations, outcome, quality, n_on_bound, n_loose = _refine(
-        params, problem, information, SLICE, model_vol, residual, jacobian, on_bound, errors, correlation
+        params, before, arrays = np.array(start, np.float64), 0, room_for(problem)
+        memory = (least_squares if method == "lm" else limited_memory).memory_for(params.size)
+        if learned is not None and method == "lm":
+            memory = learned.copy()
+    n = params.size
+    on_bound, errors, correlation = np.empty(n, np.bool_), np.empty(n), np.empty((n, n))
+    refine = _refine_by_least_squares if method == "lm" else _refine_by_limited_memory
+    objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = refine(
+        params, problem, memory, *arrays, on_bound, errors, correlation
     )
-    return Fit(
-        params,
-        objective,
-        before + evaluations,
-        outcome,
-        model_vol,
-        residual,
-        jacobian,
-        Quality(*quality),
-        on_bound,
-        n_on_bound,
-        n_loose,
-        errors,
-        correlation,
-    )
+    stands = params, objective, before + evaluations, outcome, memory, *arrays
+    return Fit(*stands, Quality(*quality), on_bound, n_on_bound, n_loose, n_unknown, errors, correlation)
 
 
 def judged(
     problem: Problem,
-    information: Vector,
     params: Vector,
     objective: float,
     evaluations: int,
     outcome: int,
+    memory: Vector,
     arrays: tuple[Vector, Vector, Matrix],
 ) -> Fit:
-    """Where another optimiser ended; `arrays` are the model's vols, the weighted residuals and their Jacobian there."""
-    on_bound, errors, correlation = _judgement(params.size)
-    quality, n_on_bound, n_loose = _judge(params, problem, information, *arrays, on_bound, errors, correlation)
-    ended = params, objective, evaluations, outcome, *arrays
-    return Fit(*ended, Quality(*quality), on_bound, n_on_bound, n_loose, errors, correlation)
+    """Where an optimiser stands; `arrays` are the model's vols, the weighted residuals and their Jacobian there."""
+    n = params.size
+    on_bound, errors, correlation = np.empty(n, np.bool_), np.empty(n), np.empty((n, n))
+    quality, n_on_bound, n_loose, n_unknown = _judge(params, problem, *arrays, on_bound, errors, correlation)
+    stands = params, objective, evaluations, outcome, memory, *arrays
+    return Fit(*stands, Quality(*quality), on_bound, n_on_bound, n_loose, n_unknown, errors, correlation)
 
 
 def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None]) -> list[Fit | None]:
-    """The first slice of many panels, each from its start, in one call that needs no interpreter.
+    """The first step of many panels, each from its start, in one call that needs no interpreter.
 
     group    quotes that are all to be fitted (see `panel.identifiable`)
     starts   (n_params,) each; None for a panel that is not to be refined here
@@ -110,9 +114,10 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
         return fits
     which, n = np.array(asked), model.n_params
     params = np.concatenate([start for start in starts if start is not None], dtype=np.float64).reshape(-1, n)
+    memory = np.zeros((which.size, memory_for(n).size))
     model_vol = group.mid.copy()
     residual, jacobian = np.empty(model_vol.size), np.empty(n * model_vol.size)
-    counts, sizes = np.empty((which.size, 4), np.int64), np.empty((which.size, 4))
+    counts, sizes = np.empty((which.size, 5), np.int64), np.empty((which.size, 4))
     on_bound = np.empty((which.size, n), np.bool_)
     errors, correlation = np.empty((which.size, n)), np.empty((which.size, n, n))
     _refine_all(
@@ -129,7 +134,9 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
         model.lower,
         model.upper,
         np.zeros(n),
+        np.full(model_vol.size, np.inf),
         params,
+        memory,
         model_vol,
         residual,
         jacobian,
@@ -140,12 +147,14 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
         correlation,
     )
     ends = group.first.tolist()
-    rows = zip(asked, params, counts.tolist(), sizes.tolist(), on_bound, errors, correlation, strict=True)
-    for i, at, (evaluations, outcome, n_on_bound, n_loose), (objective, *quality), bounded, error, correlated in rows:
+    rows = zip(asked, params, memory, counts.tolist(), sizes.tolist(), on_bound, errors, correlation, strict=True)
+    for i, at, kept, counted, sized, bounded, error, correlated in rows:
         a, b = ends[i], ends[i + 1]
+        objective, *quality = sized
+        evaluations, outcome, n_on_bound, n_loose, n_unknown = counted
         filled = model_vol[a:b], residual[a:b], jacobian[n * a : n * b].reshape(n, b - a)
-        ended = at, objective, evaluations, outcome, *filled
-        fits[i] = Fit(*ended, Quality(*quality), bounded, n_on_bound, n_loose, error, correlated)
+        stands = at, objective, evaluations, outcome, kept, *filled
+        fits[i] = Fit(*stands, Quality(*quality), bounded, n_on_bound, n_loose, n_unknown, error, correlated)
     return fits
 
 
@@ -157,69 +166,105 @@ def room_for(problem: Problem) -> tuple[Vector, Vector, Matrix]:
 
 def room_again(fit: Fit) -> tuple[Vector, Vector, Matrix]:
     """The same for one that goes on from a fit."""
-    return fit.model_vol.copy(), np.empty_like(fit.residual), np.empty_like(fit.jacobian)
+    return fit.model_vol.copy(), fit.residual.copy(), fit.jacobian.copy()
 
 
-def _judgement(n_params: int) -> tuple[BoolVector, Vector, Matrix]:
-    return np.empty(n_params, np.bool_), np.empty(n_params), np.empty((n_params, n_params))
+@_careful
+def _slice_of(n_quotes: int) -> int:
+    return max(min(SLICE, SLICE_QUOTES // max(n_quotes, 1)), 1)
 
 
 @_careful
 def _judge(
     params: Vector,
     problem: Problem,
-    information: Vector,
     model_vol: Vector,
     residual: Vector,
     jacobian: Matrix,
     on_bound: BoolVector,
     errors: Vector,
     correlation: Matrix,
-) -> tuple[tuple[float, float, float], int, int]:
+) -> tuple[tuple[float, float, float], int, int, int]:
     """How good the fit is there, which parameters a bound holds, and how well the quotes determine the others."""
     n_on_bound = 0
-    free = np.empty(params.size, np.bool_)
+    held = np.empty(params.size, np.bool_)
     for i in range(params.size):
         low, high = problem.lower[i], problem.upper[i]
         close = 1e-9 * (high - low)
+        held[i] = not high > low
         on_bound[i] = high > low and (params[i] <= low + close or params[i] >= high - close)
-        free[i] = high > low and not on_bound[i]
         n_on_bound += on_bound[i]
-    fill_uncertainty(residual, jacobian, free, information, errors, correlation)
+    fill_uncertainty(
+        residual, jacobian, held, on_bound, problem.prior_precision, problem.noise_variance, errors, correlation
+    )
     n_loose = 0
     for i in range(params.size):
         n_loose += not errors[i] <= IDENTIFIED * abs(params[i])
-    return quality_of(model_vol, problem.vol), n_on_bound, n_loose
+    n_unknown = 0
+    for q in range(problem.vol.size):
+        known = False
+        for i in range(params.size):
+            known = known or jacobian[i, q] != 0.0
+        n_unknown += not known
+    return quality_of(model_vol, problem.vol), n_on_bound, n_loose, n_unknown
 
 
 @_careful
-def _refine(
-    params: Vector,
-    problem: Problem,
-    information: Vector,
-    max_evaluations: int,
-    model_vol: Vector,
-    residual: Vector,
-    jacobian: Matrix,
-    on_bound: BoolVector,
-    errors: Vector,
-    correlation: Matrix,
-) -> tuple[float, int, int, tuple[float, float, float], int, int]:
-    """Objective, evaluations, outcome, `quality_of`, parameters on a bound and not identified; `params`, first brought
-    inside the bounds, and `model_vol` and what follows are filled."""
+def _bring_inside(params: Vector, problem: Problem) -> None:
     for i in range(params.size):
         # This way round a start that is no number stays what it is.
         if params[i] < problem.lower[i]:
             params[i] = problem.lower[i]
         elif params[i] > problem.upper[i]:
             params[i] = problem.upper[i]
+
+
+@_careful
+def _refine_by_least_squares(
+    params: Vector,
+    problem: Problem,
+    memory: Vector,
+    model_vol: Vector,
+    residual: Vector,
+    jacobian: Matrix,
+    on_bound: BoolVector,
+    errors: Vector,
+    correlation: Matrix,
+) -> tuple[float, int, int, tuple[float, float, float], int, int, int]:
+    """Objective, evaluations, outcome, `quality_of`, parameters on a bound, parameters not identified and quotes
+    not known; `params`, first brought
+    inside the bounds, and all arrays are filled."""
+    _bring_inside(params, problem)
     objective, evaluations, outcome = levenberg_marquardt(
-        params, problem, max_evaluations, model_vol, residual, jacobian
+        params, problem, _slice_of(residual.size), True, memory, model_vol, residual, jacobian
     )
-    quality, n_on_bound, n_loose = _judge(
-        params, problem, information, model_vol, residual, jacobian, on_bound, errors, correlation
+    quality, n_on_bound, n_loose, n_unknown = _judge(
+        params, problem, model_vol, residual, jacobian, on_bound, errors, correlation
     )
-    return objective, evaluations, outcome, quality, n_on_bound, n_loose
+    return objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown
+
+
+@_careful
+def _refine_by_limited_memory(
+    params: Vector,
+    problem: Problem,
+    memory: Vector,
+    model_vol: Vector,
+    residual: Vector,
+    jacobian: Matrix,
+    on_bound: BoolVector,
+    errors: Vector,
+    correlation: Matrix,
+) -> tuple[float, int, int, tuple[float, float, float], int, int, int]:
+    """The same by L-BFGS: numba caches no kernel that is handed another."""
+    _bring_inside(params, problem)
+    objective, evaluations, outcome = lbfgs(
+        params, problem, _slice_of(residual.size), memory, model_vol, residual, jacobian
+    )
+    quality, n_on_bound, n_loose, n_unknown = _judge(
+        params, problem, model_vol, residual, jacobian, on_bound, errors, correlation
+    )
+    return objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown
 
 
 @_careful
@@ -237,7 +282,9 @@ def _refine_all(
     lower: Vector,
     upper: Vector,
     nothing: Vector,
+    never: Vector,
     params: Matrix,
+    memory: Matrix,
     model_vol: Vector,
     residual: Vector,
     jacobian: Vector,
@@ -247,7 +294,7 @@ def _refine_all(
     errors: Matrix,
     correlation: Matrix,
 ) -> None:
-    """`_refine` for the panels `which` of a `PanelGroup`; `params` and what follows are filled, a row a panel."""
+    """`refined` for the panels `which` of a `PanelGroup`; `params` and what follows are filled, a row a panel."""
     n_params = lower.size
     for at in range(which.size):
         i = which[at]
@@ -264,12 +311,13 @@ def _refine_all(
             upper,
             nothing,
             nothing,
+            never[a:b],
+            0.0,
         )
-        objective, evaluations, outcome, quality, n_on_bound, n_loose = _refine(
+        objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = _refine_by_least_squares(
             params[at],
             problem,
-            nothing,
-            SLICE,
+            memory[at],
             model_vol[a:b],
             residual[a:b],
             jacobian[n_params * a : n_params * b].reshape(n_params, b - a),
@@ -277,6 +325,7 @@ def _refine_all(
             errors[at],
             correlation[at],
         )
-        counts[at, 0], counts[at, 1], counts[at, 2], counts[at, 3] = evaluations, outcome, n_on_bound, n_loose
+        counts[at, 0], counts[at, 1], counts[at, 2] = evaluations, outcome, n_on_bound
+        counts[at, 3], counts[at, 4] = n_loose, n_unknown
         sizes[at, 0] = objective
         sizes[at, 1], sizes[at, 2], sizes[at, 3] = quality

@@ -2,6 +2,10 @@
 
 A panel is irregular: every quote has its own expiry and strike, several may share both, and some are missing. All that
 the models see of a strike is k = log(strike / forward), so the unit of strikes and forwards cancels at the door.
+
+What a feed sends for want of a quote (a bid of zero, an ask below it, a vol of 2000 %) costs that quote and not the
+panel: it is left out with its reason. What is no number, or a strike or forward that is no price, is refused: there the
+request is at fault, and leaving it out would hide that.
 """
 
 from collections.abc import Sequence
@@ -17,6 +21,7 @@ from .arrays import BoolVector, IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .caution import Caution
 from .errors import InvalidInput, Path, Problem, name_of
+from .quote_cautions import HIGH_VOL, LONG_EXPIRY, SAME_FORWARD, YEAR, quote_cautions, tallied
 
 WeightsFrom = Literal["request", "spreads", "nothing"]
 
@@ -26,19 +31,18 @@ LARGEST_LOG_MONEYNESS = 10.0
 # Far beyond 1 / spread^2; what matters is that a sum of weighted squares stays finite.
 LARGEST_WEIGHT = 1e30
 LEAST_SPREAD = 1e-4
+# Of vol: 0.26 - 0.25 and 0.27 - 0.26 are not the same number.
+_ROUNDING = 1e-12
 # Of the forward. Where an option gains less than this per unit of vol, a price step of 1e-5 of the forward (one tick of
 # most listed options) is a vol point: such a quote says less about the surface than its neighbours' noise does.
 LEAST_VEGA = 1e-3
 MAX_PROBLEMS = 100
 
 _NO_VALUES = np.empty(0)
-_MISSING = "missing quote"
-_ONE_SIDED = "one-sided quote: a bid or an ask alone, and no iv"
-_ZERO_WEIGHT = "weight is zero"
 _LOW_VEGA = f"vega below {LEAST_VEGA:g} of the forward"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Exclusion:
     """A quote left out."""
 
@@ -57,7 +61,7 @@ class QuoteScales(NamedTuple):
     root_expiry: Vector
     """(n_quotes,)"""
     root_weight: Vector
-    """(n_quotes,)"""
+    """(n_quotes,) of the weights over their mean."""
     vega: Vector
     """(n_quotes,), Black's at the mid, in units of the forward."""
     least_vega: Vector
@@ -114,6 +118,24 @@ class OptionPanel:
         """Take `scales` from where they were worked out for many panels together."""
         vars(self)["scales"] = scales
 
+    def renumbered(self, positions: IntVector, excluded: Sequence[Exclusion] = ()) -> "OptionPanel":
+        """The same panel as a part of a longer list of quotes, in which its quote i is at positions[i].
+
+        excluded  what else of that list was left out
+        """
+        places = positions.tolist()
+        moved = [Exclusion(places[exclusion.index], exclusion.reason) for exclusion in self.excluded]
+        panel = object.__new__(OptionPanel)
+        vars(panel).update(
+            vars(self),
+            index=positions[self.index],
+            excluded=tuple(sorted((*moved, *excluded), key=lambda exclusion: exclusion.index)),
+            cautions=tuple(
+                [caution._replace(indices=tuple([places[i] for i in caution.indices])) for caution in self.cautions]
+            ),
+        )
+        return panel
+
     @property
     def offsets(self) -> IntVector:
         """(n_expiries + 1,): quotes offsets[i] to offsets[i + 1] are those of expiry i."""
@@ -136,23 +158,27 @@ class OptionPanel:
         bid_iv: ArrayLike | Sequence[float | None] | None = None,
         ask_iv: ArrayLike | Sequence[float | None] | None = None,
         weight: ArrayLike | Sequence[float | None] | None = None,
+        exclude: ArrayLike | Sequence[int] | None = None,
         path: Path = ("quotes",),
     ) -> "OptionPanel":
         """A panel from irregular quotes, one value per quote in each array.
 
-        expiry         (n,), years, in (0, 100]
+        expiry         (n,), years, at most 100; a quote that has expired (<= 0) is left out
         strike         (n,), > 0, with
         forward        one number or (n,), > 0, in the unit of the strikes; or instead of both
         log_moneyness  (n,), log(strike / forward), within +-10
-        iv             (n,), the mid vols in decimals, in (0, 5]; None or NaN is a missing value
-        bid_iv, ask_iv (n,), likewise; bid <= ask. Where iv is missing, the mid is their mean, and one of them alone is
-                       a missing quote
+        iv             (n,), the mid vols in decimals; None or NaN is a missing value
+        bid_iv, ask_iv (n,), likewise. Where iv is missing, the mid is their mean, and one of them alone is a missing
+                       quote. A quote is left out if a vol of it is not in (0, 5], its ask is below its bid, or its iv
+                       is outside both by more than max(ask - bid, 1 bp). A bid of zero is no bid: beside an iv it is
+                       passed over, without one the quote is left out
         weight         (n,), >= 0; zero leaves the quote out. By default 1 / max(ask - bid, 1 bp)^2 where both are
                        there. Quotes without a spread in a panel that has spreads get the median of those weights: equal
                        weights of one would drop them silently beside weights of a million. Without any spread, one
-        path           where the quotes lie in the request, for the problems
-        raises         InvalidInput with every problem found (100 at most): a value outside the ranges above, unequal
-                       lengths, fields missing or too many, no usable quote
+        exclude        (m,), positions of quotes to leave out unseen
+        path           where the quotes lie in the request, for the problems; `exclude` lies beside them
+        raises         InvalidInput with every problem found (100 at most): no number where one is needed, a value
+                       outside the ranges above, unequal lengths, fields missing or too many, no usable quote
         """
         arrays = {}
         for name, values in (
@@ -175,8 +201,10 @@ class OptionPanel:
         n = years.size
         columns = np.empty((7, n))
         index = np.empty(n, np.int64)
-        state = np.empty(n, np.int8)
-        sound, n_used, has_spreads = _read(
+        state = np.zeros(n, np.int8)
+        if exclude is not None:
+            state[_positions(exclude, n, (*path[:-1], "exclude"))] = _BY_REQUEST
+        sound, n_used, has_spreads, odd = _read(
             years,
             arrays.get("strike", _NO_VALUES),
             arrays.get("forward", _NO_VALUES),
@@ -190,17 +218,12 @@ class OptionPanel:
             state,
         )
         if not sound:
-            raise InvalidInput(*_problems(arrays, one_forward, path))
+            raise InvalidInput(*_problems(arrays, one_forward, state != _BY_REQUEST, path))
         excluded: tuple[Exclusion, ...] = ()
         if n_used < n:
-            excluded = tuple(Exclusion(i, _REASONS[code]) for i, code in enumerate(state.tolist()) if code)
+            excluded = tuple([Exclusion(i, _REASONS[code]) for i, code in enumerate(state.tolist()) if code])
             if n_used == 0:
-                reasons = ", ".join(sorted({exclusion.reason for exclusion in excluded}))
-                raise InvalidInput(
-                    Problem.at(
-                        path or ("iv",), f"must hold at least one usable quote, but all {n} are left out ({reasons})."
-                    )
-                )
+                raise InvalidInput(_nothing_left(excluded, path))
             columns, index = columns[:, :n_used], index[:n_used]
         used_expiry, used_moneyness, mid, bid, ask, used_weight, used_forward = columns
         panel = object.__new__(cls)
@@ -218,6 +241,16 @@ class OptionPanel:
             excluded=excluded,
             cautions=(),
         )
+        if odd:
+            vars(panel)["cautions"] = quote_cautions(
+                expiry=used_expiry,
+                log_moneyness=used_moneyness,
+                mid=mid,
+                forward=panel.forward,
+                strike=arrays["strike"][index] if "strike" in arrays else None,
+                unusable=[_REASONS[code] for code in state[state >= _VOL_ABOVE].tolist()],
+                n_above=int(np.count_nonzero(state == _VOL_ABOVE)),
+            )
         return panel
 
     @classmethod
@@ -279,8 +312,10 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
     vega = panel.scales.vega
     used = vega >= LEAST_VEGA
     if not used.any():
+        reasons = tallied([*(exclusion.reason for exclusion in panel.excluded), *[_LOW_VEGA] * panel.n_quotes])
         needed = (
-            f"must hold a quote whose vega is {LEAST_VEGA:g} of the forward or more, but {vega.max():.2g} is the most."
+            f"must hold a quote whose vega is {LEAST_VEGA:g} of the forward or more, but {vega.max():.2g} is the most "
+            f"({reasons})."
         )
         raise InvalidInput(Problem.at(("quotes",), needed))
     left_out = [Exclusion(i, _LOW_VEGA) for i in panel.index[~used].tolist()]
@@ -302,8 +337,22 @@ def identifiable(panel: OptionPanel) -> OptionPanel:
 
 _N_ORDERING = 6
 """Columns by which the quotes of a panel are sorted: all but the forward."""
-_USED, _STATE_MISSING, _STATE_ONE_SIDED, _STATE_ZERO_WEIGHT = range(4)
-_REASONS = {_STATE_MISSING: _MISSING, _STATE_ONE_SIDED: _ONE_SIDED, _STATE_ZERO_WEIGHT: _ZERO_WEIGHT}
+# What becomes of a quote. From `_VOL_ABOVE` on it is there, and wanted, and cannot be used.
+_NO_NUMBER = -1
+_USED, _BY_REQUEST, _MISSING, _ONE_SIDED, _ZERO_WEIGHT = range(5)
+_VOL_ABOVE, _NO_BID, _VOL_BELOW, _CROSSED, _OUTSIDE, _EXPIRED = range(5, 11)
+_REASONS = {
+    _BY_REQUEST: "excluded by the request",
+    _MISSING: "missing quote",
+    _ONE_SIDED: "one-sided quote: a bid or an ask alone, and no iv",
+    _ZERO_WEIGHT: "weight is zero",
+    _VOL_ABOVE: f"vol above {LARGEST_VOL:g}",
+    _NO_BID: "no bid: its vol is zero, and no iv",
+    _VOL_BELOW: "vol is zero or negative",
+    _CROSSED: "ask below bid",
+    _OUTSIDE: "mid outside its bid and ask",
+    _EXPIRED: "expired",
+}
 
 # NaN means missing in here: compiled without the promise that there is none.
 _nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
@@ -312,8 +361,27 @@ _brief = njit(cache=True, error_model="numpy")
 
 
 @_nan_kernel
-def _bad_vol(vol: float) -> bool:
-    return not (np.isnan(vol) or 0.0 < vol <= LARGEST_VOL)
+def _state_of(expiry: float, iv: float, bid: float, ask: float, mid: float, weight: float) -> int:
+    """What becomes of a quote that is not sound at first sight."""
+    if np.isinf(expiry) or np.isinf(iv) or np.isinf(bid) or np.isinf(ask):
+        return _NO_NUMBER
+    if np.isnan(mid):
+        return _MISSING if np.isnan(bid) and np.isnan(ask) else _ONE_SIDED
+    if weight == 0.0:
+        return _ZERO_WEIGHT
+    if iv > LARGEST_VOL or bid > LARGEST_VOL or ask > LARGEST_VOL:
+        return _VOL_ABOVE
+    if bid == 0.0:
+        if np.isnan(iv):
+            return _NO_BID
+        bid = np.nan
+    if iv <= 0.0 or bid < 0.0 or ask <= 0.0:
+        return _VOL_BELOW
+    if ask < bid:
+        return _CROSSED
+    if max(bid - mid, mid - ask) > max(ask - bid, LEAST_SPREAD) + _ROUNDING:
+        return _OUTSIDE
+    return _USED if expiry > 0.0 else _EXPIRED
 
 
 @_nan_kernel
@@ -329,56 +397,72 @@ def _read(
     columns: Matrix,
     index: IntVector,
     state: NDArray[np.int8],
-) -> tuple[bool, int, bool]:
+) -> tuple[bool, int, bool, bool]:
     """Check every value, complete the quotes and sort them: one pass over a sound panel given in order.
 
     expiry         (n,); the other inputs (n,) or empty where not given, forward also (1,)
     columns        (7, n), filled in the panel's order: expiry, log_moneyness, mid, bid, ask, weight and, if it is
                    given, forward
     index          (n,), filled: position in the request
-    state          (n,), filled by request position: why a quote is left out, or `_USED`
-    returns        whether every value is sound (if not, nothing else counts), the number of quotes used, and whether
-                   weights come from spreads
+    state          (n,), by request position: what becomes of a quote. `_BY_REQUEST` where that is settled, else
+                   `_USED`, which is what stays or is replaced
+    returns        whether every value can be judged (if not, nothing else counts), the number of quotes used, whether
+                   weights come from spreads, and whether anything is odd enough for `quote_cautions` to look at
     """
     n = expiry.size
     used = 0
     n_spreads = 0
+    n_unusable = 0
+    n_high = 0
     in_order = True
     for i in range(n):
+        if state[i] != _USED:
+            continue
         t = expiry[i]
-        if not 0.0 < t <= LONGEST_EXPIRY:
-            return False, 0, False
+        if not t <= LONGEST_EXPIRY:
+            return False, 0, False, False
         if log_moneyness.size > 0:
             k = log_moneyness[i]
         else:
             x = strike[i]
             f = forward[i] if forward.size > 1 else forward[0]
             if not (0.0 < x < np.inf and 0.0 < f < np.inf):
-                return False, 0, False
+                return False, 0, False, False
             k = np.log(x / f)
         if not abs(k) <= LARGEST_LOG_MONEYNESS:
-            return False, 0, False
+            return False, 0, False, False
         mid = iv[i] if iv.size > 0 else np.nan
         bid = bid_iv[i] if bid_iv.size > 0 else np.nan
         ask = ask_iv[i] if ask_iv.size > 0 else np.nan
         w = weight[i] if weight.size > 0 else np.nan
-        if _bad_vol(mid) or _bad_vol(bid) or _bad_vol(ask) or bid > ask:
-            return False, 0, False
         if weight.size > 0 and not 0.0 <= w <= LARGEST_WEIGHT:
-            return False, 0, False
-        state[i] = _USED
+            return False, 0, False, False
         if np.isnan(mid):
             mid = 0.5 * (bid + ask)
-            if np.isnan(mid):
-                state[i] = _STATE_MISSING if np.isnan(bid) and np.isnan(ask) else _STATE_ONE_SIDED
+        # Sound at first sight: 0 < bid <= mid <= ask <= 5, as far as they are there.
+        if (
+            not 0.0 < mid <= LARGEST_VOL
+            or bid <= 0.0
+            or mid < bid
+            or mid > ask
+            or ask > LARGEST_VOL
+            or t <= 0.0
+            or w == 0.0
+        ):
+            code = _state_of(t, iv[i] if iv.size > 0 else np.nan, bid, ask, mid, w)
+            if code == _NO_NUMBER:
+                return False, 0, False, False
+            if code != _USED:
+                state[i] = code
+                n_unusable += code >= _VOL_ABOVE
                 continue
-        if w == 0.0:
-            state[i] = _STATE_ZERO_WEIGHT
-            continue
+            if bid == 0.0:
+                bid = np.nan
         if weight.size == 0 and bid <= ask:
             spread = max(ask - bid, LEAST_SPREAD)
             w = 1.0 / (spread * spread)
             n_spreads += 1
+        n_high += mid >= HIGH_VOL
         columns[0, used] = t
         columns[1, used] = k
         columns[2, used] = mid
@@ -404,7 +488,16 @@ def _read(
         order = _sorted(columns, used)
         columns[:, :used] = columns[:, order]
         index[:used] = index[order]
-    return True, used, n_spreads > 0
+    odd = n_unusable > used or 2 * n_high > used
+    if used > 0:
+        odd = odd or (columns[0, 0] >= YEAR and columns[0, used - 1] >= LONG_EXPIRY)
+    if forward.size > 1:
+        first = columns[6, 0]
+        for j in range(1, used):
+            if columns[0, j] != columns[0, j - 1]:
+                first = columns[6, j]
+            odd = odd or abs(columns[6, j] - first) > 0.5 * SAME_FORWARD * first
+    return True, used, n_spreads > 0, odd
 
 
 @_brief
@@ -423,9 +516,14 @@ def weigh(
     """Fill what `QuoteScales` holds, of arrays long enough for an expiry a quote; the number of expiries."""
     n = expiry.size
     sd = np.empty(n)
+    # Weights are relative. Equal ones are one exactly, whatever their sum rounds to.
+    lowest, highest, total = np.inf, 0.0, 0.0
+    for i in range(n):
+        lowest, highest, total = min(lowest, weight[i]), max(highest, weight[i]), total + weight[i]
+    mean = lowest if lowest == highest else total / n
     for i in range(n):
         root_expiry[i] = np.sqrt(expiry[i])
-        root_weight[i] = np.sqrt(weight[i])
+        root_weight[i] = np.sqrt(weight[i] / mean)
         sd[i] = mid[i] * root_expiry[i]
     # By the kernel itself: the door of `black.vega` would check what `_read` has checked.
     otm_and_vega(log_moneyness, sd, np.empty(n), vega)
@@ -543,21 +641,53 @@ def _require_fields(arrays: dict[str, Vector], one_forward: bool, path: Path) ->
         raise InvalidInput(*problems)
 
 
-def _problems(arrays: dict[str, Vector], one_forward: bool, path: Path) -> list[Problem]:
-    """Every value that `_read` refuses, by field and index. Not fast: nobody waits for a refusal."""
+def _positions(exclude: ArrayLike | Sequence[int], n: int, path: Path) -> IntVector:
+    """As positions of quotes of a panel of n.
+
+    raises  InvalidInput if one is none
+    """
+    try:
+        positions = np.asarray(exclude)
+    except (TypeError, ValueError):
+        positions = np.empty((0, 0))
+    if positions.ndim == 1 and positions.size == 0:
+        return np.empty(0, np.int64)
+    if positions.ndim != 1 or positions.dtype.kind not in "iu":
+        raise InvalidInput(Problem.at(path, "must be a list of positions, whole numbers that count from 0."))
+    beyond = np.flatnonzero((positions < 0) | (positions >= n))[:MAX_PROBLEMS]
+    if beyond.size:
+        needed = f"must be the position of a quote, 0 to {n - 1}, but is"
+        raise InvalidInput(*(Problem.at((*path, i), f"{needed} {positions[i]}.") for i in beyond.tolist()))
+    return positions.astype(np.int64)
+
+
+def _nothing_left(excluded: Sequence[Exclusion], path: Path) -> Problem:
+    reasons = [exclusion.reason for exclusion in excluded]
+    hint = " Vols are decimals: 0.25 for 25 %." if _REASONS[_VOL_ABOVE] in reasons else ""
+    needed = f"must hold at least one usable quote, but all {len(reasons)} are left out ({tallied(reasons)}).{hint}"
+    return Problem.at(path or ("iv",), needed)
+
+
+def _problems(arrays: dict[str, Vector], one_forward: bool, seen: BoolVector, path: Path) -> list[Problem]:
+    """Every value that `_read` refuses, by field and index. Not fast: nobody waits for a refusal.
+
+    seen  (n,), False for what was left out unseen
+    """
     problems: list[Problem] = []
 
     def report(name: str, good: BoolVector, needed: str) -> None:
         values = arrays[name]
-        for i in np.flatnonzero(~good)[: MAX_PROBLEMS - len(problems)]:
+        bad = ~good if name == "forward" and one_forward else seen & ~good
+        for i in np.flatnonzero(bad)[: MAX_PROBLEMS - len(problems)]:
             place = (*path, name) if name == "forward" and one_forward else (*path, name, int(i))
             value = float(values[i])
             came = "missing or not a number" if np.isnan(value) else repr(value)
             problems.append(Problem.at(place, f"{needed}, but is {came}."))
 
     t = arrays["expiry"]
-    report("expiry", t > 0.0, "must be > 0 years")
-    report("expiry", ~(t > LONGEST_EXPIRY), f"must be at most {LONGEST_EXPIRY:g} years")
+    report("expiry", np.isfinite(t), "must be a finite number of years")
+    too_long = np.isfinite(t) & (t > LONGEST_EXPIRY)
+    report("expiry", ~too_long, f"must be at most {LONGEST_EXPIRY:g} years (30 days are 0.082)")
     for name in ("strike", "forward"):
         if name in arrays:
             report(name, (arrays[name] > 0.0) & (arrays[name] < np.inf), "must be a finite number > 0")
@@ -574,17 +704,7 @@ def _problems(arrays: dict[str, Vector], one_forward: bool, path: Path) -> list[
         report("strike", ~far, f"must be within a factor of e^{limit:g} of the forward")
     for name in ("iv", "bid_iv", "ask_iv"):
         if name in arrays:
-            vol = arrays[name]
-            report(
-                name, np.isnan(vol) | ((vol > 0.0) & (vol <= LARGEST_VOL)), f"must be > 0 and at most {LARGEST_VOL:g}"
-            )
-    if "bid_iv" in arrays and "ask_iv" in arrays:
-        for i in np.flatnonzero(arrays["bid_iv"] > arrays["ask_iv"])[: MAX_PROBLEMS - len(problems)]:
-            bid, ask = float(arrays["bid_iv"][i]), float(arrays["ask_iv"][i])
-            ask_name = name_of((*path, "ask_iv", int(i)))
-            problems.append(
-                Problem.at((*path, "bid_iv", int(i)), f"must be <= `{ask_name}` = {ask!r}, but is {bid!r}.")
-            )
+            report(name, ~np.isinf(arrays[name]), "must be a finite number")
     if "weight" in arrays:
         w = arrays["weight"]
         report("weight", w >= 0.0, "must be >= 0")

@@ -6,9 +6,9 @@ What the service does for a request and the command line for a file.
 import math
 from collections.abc import Generator, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from .arbitrage import Verdict, check_quotes, check_surface
+from .arbitrage import Verdict, check_quotes, check_surface_steps, surface_caution
 from .arrays import Vector
 from .calibrate import Calibration, CalibrationOptions, Start, begin, calibration_steps
 from .caution import Caution
@@ -19,6 +19,8 @@ from .models.model import Model
 from .panel import OptionPanel
 from .release import Proposal, Release
 from .steps import Progress, Steps, finish
+
+T = TypeVar("T")
 
 
 class StageSeconds(NamedTuple):
@@ -99,12 +101,9 @@ def assessment_steps(
     raises  NetworkTooLate if told that it is enough before the network has answered
     """
     options = options or CalibrationOptions()
-    if panel.n_quotes < 2:
-        raise InvalidInput(Problem.at(("quotes",), "must hold at least two usable quotes, but holds one."))
     if release is None and options.refine == "none":
         needed = "must be lm or lbfgs, since `none` asks for a network's answer and there is no network."
         raise InvalidInput(Problem.at(("refine",), needed))
-    # The clock runs while a step does, and not while the work waits for the next one.
     network, refine, diagnostics = (0.0, 0.0, 0.0) if begun is None else (begun.network, begun.refine, 0.0)
     proposals: list[Proposal] = []
     if begun is not None:
@@ -118,25 +117,19 @@ def assessment_steps(
         yield from _go_on()
     starts, options = starting_from(proposals, options, given)
     calibrating = calibration_steps(panel, model, starts, options, None if begun is None else begun.fit)
-    enough: bool | None = None
-    while True:
-        began = perf_counter()
-        try:
-            progress = next(calibrating) if enough is None else calibrating.send(enough)
-        except StopIteration as ended:
-            calibration: Calibration = ended.value
-            break
-        finally:
-            refine += perf_counter() - began
-        enough = (yield progress) is True
+    calibration, seconds = yield from _timed(calibrating)
+    refine += seconds
     # The root mean square is finite only if every model vol is.
     if not (math.isfinite(calibration.rmse_bp) and all(map(math.isfinite, calibration.parameters.tolist()))):
         raise ArithmeticError("The calibration ended in a number that is not finite.")
     began = perf_counter()
     quotes = check_quotes(panel)
-    # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
-    surface = check_surface(model, calibration.parameters, calibration.panel.expiries)
     diagnostics += perf_counter() - began
+    # Over the expiries fitted: one too short for any of its quotes to count says nothing of the surface.
+    checking = check_surface_steps(model, calibration.parameters, calibration.panel.expiries)
+    surface, seconds = yield from _timed(checking)
+    diagnostics += seconds
+    unsure = surface_caution(surface)
     return Assessment(
         panel=panel,
         calibration=calibration,
@@ -146,8 +139,22 @@ def assessment_steps(
         and not any(proposal.in_domain(calibration.parameters) for proposal in proposals),
         model_version=None if release is None else release.version,
         seconds=StageSeconds(network, refine, diagnostics),
-        cautions=(*panel.cautions, *calibration.cautions),
+        cautions=(*panel.cautions, *calibration.cautions, *(() if unsure is None else (unsure,))),
     )
+
+
+def _timed(steps: Steps[T]) -> Steps[tuple[T, float]]:
+    """The result, and the seconds that the steps took: the clock runs while a step does, and not between two."""
+    seconds = 0.0
+    enough: bool | None = None
+    while True:
+        began = perf_counter()
+        try:
+            progress = next(steps) if enough is None else steps.send(enough)
+        except StopIteration as ended:
+            return ended.value, seconds + perf_counter() - began
+        seconds += perf_counter() - began
+        enough = (yield progress) is True
 
 
 def _go_on() -> Generator[Progress, bool, None]:
@@ -200,7 +207,6 @@ def starting_from(
     if not proposals:
         return starts, options
     trusted = any(proposal.trusted for proposal in proposals)
-    domain = proposals[-1].network.misfit_domain
-    if trusted == options.trusted and domain is options.domain:
+    if trusted == options.trusted:
         return starts, options
-    return starts, options._replace(trusted=trusted, domain=domain)
+    return starts, options._replace(trusted=trusted)

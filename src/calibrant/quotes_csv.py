@@ -36,7 +36,7 @@ def read_csv(path: str | Path) -> list[tuple[str, OptionPanel]]:
              and ask_iv or all three (decimals). Rows are told apart by `underlying` and `as_of`, where present; other
              columns are ignored. An empty cell, also of strike, forward or expiry, makes a missing quote
     returns  (label, panel): the label is "underlying as_of", or the file's name where neither is given; `index` and
-             `excluded` of the panel count its rows in the file from 0
+             `excluded` of the panel count its rows in the file from 0, and so do the indices of its `cautions`
     raises   InvalidInput with the file, the line and the column of every problem; OSError if the file cannot be opened
     """
     path = Path(path)
@@ -109,19 +109,9 @@ def _panel(file: str, label: str, rows: Sequence[_Row], present: Sequence[str]) 
     if len(positions) == len(rows):
         return panel
     incomplete = sorted(set(range(len(rows))) - set(positions))
-    excluded = [Exclusion(positions[exclusion.index], exclusion.reason) for exclusion in panel.excluded]
-    excluded += [Exclusion(i, "missing quote: no expiry, strike or forward") for i in incomplete]
-    return OptionPanel(
-        expiry=panel.expiry,
-        log_moneyness=panel.log_moneyness,
-        mid=panel.mid,
-        bid=panel.bid,
-        ask=panel.ask,
-        weight=panel.weight,
-        forward=panel.forward,
-        index=np.array(positions, np.int64)[panel.index],
-        weights_from=panel.weights_from,
-        excluded=tuple(sorted(excluded, key=lambda exclusion: exclusion.index)),
+    return panel.renumbered(
+        np.array(positions, np.int64),
+        [Exclusion(i, "missing quote: no expiry, strike or forward") for i in incomplete],
     )
 
 
@@ -129,7 +119,6 @@ def _in_file(problem: Problem, file: str, label: str, rows: Sequence[_Row], posi
     """A problem of a panel, said in terms of the file."""
     needed = problem.detail.split("` ", 1)[1]
     if len(problem.path) == 2 and isinstance(problem.path[1], int):
-        needed = needed.replace(f"`ask_iv[{problem.path[1]}]`", "`ask_iv`")
         return _at_line(file, rows[positions[problem.path[1]]].line, str(problem.path[0]), needed)
     return Problem((file, label), f"Panel {label} of {file} {needed}")
 

@@ -43,7 +43,7 @@ def calibration_report(
         "max_abs_bp": calibration.max_abs_bp,
         "mape_pct": calibration.mape_pct,
         "n_quotes": calibration.n_quotes,
-        "excluded": [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded],
+        "excluded": exclusions(calibration),
     }
     document["feller_ratio"] = calibration.feller_ratio
     document["arbitrage"] = {
@@ -57,12 +57,25 @@ def calibration_report(
     document["iterations"] = calibration.iterations
     document["out_of_domain"] = assessment.out_of_domain
     document["at_bounds"] = list(calibration.at_bounds)
+    if calibration.noise_bp is not None:
+        document["noise_bp"] = calibration.noise_bp
+    document["warnings"] = warnings(assessment)
     if detail:
         document["parameter_correlation"] = [numbers(row) for row in calibration.correlation]
         document["model_iv"] = _in_order_given(calibration)
     document["timing_us"] = dict(timing_us)
     document["model_version"] = assessment.model_version
     return document
+
+
+def exclusions(calibration: Calibration) -> list[dict[str, Any]]:
+    """The quotes left out, as the answer lists them."""
+    return [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded]
+
+
+def warnings(assessment: Assessment) -> list[dict[str, Any]]:
+    """What a desk should look at, as the answer lists it."""
+    return [caution.document() for caution in assessment.cautions]
 
 
 def stages_us(**seconds: float) -> dict[str, float]:

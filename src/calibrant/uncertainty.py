@@ -11,12 +11,12 @@ from .arrays import BoolVector, Matrix, Vector
 # Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
 _brief = njit(cache=True, error_model="numpy")
 
-_SINGULAR = 1e-14
-"""Smallest pivot of the scaled information matrix that still determines a parameter."""
+WORST_CONDITION = 1e10
+"""Of the information matrix, its columns scaled to one: beyond, a direction of the parameters is not determined."""
 
 
 class Uncertainty(NamedTuple):
-    """How well the quotes determine the parameters, to first order."""
+    """How well the quotes, and the prior, determine the parameters, to first order."""
 
     standard_errors: Vector
     """(n_params,), NaN where there is none."""
@@ -32,17 +32,33 @@ class Quality(NamedTuple):
     mean_relative: float
 
 
-def uncertainty(residual: Vector, jacobian: Matrix, free: BoolVector, prior_precision: Vector) -> Uncertainty:
-    """Standard errors sqrt diag(s^2 (J'WJ)^-1) with s^2 = sum of weighted squares / (n - n_params).
+def uncertainty(
+    residual: Vector,
+    jacobian: Matrix,
+    held: BoolVector,
+    on_bound: BoolVector,
+    prior_precision: Vector | None = None,
+    noise_variance: float = 0.0,
+) -> Uncertainty:
+    """Standard errors sqrt diag(s^2 (J'WJ)^-1), s^2 = weighted sum of squares / (n_quotes - parameters not held).
+
+    With a prior they are those of the posterior, sqrt diag((J'WJ / noise^2 + diag(1 / sd^2))^-1), whatever the number
+    of quotes. A parameter on a bound has no error of its own, but it is not known either: the errors of the others
+    count it as free, for those conditional on the bound are too small by up to a thousand.
 
     residual         (n_quotes,), weighted: sqrt(weight) (model vol - mid vol)
     jacobian         (n_params, n_quotes), of the weighted residuals
-    free             (n_params,), False for parameters held or on a bound, which have no error
-    prior_precision  (n_params,), 1 / sd^2 of a Gaussian prior, zero without; it adds to the information J'WJ / s^2
-    returns          NaN throughout where n_quotes <= n_params or the information is singular
+    held             (n_params,), True for parameters that are given
+    on_bound         (n_params,), True for parameters that a bound keeps from moving on
+    prior_precision  (n_params,), noise^2 / sd^2 of a Gaussian prior, zero for what it does not name; None without
+    noise_variance   of the vol of a quote of weight one: with a prior; else 0
+    returns          NaN for held parameters, those on a bound and those that the quotes do not see at all; NaN
+                     throughout where n_quotes <= parameters not held and there is no prior, or where the information is
+                     conditioned worse than `WORST_CONDITION`
     """
-    errors, correlation = np.empty(free.size), np.empty((free.size, free.size))
-    fill_uncertainty(residual, jacobian, free, prior_precision, errors, correlation)
+    errors, correlation = np.empty(held.size), np.empty((held.size, held.size))
+    precision = np.zeros(held.size) if prior_precision is None else prior_precision
+    fill_uncertainty(residual, jacobian, held, on_bound, precision, noise_variance, errors, correlation)
     return Uncertainty(errors, correlation)
 
 
@@ -65,53 +81,90 @@ def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
 
 @_brief
 def fill_uncertainty(
-    residual: Vector, jacobian: Matrix, free: BoolVector, prior_precision: Vector, errors: Vector, correlation: Matrix
+    residual: Vector,
+    jacobian: Matrix,
+    held: BoolVector,
+    on_bound: BoolVector,
+    prior_precision: Vector,
+    noise_variance: float,
+    errors: Vector,
+    correlation: Matrix,
 ) -> None:
     """`uncertainty`, to be called by kernels; the last two are filled."""
-    n_params = free.size
     errors[:] = np.nan
     correlation[:] = np.nan
-    if residual.size <= n_params:
-        return
-    which = np.flatnonzero(free)
-    n = which.size
-    total = 0.0
-    for q in range(residual.size):
-        total += residual[q] * residual[q]
-    variance = total / (residual.size - n_params)
-    information = np.empty((n, n))
-    for a in range(n):
+    n_free = held.size - int(held.sum())
+    variance = noise_variance
+    if variance == 0.0:
+        if residual.size <= n_free:
+            return
+        for q in range(residual.size):
+            variance += residual[q] * residual[q]
+        variance /= residual.size - n_free
+    information = np.zeros((held.size, held.size))
+    for a in range(held.size):
         for b in range(a + 1):
-            product = 0.0
-            for q in range(residual.size):
-                product += jacobian[which[a], q] * jacobian[which[b], q]
-            information[a, b] = product
-            information[b, a] = product
-        information[a, a] += variance * prior_precision[which[a]]
+            if not held[a] and not held[b]:
+                product = 0.0
+                for q in range(residual.size):
+                    product += jacobian[a, q] * jacobian[b, q]
+                information[a, b] = product
+                information[b, a] = product
+        information[a, a] += prior_precision[a]
+    # What no quote sees, a factor or a jump of no weight, is left out: the others are determined all the same.
+    seen = np.zeros(held.size, np.bool_)
+    for a in range(held.size):
+        seen[a] = not held[a] and information[a, a] > 0.0
+    which = np.flatnonzero(seen)
+    n = which.size
+    if n == 0:
+        return
     size = np.empty(n)
     for a in range(n):
-        size[a] = math.sqrt(information[a, a])
-        if not size[a] > 0.0:
+        size[a] = math.sqrt(information[which[a], which[a]])
+    scaled = np.empty((n, n))
+    for a in range(n):
+        for b in range(n):
+            scaled[a, b] = information[which[a], which[b]] / (size[a] * size[b])
+    inverse = _inverse(scaled)
+    trace = 0.0
+    for a in range(n):
+        if not inverse[a, a] > 0.0:
             return
-    # Gauss-Jordan on the information scaled to a unit diagonal, so that a pivot is what the others leave undetermined.
+        trace += inverse[a, a]
+    # The traces bound the condition from above: the eigenvalues are asked for only where that does not decide.
+    if not n * trace <= WORST_CONDITION:
+        eigenvalues = np.linalg.eigvalsh(scaled)
+        if not eigenvalues[n - 1] <= WORST_CONDITION * eigenvalues[0]:
+            return
+    for a in range(n):
+        if on_bound[which[a]]:
+            continue
+        errors[which[a]] = math.sqrt(variance * inverse[a, a]) / size[a]
+        for b in range(n):
+            if not on_bound[which[b]]:
+                correlation[which[a], which[b]] = inverse[a, b] / math.sqrt(inverse[a, a] * inverse[b, b])
+
+
+@_brief
+def _inverse(matrix: Matrix) -> Matrix:
+    """Of a symmetric positive matrix with a unit diagonal, by Gauss-Jordan; not positive on its diagonal where it is
+    singular."""
+    n = matrix.shape[0]
+    left = matrix.copy()
     inverse = np.eye(n)
     for a in range(n):
+        pivot = left[a, a]
+        if not pivot > 0.0:
+            inverse[a, a] = -1.0
+            return inverse
         for b in range(n):
-            information[a, b] /= size[a] * size[b]
-    for a in range(n):
-        pivot = information[a, a]
-        if not pivot > _SINGULAR:
-            return
-        for b in range(n):
-            information[a, b] /= pivot
+            left[a, b] /= pivot
             inverse[a, b] /= pivot
         for c in range(n):
             if c != a:
-                factor = information[c, a]
+                factor = left[c, a]
                 for b in range(n):
-                    information[c, b] -= factor * information[a, b]
+                    left[c, b] -= factor * left[a, b]
                     inverse[c, b] -= factor * inverse[a, b]
-    for a in range(n):
-        errors[which[a]] = math.sqrt(variance * inverse[a, a]) / size[a]
-        for b in range(n):
-            correlation[which[a], which[b]] = inverse[a, b] / math.sqrt(inverse[a, a] * inverse[b, b])
+    return inverse

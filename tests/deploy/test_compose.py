@@ -12,6 +12,7 @@ import yaml
 
 from deploy.operate.stack import Stack
 from service.admission import LARGE_BODY
+from service.app import create_app
 from service.errors import ServiceError
 from service.settings import Settings
 from tests.shared import ROOT
@@ -147,6 +148,24 @@ def test_an_interactive_request_fits_into_a_buffer_of_the_proxy() -> None:
     size = re.search(r"tune.bufsize (\d+)", PROXY)
     assert size is not None
     assert int(size[1]) >= LARGE_BODY + 8192
+
+
+def test_the_proxy_lets_through_what_clients_may_ask_and_nothing_else() -> None:
+    begins = re.findall(r"^    acl public path_beg (.*)$", PROXY, re.MULTILINE)
+    paths = re.findall(r"^    acl public path (.*)$", PROXY, re.MULTILINE)
+    assert re.findall(r"^    http-request deny .*$", PROXY, re.MULTILINE) == [
+        "    http-request deny deny_status 404 unless public"
+    ]
+
+    def public(path: str) -> bool:
+        return path in " ".join(paths).split() or path.startswith(tuple(" ".join(begins).split()))
+
+    app = create_app(Settings(networks=ROOT / "networks"))
+    served = {str(getattr(route, "path", "")) for route in app.routes}
+    app.state.service.scheduler.stop()
+    assert {path for path in served if not public(path)} == {"/metrics"}
+    for path in ("/%6detrics", "/metrics/", "//metrics", "/./metrics", "/%2fmetrics", "/v1%2f..%2fmetrics", "/"):
+        assert not public(path)
 
 
 def test_the_refusals_of_the_proxy_are_those_of_the_contract() -> None:

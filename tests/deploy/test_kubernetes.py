@@ -115,6 +115,7 @@ def test_every_selector_finds_the_pods() -> None:
         manifest("base/deployment.yaml")["spec"]["selector"],
         manifest("base/disruption_budget.yaml")["spec"]["selector"],
         manifest("base/pod_monitor.yaml")["spec"]["selector"],
+        manifest("base/network_policy.yaml")["spec"]["podSelector"],
         *(constraint["labelSelector"] for constraint in BASE["topologySpreadConstraints"]),
     ]
     for selector in selectors:
@@ -168,6 +169,25 @@ def test_the_pod_monitor_asks_as_the_service_wants_to_be_asked() -> None:
     assert seconds == sorted(seconds)
     label = manifest("base/pod_monitor.yaml")["spec"]["jobLabel"]
     assert manifest("base/deployment.yaml")["spec"]["template"]["metadata"]["labels"][label] == "calibrant"
+
+
+def test_nothing_gets_to_a_pod_but_by_its_port_and_nothing_out() -> None:
+    policy = manifest("base/network_policy.yaml")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert "egress" not in policy
+    (way_in,) = policy["ingress"]
+    (port,) = way_in["ports"]
+    assert port["port"] == CONTAINER["ports"][0]["name"]
+    # Prometheus comes the same way.
+    (endpoint,) = manifest("base/pod_monitor.yaml")["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == port["port"]
+
+
+def test_the_memory_alert_is_of_the_containers_own_limit() -> None:
+    (group,) = manifest("base/memory_alert.yaml")["spec"]["groups"]
+    (rule,) = group["rules"]
+    assert set(re.findall(r'container="(\w+)"', rule["expr"])) == {CONTAINER["name"]}
+    assert "memory" in CONTAINER["resources"]["limits"]
 
 
 def test_the_autoscaler_and_the_adapter_name_a_metric_of_the_service() -> None:

@@ -17,7 +17,7 @@ from calibrant.gpu.heston_lm import CONVERGED, OUT_OF_ITERATIONS, SETTLED, TOO_S
 from calibrant.gpu.refine import Refined, refine
 from calibrant.gpu.target import ON_GPU
 from calibrant.models import HESTON
-from calibrant.optimisers.levenberg_marquardt import FINE, Problem, evaluate
+from calibrant.optimisers.objective import FINE, Problem, evaluate
 from calibrant.panel import OptionPanel, identifiable
 from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby

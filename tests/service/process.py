@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -35,6 +36,11 @@ class Server:
                 [sys.executable, "-m", module], cwd=ROOT, env=environment, stderr=None if log is None else file
             )
         self.url = f"http://127.0.0.1:{self.port}"
+        self.trusted: ssl.SSLContext | None = None
+
+    def secure(self, trusted: ssl.SSLContext) -> None:
+        """Speak to it by TLS from now on."""
+        self.url, self.trusted = f"https://127.0.0.1:{self.port}", trusted
 
     def wait_ready(self, workers: int = 1, seconds: float = 300.0) -> None:
         """Until so many workers serve, and the batch worker; the port opens with the first."""
@@ -55,7 +61,7 @@ class Server:
 
     def metric(self, series: str) -> float:
         """The value of a series; 0 if there is none yet."""
-        text = httpx.get(f"{self.url}/metrics", timeout=5.0).text
+        text = httpx.get(f"{self.url}/metrics", timeout=5.0, verify=self.trusted or True).text
         found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 

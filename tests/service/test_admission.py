@@ -12,6 +12,7 @@ from service.admission import LARGE_BODY, Admission, RateLimit, kind_of
 from service.context import RequestContext
 from service.errors import RateLimited
 from service.lane import Priority
+from service.memory import Memory
 from service.metrics import Metrics
 from service.pauses import Pauses
 from service.scheduler import Scheduler
@@ -64,7 +65,7 @@ def test_what_is_large_goes_between_interactive_requests_and_is_not_kept_out(mon
     context = RequestContext("x", {})
 
     async def test(scheduler: Scheduler) -> None:
-        admission = Admission(Settings(), scheduler, Pauses(Metrics()))
+        admission = Admission(Settings(), scheduler, Pauses(Metrics()), Memory(1 << 20))
         admission.admit(large, context)
         # Nobody else is inside: at once.
         await admission.give_way()

@@ -271,6 +271,8 @@ def test_an_unknown_path_and_a_wrong_method_are_problems_too(client: Client) -> 
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     wrong = client.get("/v1/calibrate")
     assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    for path in ("/health/live", "/docs"):
+        assert client.post(path, {}).headers["allow"] == "GET, HEAD"
     for response in (missing, wrong):
         assert response.headers["content-type"] == "application/problem+json"
         Problem.model_validate_json(response.content)

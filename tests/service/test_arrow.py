@@ -1,5 +1,6 @@
 """Arrow streams: a table of quotes in, a table of results out, and nothing believed that a stream says of itself."""
 
+import json
 import sys
 from typing import Any
 
@@ -44,13 +45,16 @@ def pointer_of(client: Client, body: bytes) -> str:
 def test_real_panels_get_the_answers_of_the_other_formats(client: Client) -> None:
     bodies = {name: as_moneyness(real_panel(name)) for name in REAL}
     answer = table_of(client, arrow_stream(quote_table({name: body["quotes"] for name, body in bodies.items()})))
-    assert answer.column_names == ["panel", "status", "kappa", "theta", "xi", "rho", "v0", "rmse_bp", "message"]
+    fixed = ["panel", "status", "kappa", "theta", "xi", "rho", "v0", "rmse_bp", "message", "excluded", "warnings"]
+    assert answer.column_names == fixed
     expected = client.post(BATCH, {"panels": list(bodies.values())}).json()["results"]
     assert answer.column("panel").to_pylist() == list(bodies)
     for row, result in zip(answer.to_pylist(), expected, strict=True):
         assert {name: row[name] for name in result["parameters"]} == result["parameters"]
         assert row["rmse_bp"] == result["fit"]["rmse_bp"]
         assert (row["status"], row["message"]) == (result["status"], result.get("message"))
+        assert [x["reason"] for x in row["excluded"]] == [x["reason"] for x in result["fit"]["excluded"]]
+        assert [x["code"] for x in row["warnings"]] == [x["code"] for x in result["warnings"]]
 
 
 def test_rows_of_a_panel_need_not_be_together_and_panels_come_as_their_keys_do(client: Client) -> None:
@@ -106,28 +110,68 @@ def test_the_metadata_of_the_schema_names_model_and_refinement(client: Client) -
 
     assert table_of(client, asked(**{"calibrant.refine": "none"})).column("status").to_pylist() == ["network_only"]
     assert table_of(client, asked(**{"calibrant.model": "heston"})).column("status").to_pylist() == ["converged"]
+    assert table_of(client, asked(**{"calibrant.loss": "squared"})).column("status").to_pylist() == ["converged"]
+    assert pointer_of(client, asked(**{"calibrant.loss": "absolute"})) == "/loss"
     assert pointer_of(client, asked(**{"calibrant.refine": "newton"})) == "/refine"
     assert pointer_of(client, asked(**{"calibrant.model": "sabr"})) == "/model"
     assert pointer_of(client, asked(**{"calibrant.detail": "yes"})) == "/detail"
 
 
+def test_the_metadata_of_the_schema_holds_a_prior(client: Client) -> None:
+    def asked(prior: Any) -> bytes:
+        return arrow_stream(ONE.replace_schema_metadata({"calibrant.prior": json.dumps(prior)}))
+
+    prior = {"parameters": {"kappa": 2.0}, "standard_deviations": {"kappa": 0.01}, "noise_bp": 20.0}
+    (row,) = table_of(client, asked(prior)).to_pylist()
+    expected = client.calibrate({"quotes": QUOTES, "prior": prior})["parameters"]
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert expected["kappa"] != pytest.approx(client.calibrate({"quotes": QUOTES})["parameters"]["kappa"], rel=1e-2)
+    assert pointer_of(client, asked({**prior, "noise_bp": -1.0})) == "/prior/noise_bp"
+    assert pointer_of(client, asked({**prior, "parameters": {"kappa": "2"}})) == "/prior/parameters/kappa"
+    assert pointer_of(client, asked([])) == "/prior"
+
+
+def test_quotes_left_out_are_named_by_their_rows_in_the_table(client: Client) -> None:
+    broken = {**COLUMNS, "iv": [*QUOTES["iv"][:4], 0.0, 7.0]}
+    both = quote_table({"a": COLUMNS, "b": broken, "c": {**COLUMNS, "strike": [-1.0] * 6}})
+    first, second, third = table_of(client, arrow_stream(both)).to_pylist()
+    assert (first["excluded"], third["excluded"], third["warnings"]) == ([], None, None)
+    assert second["excluded"] == [
+        {"index": 10, "reason": "vol is zero or negative"},
+        {"index": 11, "reason": "vol above 5"},
+    ]
+
+
+def test_a_feed_that_is_broken_is_named_in_the_table(client: Client) -> None:
+    n = 13
+    columns = {
+        "expiry": [0.5] * n,
+        "log_moneyness": np.linspace(-0.3, 0.3, n).tolist(),
+        "iv": [0.24, 0.22, 0.2, 0.21, 0.215, 0.22] + [0.0] * 7,
+    }
+    (row,) = table_of(client, arrow_stream(quote_table({"a": columns}))).to_pylist()
+    (found,) = (x for x in row["warnings"] if x["code"] == "many_quotes_excluded")
+    assert "7 of the 13 quotes" in found["detail"]
+    assert found["indices"] is None
+
+
 def test_a_bad_panel_fails_no_other_and_its_message_names_the_row(client: Client) -> None:
-    bad = {**COLUMNS, "expiry": [0.5, 0.5, -0.5, 1.0, 1.0, 1.0]}
+    bad = {**COLUMNS, "expiry": [0.5, 0.5, 180.0, 1.0, 1.0, 1.0]}
     first, second = table_of(client, arrow_stream(quote_table({"a": COLUMNS, "b": bad}))).to_pylist()
     assert first["status"] == "converged"
     assert second["status"] == "invalid_input"
-    assert second["message"] == "`expiry[8]` must be > 0 years, but is -0.5."
+    assert second["message"] == "`expiry[8]` must be at most 100 years (30 days are 0.082), but is 180.0."
     assert second["kappa"] is second["rmse_bp"] is None
 
 
 def test_the_answer_may_be_documents_or_lines(client: Client) -> None:
-    body = arrow_stream(quote_table({"a": COLUMNS, "b": {**COLUMNS, "iv": [-0.2] * 6}}))
+    body = arrow_stream(quote_table({"a": COLUMNS, "b": {**COLUMNS, "strike": [-90.0] * 6}}))
     for accept in ("application/json", "application/x-ndjson"):
         response = client.post(BATCH, body, content_type=MEDIA_TYPE, accept=accept)
         assert response.status_code == 200
         text = response.text.replace("\n", ",").rstrip(",")
         assert '"id":"a"' in text
-        assert '"pointer":"/iv/6"' in text
+        assert '"pointer":"/strike/6"' in text
 
 
 def compressed(codec: str) -> bytes:
@@ -179,13 +223,45 @@ def test_a_body_that_is_no_such_table_is_refused_as_a_whole(client: Client, name
     assert pointer_of(client, body) == pointer
 
 
-def test_a_file_is_no_stream(client: Client) -> None:
+@pytest.mark.parametrize("table", [ONE, ONE.slice(0, 0)])
+def test_a_file_is_no_stream_and_is_told_so(client: Client, table: Any) -> None:
     sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_file(sink, ONE.schema) as writer:
-        writer.write(ONE)
-    assert pointer_of(client, sink.getvalue().to_pybytes()) == ""
+    with pyarrow.ipc.new_file(sink, table.schema) as writer:
+        writer.write(table)
+    refused = client.post(BATCH, sink.getvalue().to_pybytes(), content_type=MEDIA_TYPE)
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("The body is an Arrow file, and must be a stream")
     refused = client.post(BATCH, b"", content_type="application/vnd.apache.arrow.file")
     assert refused.status_code == 415
+    assert MEDIA_TYPE in refused.json()["detail"]
+
+
+INDICES = {
+    "numbers": pyarrow.array([7, 3, 5, 1, 9, 2], pyarrow.int64()),
+    "strings": pyarrow.array(["a", "b", None, "d", "e", "f"]),
+    "large strings": pyarrow.array(["a"] * 6, pyarrow.large_string()),
+    "times": pyarrow.array(range(6), pyarrow.timestamp("ns", "UTC")),
+    "no numbers": pyarrow.array([np.nan] * 6),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_the_index_of_a_frame_is_passed_over(client: Client, name: str) -> None:
+    """As `pyarrow.Table.from_pandas` hands it on: last, under names of its own."""
+    framed = ONE.append_column("__index_level_0__", INDICES[name]).append_column(
+        "__index_level_1__", INDICES["numbers"]
+    )
+    assert table_of(client, arrow_stream(framed)).to_pylist() == table_of(client, arrow_stream(ONE)).to_pylist()
+
+
+def test_an_index_of_another_kind_is_told_how_to_leave_it_out(client: Client) -> None:
+    for column in (pyarrow.array(["a"] * 6).dictionary_encode(), pyarrow.array([[1]] * 6), pyarrow.nulls(6)):
+        body = arrow_stream(ONE.append_column("__index_level_0__", column))
+        response = client.post(BATCH, body, content_type=MEDIA_TYPE)
+        assert response.status_code == 422
+        (error,) = response.json()["errors"]
+        assert error["pointer"] == "/__index_level_0__"
+        assert "`preserve_index=False`" in error["detail"]
 
 
 def test_offsets_that_lead_outside_are_found() -> None:

@@ -56,19 +56,22 @@ BAD_FIELDS: dict[str, tuple[Any, str]] = {
     "NaN in iv": (panel(iv=changed(IV, 2, NAN)), "/quotes/iv/2"),
     "infinite iv": (panel(iv=changed(IV, 2, INFINITY)), "/quotes/iv/2"),
     "NaN in expiry": (panel(expiry=changed(EXPIRY, 4, NAN)), "/quotes/expiry/4"),
-    "negative expiry": (panel(expiry=changed(EXPIRY, 1, -0.02)), "/quotes/expiry/1"),
-    "zero expiry": (panel(expiry=changed(EXPIRY, 0, 0.0)), "/quotes/expiry/0"),
+    "expiry of days": (panel(expiry=changed(EXPIRY, 1, 180)), "/quotes/expiry/1"),
+    "every quote expired": (panel(expiry=[-0.02] * 6), "/quotes"),
     "null expiry": (panel(expiry=changed(EXPIRY, 0, None)), "/quotes/expiry/0"),
-    "vol above 5": (panel(iv=changed(IV, 5, 5.01)), "/quotes/iv/5"),
-    "zero vol": (panel(iv=changed(IV, 5, 0.0)), "/quotes/iv/5"),
-    "negative vol": (panel(iv=changed(IV, 5, -0.2)), "/quotes/iv/5"),
+    "every vol in percent": (panel(iv=[100.0 * vol for vol in IV]), "/quotes"),
+    "every vol zero or negative": (panel(iv=[0.0, -0.2, 0.0, 0.0, 0.0, -0.1]), "/quotes"),
     "vol in a string": (panel(iv=changed(IV, 0, "0.25")), "/quotes/iv/0"),
     "vol as a boolean": (panel(iv=changed(IV, 0, True)), "/quotes/iv/0"),
     "iv not a list": (panel(iv=0.25), "/quotes/iv"),
-    "crossed bid and ask": (
-        without("iv", bid_iv=changed(IV, 3, 0.26), ask_iv=[v + 0.01 for v in IV]),
-        "/quotes/bid_iv/3",
-    ),
+    "every ask below its bid": (without("iv", bid_iv=IV, ask_iv=[v - 0.01 for v in IV]), "/quotes"),
+    "exclude a quote that is not there": ({**panel(), "exclude": [0, 6]}, "/exclude/1"),
+    "exclude counted from the end": ({**panel(), "exclude": [-1]}, "/exclude/0"),
+    "exclude by a mask": ({**panel(), "exclude": [True, False]}, "/exclude/0"),
+    "exclude halves": ({**panel(), "exclude": [0.5]}, "/exclude/0"),
+    "exclude beyond measure": ({**panel(), "exclude": [2**40]}, "/exclude/0"),
+    "exclude everything": ({**panel(), "exclude": [0, 1, 2, 3, 4, 5]}, "/quotes"),
+    "unknown loss": ({**panel(), "loss": "absolute"}, "/loss"),
     "ask too short": (without("iv", bid_iv=IV, ask_iv=IV[:-1]), "/quotes/ask_iv"),
     "iv too short": (panel(iv=IV[:-1]), "/quotes/iv"),
     "strike too long": (panel(strike=[90.0] * 7), "/quotes/strike"),
@@ -120,6 +123,26 @@ BAD_FIELDS: dict[str, tuple[Any, str]] = {
         {**panel(), "prior": {"parameters": {"kappa": 2.0}, "standard_deviations": {"kappa": 0.0}}},
         "/prior/standard_deviations/kappa",
     ),
+    "prior with a deviation too small to be one": (
+        {**panel(), "prior": {"parameters": {"kappa": 2.0}, "standard_deviations": {"kappa": 5e-5}}},
+        "/prior/standard_deviations/kappa",
+    ),
+    "prior with a mean out of bounds": (
+        {**panel(), "prior": {"parameters": {"rho": -1.5}, "standard_deviations": {"rho": 0.1}}},
+        "/prior/parameters/rho",
+    ),
+    "prior with an unknown parameter": (
+        {**panel(), "prior": {"parameters": {"alpha": 2.0}, "standard_deviations": {"alpha": 0.1}}},
+        "/prior/parameters/alpha",
+    ),
+    "prior without noise": (
+        {**panel(), "prior": {"parameters": {}, "standard_deviations": {}, "noise_bp": 0.0}},
+        "/prior/noise_bp",
+    ),
+    "prior with noise beyond measure": (
+        {**panel(), "prior": {"parameters": {}, "standard_deviations": {}, "noise_bp": 1e300}},
+        "/prior/noise_bp",
+    ),
     "prior without parameters": ({**panel(), "prior": {"standard_deviations": {}}}, "/prior/parameters"),
     "negative budget": ({**panel(), "budget_ms": -1}, "/budget_ms"),
     "detail not a boolean": ({**panel(), "detail": "yes"}, "/detail"),
@@ -144,6 +167,46 @@ def test_a_bad_field_is_refused_with_a_pointer_to_it(client: Client, name: str) 
         # The house's sentence: the name in backticks first, a full stop last.
         assert re.fullmatch(r"`[^`]+` .*\.", error["detail"]), error
     assert problem["detail"] == problem["errors"][0]["detail"]
+
+
+UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "expired": (panel(expiry=changed(EXPIRY, 5, -0.02)), "expired"),
+    "expires now": (panel(expiry=changed(EXPIRY, 5, 0.0)), "expired"),
+    "vol above 5": (panel(iv=changed(IV, 5, 5.01)), "vol above 5"),
+    "zero vol": (panel(iv=changed(IV, 5, 0.0)), "vol is zero or negative"),
+    "negative vol": (panel(iv=changed(IV, 5, -0.2)), "vol is zero or negative"),
+    "no bid": (
+        without("iv", bid_iv=changed(IV, 5, 0.0), ask_iv=[v + 0.01 for v in IV]),
+        "no bid: its vol is zero, and no iv",
+    ),
+    "crossed bid and ask": (
+        without("iv", bid_iv=changed(IV, 5, 0.23), ask_iv=[v + 0.01 for v in IV]),
+        "ask below bid",
+    ),
+    "mid far away": (
+        panel(iv=changed(IV, 5, 0.3), bid_iv=[v - 0.01 for v in IV], ask_iv=[v + 0.01 for v in IV]),
+        "mid outside its bid and ask",
+    ),
+    "not trusted": ({**panel(), "exclude": [5]}, "excluded by the request"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_quote_that_cannot_be_used_is_left_out_and_named(client: Client, name: str) -> None:
+    request, reason = UNUSABLE[name]
+    answer = client.calibrate({**request, "detail": True})
+    assert answer["fit"]["excluded"] == [{"index": 5, "reason": reason}]
+    assert answer["fit"]["n_quotes"] == 5
+    assert answer["model_iv"][5] is None
+
+
+def test_a_broken_feed_is_answered_with_a_warning(client: Client) -> None:
+    # A prior, since what is left is fewer quotes than parameters.
+    prior = {"parameters": PARAMETERS, "standard_deviations": PARAMETERS | {"rho": 0.3}}
+    broken = without("iv", bid_iv=[*IV[:2], *[0.0] * 4], ask_iv=[*(v + 0.01 for v in IV[:2]), *[5.0] * 4])
+    answer = client.calibrate({**broken, "prior": prior})
+    assert "many_quotes_excluded" in {warning["code"] for warning in answer["warnings"]}
+    assert "many_quotes_excluded" not in {warning["code"] for warning in client.calibrate(panel())["warnings"]}
 
 
 def test_the_good_request_that_the_bad_ones_are_made_of_is_answered(client: Client) -> None:
@@ -272,6 +335,29 @@ def test_the_media_type_may_carry_a_charset(client: Client) -> None:
     assert response.status_code == 200
 
 
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("mark", [MARK, MARK + b" \n"])
+def test_a_byte_order_mark_before_json_says_nothing(client: Client, mark: bytes) -> None:
+    expected = client.calibrate(panel())["parameters"]
+    body = json.dumps(panel()).encode()
+    assert client.post("/v1/calibrate", mark + body).json()["parameters"] == expected
+    whole = client.post("/v1/calibrate/batch", mark + b'{"panels": [' + body + b"]}")
+    assert whole.json()["results"][0]["parameters"] == expected
+    price = json.dumps(PRICE).encode()
+    assert client.post("/v1/price", mark + price).json() == client.post("/v1/price", price).json()
+
+
+@pytest.mark.parametrize("mark", [MARK * 2, b" " + MARK, MARK[:2], "\ufeff".encode("utf-16-le"), MARK + MARK[:1]])
+@pytest.mark.parametrize("path", ["/v1/calibrate", "/v1/calibrate/batch", "/v1/price"])
+def test_another_mark_or_one_elsewhere_is_no_json(client: Client, path: str, mark: bytes) -> None:
+    for body in (mark, mark + b'{"panels": [{}]}', mark + b"{}"):
+        response = client.post(path, body)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+        assert response.json()["errors"][0]["pointer"] == ""
+
+
 def test_a_compressed_body_is_refused(client: Client) -> None:
     response = client.post("/v1/calibrate", panel(), content_encoding="gzip")
     assert response.status_code == 415
@@ -314,7 +400,7 @@ def test_a_bad_field_of_a_price_request_is_refused_with_a_pointer_to_it(client: 
 
 
 def test_the_refusal_shown_in_the_readme_is_the_refusal_given(client: Client, dax: dict[str, Any]) -> None:
-    quotes = {**dax["quotes"], "expiry": changed(dax["quotes"]["expiry"], 17, -0.02)}
+    quotes = {**dax["quotes"], "strike": changed(dax["quotes"]["strike"], 17, -100.0)}
     given = client.post("/v1/calibrate", {**dax, "quotes": quotes}).json()
     told = shown('{"type"')
     # Python 3.13 calls a 422 by another title.
@@ -333,7 +419,8 @@ RICH: dict[str, Any] = {
     "start": PARAMETERS,
     "bounds": {"kappa": [0.1, 10.0]},
     "fixed": {"rho": -0.4},
-    "prior": {"parameters": {"xi": 0.5}, "standard_deviations": {"xi": 0.1}},
+    "prior": {"parameters": {"xi": 0.5}, "standard_deviations": {"xi": 0.1}, "noise_bp": 5.0},
+    "exclude": [1],
     "detail": True,
     "id": "a",
 }
@@ -357,7 +444,7 @@ def test_no_odd_value_anywhere_breaks_the_service(client: Client, seed: int) -> 
     answered = refused = 0
     for _ in range(100):
         body = copy.deepcopy(RICH)
-        for name in rng.sample(["start", "bounds", "fixed", "prior", "detail"], 3):
+        for name in rng.sample(["start", "bounds", "fixed", "prior", "exclude", "detail"], 3):
             del body[name]
         for _ in range(rng.choice((1, 1, 2))):
             *path, last = rng.choice(list(places(body)))

@@ -17,11 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from service.connections import Together
+from service.connections import RESERVED, Together
 from tests.service.process import Server, http_post, received
 
 HEADER, BODY, WRITE = 1.0, 1.5, 1.0
 LIMIT = 1500
+MEMORY = 64 << 20
+WAITING = 1300
+"""Bodies that wait are more than that."""
 IN_HEAD, IN_BODY = 600, 800
 FULL = Path("/dev/full")
 GOOD = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -37,7 +40,8 @@ def server() -> Iterator[Server]:
         body_timeout_s=BODY,
         write_timeout_s=WRITE,
         max_connections=LIMIT,
-        keep_alive_s=2,
+        max_memory_bytes=MEMORY,
+        keep_alive_s=4,
         default_deadline_ms=5000,
         # All of this on a machine whose log disk is full.
         log=FULL if FULL.exists() else None,
@@ -171,24 +175,88 @@ def test_thousands_of_requests_on_one_connection_leave_nothing_behind(server: Se
     assert server.resident_mib() < resident + 5.0
 
 
-def test_connections_over_the_limit_are_told_so(server: Server) -> None:
+PATHS = """
+    /health/live /health/ready /metrics /v1/models /openapi.json /docs /v1/nothing /v1/calibrate
+    /v2 /v2/health/live /v2/health/ready /v2/models/heston /v2/models/heston/ready /v2/models/sabr
+"""
+
+
+@pytest.mark.parametrize("path", PATHS.split())
+def test_head_is_answered_as_get_is_without_the_body(server: Server, path: str) -> None:
+    own = {"date", "server-timing", "x-request-id"} | ({"content-length"} if path == "/metrics" else set())
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10.0)) as connection:
+        answers = []
+        # All over one connection: bytes of a body would be taken for the next answer.
+        for method in ("GET", "HEAD", "GET", "HEAD"):
+            connection.request(method, path)
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            assert len(response.read()) == (0 if method == "HEAD" else int(headers["content-length"]))
+            answers.append((response.status, {name: headers[name] for name in headers.keys() - own}))
+    of_get, *others = answers
+    if path != "/metrics":
+        # A problem names its request, whose name is of one length.
+        assert all(answer == of_get for answer in others)
+    else:
+        assert all(answer[0] == 200 and answer[1].keys() == of_get[1].keys() for answer in others)
+
+
+def full(server: Server, stack: ExitStack) -> None:
+    """As many connections as the service takes, kept alive: it is asked over one beyond."""
+    for _ in range(LIMIT):
+        connection = stack.enter_context(server.connect())
+        # Idle from then on, and so kept for longer than one that has sent nothing.
+        connection.sendall(GOOD)
+    # The loop accepts them in its own time.
+    server.until(lambda: b" 503 " in server.exchange(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"), 5.0)
+
+
+def test_connections_over_the_limit_are_told_so(server: Server, dax: dict[str, Any]) -> None:
     with ExitStack() as stack:
-        kept = [stack.enter_context(server.connect()) for _ in range(LIMIT)]
-        for connection in kept:
-            # Idle from then on, and so kept for longer than one that has sent nothing.
-            connection.sendall(GOOD)
-        # The loop accepts them in its own time.
-        answer = b""
-        end = time.monotonic() + 5.0
-        while not answer and time.monotonic() < end:
-            with server.connect() as one_more:
-                answer = received(one_more, 0.5)
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 503")
-        assert b"retry-after: 1" in head
-        assert json.loads(body)["code"] == "overloaded"
-        assert len(kept) == LIMIT
+        full(server, stack)
+        # Who says nothing is told in the end.
+        for asked in (http_post(dax), b"GET /%68ealth/live HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /heal", b""):
+            head, _, body = server.exchange(asked).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1" in head
+            assert b"connection: close" in head
+            assert json.loads(body)["code"] == "overloaded"
     server.until(lambda: httpx.get(f"{server.url}/health/live").status_code == 200)
+
+
+def test_a_full_service_still_says_how_it_is_and_only_that(server: Server) -> None:
+    with ExitStack() as stack:
+        full(server, stack)
+        for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics"):
+            answer = server.exchange(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode() + GOOD)
+            # One answer, and the last of its connection.
+            assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"]
+        # That room is full too.
+        for _ in range(RESERVED + 5):
+            stack.enter_context(server.connect())
+        assert server.exchange(GOOD).startswith(b"HTTP/1.1 503")
+        # Those who do not ask lose it before long.
+        server.until(lambda: server.exchange(GOOD).startswith(b"HTTP/1.1 200"), 5.0)
+    server.until(lambda: httpx.get(f"{server.url}/health/live").status_code == 200)
+
+
+def test_bodies_that_wait_to_be_whole_are_counted_against_the_memory(server: Server, dax: dict[str, Any]) -> None:
+    most = 60_000
+    head = _POST + b"content-length: %d\r\n\r\n" % most
+    before = closed(server, "limit")
+    with ExitStack() as stack, httpx.Client(base_url=server.url) as client:
+        waiting = [stack.enter_context(server.connect()) for _ in range(WAITING)]
+        for connection in waiting:
+            connection.sendall(head + b" " * (most - 10))
+        server.until(lambda: closed(server, "limit") > before)
+        refused = [received(connection, 0.1) for connection in waiting]
+        told = [answer for answer in refused if answer]
+        assert all(answer.startswith(b"HTTP/1.1 503") and b'"overloaded"' in answer for answer in told)
+        # As many as there is memory for are waited for.
+        assert len(waiting) - len(told) == pytest.approx(MEMORY // (most - 10), abs=5)
+        for connection in waiting:
+            connection.close()
+        server.until(lambda: client.post("/v1/calibrate", json=dax).status_code == 200)
 
 
 def send_for_ever(connection: socket.socket, pieces: Iterable[bytes]) -> None:
@@ -423,6 +491,16 @@ def test_the_answer_to_head_has_no_body(server: Server) -> None:
     assert answers.count(b"\r\n\r\n") == 2
 
 
+def test_each_kind_of_process_says_what_it_takes(server: Server) -> None:
+    for kind in ("worker", "batch worker", "supervisor"):
+        assert server.metric(f'calibrant_process_resident_memory_bytes{{kind="{kind}"}}') > 1e7
+        assert server.metric(f'calibrant_process_open_fds{{kind="{kind}"}}') >= 3
+    for kind in ("worker", "batch worker"):
+        assert server.metric(f'calibrant_silence_seconds{{kind="{kind}"}}') < 5.0
+        assert server.metric(f'calibrant_memory_reserved_bytes{{kind="{kind}"}}') == 0.0
+    assert server.metric("calibrant_memory_budget_bytes") == MEMORY
+
+
 def test_an_idle_connection_is_closed_and_a_busy_one_kept(server: Server) -> None:
     asked = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
     with server.connect() as connection:
@@ -432,7 +510,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_kept(server: Server) -> Non
             answer = received(connection, 0.4)
             assert answer.startswith(b"HTTP/1.1 200")
             assert answer.endswith(b"}")
-        assert closed_after(connection) < 8.0
+        assert closed_after(connection) < 10.0
 
 
 def test_a_client_that_hangs_up_takes_its_work_with_it(server: Server, dax: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def test_the_event_loop_says_that_it_lives_while_start_up_takes_long(
     monkeypatch.setattr("service.core.use_huge_pages", slowly)
     metrics = Metrics()
     # There are no networks: that is found out soon, and what follows is done all the same.
-    core = Core(Settings(networks=tmp_path), metrics, metrics.ready, refines_batches=False)
+    core = Core(Settings(networks=tmp_path), metrics, metrics.ready, kind="worker", refines_batches=False)
 
     async def ticks_of_start() -> int:
         starting, ticks = asyncio.ensure_future(core.start()), 0

@@ -142,7 +142,8 @@ def test_a_long_panel_holds_up_no_short_one(scheduler: Scheduler, engine: Engine
 def test_a_deadline_of_the_clients_own_ends_with_the_best_so_far(
     scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
 ) -> None:
-    job = job_of({"quotes": {name: column * 200 for name, column in dax["quotes"].items()}})
+    many = {name: column * 450 for name, column in dax["quotes"].items()}
+    job = job_of({"quotes": many, "refine": "lbfgs"})
     # On either lane.
     for long_job_ms in (1e-3, 60_000.0):
         ways = dispatch(scheduler, long_job_ms=long_job_ms)

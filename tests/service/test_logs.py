@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.logs import JsonFormatter, LogWriter, TextFormatter
 from tests.service.process import Server
@@ -32,6 +35,25 @@ def test_a_line_is_an_object_with_its_fields_and_its_exception() -> None:
     assert (line["level"], line["message"], line["request_id"], line["seconds"]) == ("info", "failed", "a\nb", 0.5)
     assert "ZeroDivisionError: no\nluck" in line["exception"]
     assert TextFormatter("%(message)s").format(record("done", fields={"a": 1})) == "done a=1"
+
+
+HOSTILE = st.text(st.characters() | st.sampled_from('\n\r\x1b\x7f\x85\u2028\u2029\u202e\x00 ="\\'), max_size=40)
+
+
+@given(said=HOSTILE, path=HOSTILE)
+def test_nothing_that_a_client_sent_begins_a_line_or_passes_for_a_field(said: str, path: str) -> None:
+    try:
+        raise ValueError(said)
+    except ValueError:
+        failed = record("failed: %s", args=(said,), exc_info=sys.exc_info(), fields={"path": path, "status": 404})
+    first, *others = TextFormatter("INFO %(message)s").format(failed).split("\n")
+    assert all(line.startswith("    ") for line in others)
+    assert all(line.isprintable() for line in (first, *others))
+    # The fields are the last two words, however the path reads: blanks and quotes within it are in quotes.
+    assert first.startswith("INFO failed: ")
+    fields = re.search(r' path=([^\s"=]+|"(?:[^"\\]|\\.)*") status=404$', first)
+    assert fields is not None
+    assert " status=" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", first[fields.start() : -len(" status=404")])
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """What the metrics say, and that they say it from the start."""
 
+import os
 import re
+import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from service.errors import ServiceError
+from service.metrics import Metrics
 from service.service import Service
 from service.settings import Settings
+from service.tally import merged
 from tests.service.client import Client
 from tests.shared import ROOT
 
@@ -64,3 +69,43 @@ def test_what_a_process_should_be_is_said_beside_what_it_is(client: Client) -> N
     assert value(client, "calibrant_workers") == 1.0
     assert value(client, "calibrant_connections_limit") == 4096.0
     assert value(client, "calibrant_last_reload_successful") == 1.0
+
+
+def test_a_process_says_what_it_takes_of_the_machine(client: Client) -> None:
+    kind = '{kind="worker"}'
+    before = value(client, f"calibrant_process_cpu_seconds_total{kind}")
+    assert 5e7 < value(client, f"calibrant_process_resident_memory_bytes{kind}") < 1e11
+    assert 3 <= value(client, f"calibrant_process_open_fds{kind}") < value(client, f"calibrant_process_max_fds{kind}")
+    assert time.time() - 1e5 < value(client, f"calibrant_process_start_time_seconds{kind}") <= time.time()
+    with ExitStack() as stack:
+        opened = value(client, f"calibrant_process_open_fds{kind}")
+        for _ in range(50):
+            stack.enter_context(open(os.devnull))
+        assert value(client, f"calibrant_process_open_fds{kind}") == opened + 50
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    assert value(client, f"calibrant_process_cpu_seconds_total{kind}") > before + 0.15
+    assert value(client, 'calibrant_lane_held_seconds{lane="interactive"}') == 0.0
+
+
+def test_of_several_processes_of_a_kind_the_worst_is_told() -> None:
+    ours, theirs = Metrics(), Metrics()
+    for metrics, resident, n_open, most, cpu in ((ours, 100.0, 7.0, 50.0, 1.5), (theirs, 20.0, 30.0, 40.0, 0.25)):
+        metrics.resident.set(resident, "worker")
+        metrics.descriptors.set(n_open, "worker")
+        metrics.most_descriptors.set(most, "worker")
+        metrics.cpu.inc("worker", by=cpu)
+    both = merged(ours.families, [ours.snapshot()], [theirs.snapshot()])
+    # What one that has gone took is free again, but its time is spent.
+    assert (both["calibrant_process_resident_memory_bytes"], both["calibrant_process_cpu_seconds"]) == (
+        {("worker",): [100.0]},
+        {("worker",): [1.75]},
+    )
+    both = merged(ours.families, [ours.snapshot(), theirs.snapshot()])
+    for name, expected in (
+        ("calibrant_process_resident_memory_bytes", 120.0),
+        ("calibrant_process_open_fds", 30.0),
+        ("calibrant_process_max_fds", 40.0),
+    ):
+        assert both[name] == {("worker",): [expected]}

@@ -61,6 +61,18 @@ def test_the_answer_is_in_the_format_asked_for(client: Client, sent: str, accept
     assert answer["parameters"] == client.calibrate(panel())["parameters"]
 
 
+@pytest.mark.parametrize("name", ["application/x-msgpack", "application/vnd.msgpack", "Application/X-MsgPack; v=5"])
+def test_its_other_names_are_taken_for_it(client: Client, name: str) -> None:
+    expected = client.calibrate(panel())["parameters"]
+    answer = client.post("/v1/calibrate", pack(panel()), content_type=name)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, MSGPACK)
+    assert unpack(answer.content)["parameters"] == expected
+    batch = client.post("/v1/calibrate/batch", pack({"panels": [panel()]}), content_type=name)
+    assert (batch.status_code, batch.headers["content-type"]) == (200, MSGPACK)
+    asked = client.post("/v1/calibrate", panel(), accept=name.partition(";")[0])
+    assert (asked.headers["content-type"], unpack(asked.content)["parameters"]) == (MSGPACK, expected)
+
+
 def test_prices_and_models_come_in_it_too(client: Client) -> None:
     assert unpack(posted(client, PRICE, "/v1/price").content) == client.post("/v1/price", PRICE).json()
     models = client.request("GET", "/v1/models", headers={"accept": MSGPACK})

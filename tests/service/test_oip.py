@@ -125,21 +125,24 @@ def test_nan_in_all_tensors_is_padding_wherever_it_is(client: Client) -> None:
         assert given["parameters"][row] == pytest.approx(outputs(infer(client, alone))["parameters"], rel=1e-6)
 
 
+TOO_LONG = "`expiry[0][3]` must be at most 100 years (30 days are 0.082), but is 180.0."
+
+
 def test_a_refused_row_fails_no_other(client: Client) -> None:
-    given = outputs(infer(client, rows(with_(ONE, "expiry", 3, -1.0), ONE)))
+    given = outputs(infer(client, rows(with_(ONE, "expiry", 3, 180.0), ONE)))
     assert given["status"].tolist() == ["invalid_input", "converged"]
-    assert given["message"].tolist() == ["`expiry[0][3]` must be > 0 years, but is -1.0.", ""]
+    assert given["message"].tolist() == [TOO_LONG, ""]
     assert given["parameters"][1] == pytest.approx(outputs(infer(client, ONE))["parameters"], rel=1e-6)
     assert given["parameters"][0].tolist() == [None] * 5
     assert given["rmse_bp"][0] is None
 
 
 def test_where_no_row_has_a_result_the_first_problem_is_the_answer(client: Client) -> None:
-    bad = with_(ONE, "expiry", 3, -1.0)
+    bad = with_(ONE, "expiry", 3, 180.0)
     for tensors in (rows(bad), rows(bad, bad, bad)):
         response = infer(client, tensors)
         assert response.status_code == 422
-        assert response.json()["error"] == "`expiry[0][3]` must be > 0 years, but is -1.0."
+        assert response.json()["error"] == TOO_LONG
         assert response.json()["errors"][0]["pointer"] == "/inputs/1/data/0/3"
 
 
@@ -181,12 +184,64 @@ def test_all_outputs_are_binary_where_the_request_says_so(client: Client) -> Non
     header = json.loads(response.content[:length])
     sizes = [output["parameters"]["binary_data_size"] for output in header["outputs"]]
     assert length + sum(sizes) == len(response.content)
-    assert [output["datatype"] for output in header["outputs"]] == list(OUTPUTS.values())
+    by_default = [name for name in OUTPUTS if name not in ("excluded", "warnings")]
+    assert [output["name"] for output in header["outputs"]] == by_default
+    assert [output["datatype"] for output in header["outputs"]] == [OUTPUTS[name] for name in by_default]
     assert not any("data" in output for output in header["outputs"])
+
+
+def test_what_is_left_out_and_what_is_doubtful_come_as_json_if_asked_for(client: Client) -> None:
+    half = ONE["iv"].size // 2 + 1
+    broken = with_(ONE, "iv", slice(0, half), 0.0)
+    # A place that is padding, in front of all others, moves them.
+    shifted = {name: np.concatenate(([NAN], array)) for name, array in broken.items()}
+    asked = [{"name": name} for name in ("warnings", "excluded")]
+    for tensors, first in ((broken, 0), (shifted, 1)):
+        given = outputs(infer(client, tensors, outputs=asked))
+        assert list(given) == ["warnings", "excluded"]
+        left_out = json.loads(given["excluded"].item())
+        assert left_out == [{"index": first + i, "reason": "vol is zero or negative"} for i in range(half)]
+        assert "many_quotes_excluded" in [warning["code"] for warning in json.loads(given["warnings"].item())]
+    refused, sound = outputs(infer(client, rows(with_(ONE, "expiry", 0, 180.0), ONE), outputs=asked))["excluded"]
+    assert (json.loads(refused), json.loads(sound)) == ([], [])
+
+
+def test_loss_and_a_prior_are_parameters(client: Client) -> None:
+    prior = {"parameters": {"kappa": 2.0}, "standard_deviations": {"kappa": 0.01}, "noise_bp": 20.0}
+    request = {"quotes": {name: array.tolist() for name, array in ONE.items()}, "prior": prior, "loss": "squared"}
+    given = outputs(infer(client, ONE, parameters={"prior": json.dumps(prior), "loss": "squared"}))
+    assert given["parameters"].tolist() == list(client.calibrate(request)["parameters"].values())
+    assert given["parameters"].tolist() != outputs(infer(client, ONE))["parameters"].tolist()
+    for odd, pointer in (
+        ("{", ""),
+        ("[]", ""),
+        (json.dumps({**prior, "noise_bp": 0}), "/noise_bp"),
+        ("{}", "/parameters"),
+    ):
+        response = infer(client, ONE, parameters={"prior": odd})
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["pointer"] == "/parameters/prior" + pointer
 
 
 def test_refine_is_a_parameter(client: Client) -> None:
     assert outputs(infer(client, ONE, parameters={"refine": "none"}))["status"].tolist() == ["network_only"]
+
+
+def test_parameters_that_are_null_are_as_if_absent(client: Client) -> None:
+    inputs = [
+        {"name": n, "shape": [IV.size], "datatype": "FP64", "data": a.tolist(), "parameters": None}
+        for n, a in ONE.items()
+    ]
+    wanted = [{"name": "status", "parameters": None}, {"name": "parameters", "parameters": None}]
+    given = outputs(client.post(INFER, {"id": None, "parameters": None, "inputs": inputs, "outputs": wanted}))
+    assert list(given) == ["status", "parameters"]
+    assert np.array_equal(given["parameters"], outputs(infer(client, ONE))["parameters"])
+    # With binary tensors too, whose own parameters say where they are.
+    binary = outputs(infer(client, ONE, parameters=None))
+    assert np.array_equal(binary["parameters"], given["parameters"])
+    odd: Any
+    for odd in (0, [], "", False):
+        assert infer(client, ONE, parameters=odd).json()["errors"][0]["pointer"] == "/parameters"
 
 
 def test_the_timeout_is_in_microseconds(client: Client) -> None:
@@ -232,7 +287,7 @@ def test_compressed_requests_and_answers(client: Client, encoding: str, pack: An
 
 def test_a_refusal_is_never_compressed(client: Client) -> None:
     # The asynchronous tritonclient reads the bytes of a refusal as they come.
-    response = infer(client, with_(ONE, "iv", 0, -1.0), headers={"accept-encoding": "gzip"})
+    response = infer(client, with_(ONE, "expiry", 0, 180.0), headers={"accept-encoding": "gzip"})
     assert response.status_code == 422
     assert "content-encoding" not in response.headers
 

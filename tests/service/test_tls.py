@@ -1,32 +1,130 @@
-"""HTTPS."""
+"""HTTPS, and connections that never come to it."""
 
 import shutil
+import socket
 import ssl
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.service.process import Server
+from tests.service.process import Server, received
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to make a certificate")
+LIMIT, HEADER = 300, 2.0
+HANDSHAKES = "calibrant_tls_handshakes"
+CLOSED = 'calibrant_connections_closed_total{reason="%s"}'
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to make a certificate")
-def test_with_a_certificate_https_is_spoken(tmp_path: Path, dax: dict[str, Any]) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """And its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
     made = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
     names = ("-addext", "subjectAltName=IP:127.0.0.1")
     files = ("-keyout", str(key), "-out", str(certificate))
     subprocess.run(["openssl", *made, *names, *files], check=True, capture_output=True)
-    server = Server(tls_certificate=certificate, tls_key=key, default_deadline_ms=60_000)
-    server.url = server.url.replace("http://", "https://")
-    trusted = ssl.create_default_context(cafile=str(certificate))
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def trusted(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate[0]))
+
+
+@pytest.fixture(scope="module")
+def server(certificate: tuple[Path, Path], trusted: ssl.SSLContext) -> Iterator[Server]:
+    server = Server(
+        tls_certificate=certificate[0],
+        tls_key=certificate[1],
+        default_deadline_ms=60_000,
+        max_connections=LIMIT,
+        header_timeout_s=HEADER,
+    )
+    server.secure(trusted)
     try:
-        with httpx.Client(base_url=server.url, verify=trusted) as http:
-            server.until(lambda: http.get("/health/ready").status_code == 200, 300.0)
-            assert http.post("/v1/calibrate", json=dax).json()["status"] == "converged"
-        # Who speaks plainly gets nothing.
-        assert b"200" not in server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        server.wait_ready()
+        yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+def http(server: Server, trusted: ssl.SSLContext) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, verify=trusted) as client:
+        yield client
+
+
+def closed(server: Server, reason: str) -> float:
+    return server.metric(CLOSED % reason)
+
+
+def test_with_a_certificate_https_is_spoken(server: Server, http: httpx.Client, dax: dict[str, Any]) -> None:
+    assert http.post("/v1/calibrate", json=dax).json()["status"] == "converged"
+    before = closed(server, "handshake")
+    # Who speaks plainly gets nothing.
+    assert b"200" not in server.exchange(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+    server.until(lambda: closed(server, "handshake") == before + 1)
+
+
+def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(
+    server: Server, trusted: ssl.SSLContext
+) -> None:
+    """The client's last word and its request in one packet: nobody may be waiting for the request yet."""
+    for _ in range(20):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = trusted.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with server.connect() as connection:
+            shaken = False
+            while not shaken:
+                try:
+                    client.do_handshake()
+                    shaken = True
+                    client.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                    connection.sendall(outgoing.read())
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    heard = connection.recv(65536)
+                    assert heard, "the service has closed the connection"
+                    incoming.write(heard)
+            incoming.write(received(connection, 2.0))
+            assert client.read(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_connections_that_never_begin_a_handshake_are_counted_and_closed_while_others_are_answered(
+    server: Server, http: httpx.Client, dax: dict[str, Any]
+) -> None:
+    before = closed(server, "handshake")
+    n = LIMIT - 50
+    with ExitStack() as stack:
+        began = time.monotonic()
+        for _ in range(n):
+            stack.enter_context(server.connect())
+        server.until(lambda: server.metric(HANDSHAKES) > 0.5 * n)
+        assert server.metric("calibrant_connections") > 0.5 * n
+        good = 0
+        while closed(server, "handshake") < before + n:
+            assert http.post("/v1/calibrate", json=dax).status_code == 200
+            good += 1
+            assert time.monotonic() < began + HEADER + 20.0
+        assert good > 0
+    assert closed(server, "handshake") == before + n
+    server.until(lambda: server.metric(HANDSHAKES) == 0)
+
+
+def test_a_connection_is_counted_once_and_against_the_limit(server: Server, trusted: ssl.SSLContext) -> None:
+    before = closed(server, "limit")
+    with ExitStack() as stack:
+        # Of these some come beyond the limit and are closed at once, so that there is room for whoever asks for health.
+        for _ in range(2 * LIMIT):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        server.until(lambda: closed(server, "limit") > before)
+        assert httpx.get(f"{server.url}/health/live", verify=trusted, timeout=10.0).status_code == 200
+    server.until(lambda: server.metric(HANDSHAKES) == 0)
+    server.until(lambda: server.metric("calibrant_connections") < 3)

@@ -167,10 +167,11 @@ def test_parameters_and_timeout_are_understood(client: Any) -> None:
 
 
 def test_its_errors_read_our_sentence(client: Any, aio_client: Any, loop: asyncio.Runner) -> None:
-    bad = {**ONE, "expiry": -EXPIRY}
+    bad = {**ONE, "expiry": 1000.0 * EXPIRY}
     with pytest.raises(InferenceServerException) as refused:
         client.infer("heston", inputs_of(bad), response_compression_algorithm="gzip")
-    assert (refused.value.status(), refused.value.message()) == ("422", "`expiry[0]` must be > 0 years, but is -0.25.")
+    sentence = "`expiry[0]` must be at most 100 years (30 days are 0.082), but is 250.0."
+    assert (refused.value.status(), refused.value.message()) == ("422", sentence)
     inputs = inputs_of(bad, module=triton_aio)
     with pytest.raises(InferenceServerException) as also:
         loop.run(aio_client.infer("heston", inputs, response_compression_algorithm="gzip"))

@@ -85,11 +85,12 @@ def otm(params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
     offsets = np.arange(n_expiries + 1) * n_strikes
     tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
     n_nodes = np.empty(n_expiries, np.int64)
+    error = np.empty(n_expiries)
     no_gradient = np.empty((0, n_expiries * n_strikes))
     k = np.ascontiguousarray(log_moneyness).reshape(n, -1)
     out = np.empty(k.shape)
     for i in range(n):
-        time_values(admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes)
+        time_values(admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes, error)
         if n_nodes.min() < 0:
             out[i] = otm_values(HESTON, k[i], np.repeat(expiry, n_strikes), admissible[i])
     return out.reshape(log_moneyness.shape)

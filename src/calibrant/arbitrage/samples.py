@@ -141,7 +141,7 @@ def natural_scales(code: int, params: Vector, expiry: Vector, scale: Vector) -> 
     if code == _HESTON:
         kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
         for i in range(expiry.size):
-            _, _, _, _, _, _, _, _, log_real, _ = heston_node(0.0, expiry[i], kappa, theta, xi, rho, v0)
+            _, _, _, _, _, _, _, _, log_real, _ = heston_node(0.0, 0.0, expiry[i], kappa, theta, xi, rho, v0)
             scale[i] = math.sqrt(-8.0 * log_real)
 
 
@@ -153,7 +153,7 @@ def _sample_heston(params: Vector, expiry: float, step: float, first: int, last:
     # Unsigned: numba would test a signed index for wrapping around, and the loop would not be vectorised.
     for j in range(np.uint64(first), np.uint64(last)):
         x = j * step
-        dr, di, _, _, _, _, _, _, log_real, log_imag = heston_node(x, expiry, kappa, theta, xi, rho, v0)
+        dr, di, _, _, _, _, _, _, log_real, log_imag = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
         # d log phi/dT = kappa theta D + v0 dD/dT, and dD/dT by the Riccati equation that D solves.
         beta_imag = -rho * xi * x
         gr = half_square * (dr * dr - di * di) - (beta_real * dr - beta_imag * di) - 0.5 * (x * x + 0.25)

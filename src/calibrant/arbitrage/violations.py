@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ..arrays import Matrix, Vector
+from ..caution import Caution
 
 Kind = Literal["bounds", "vertical", "butterfly", "calendar"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -40,13 +41,32 @@ class Verdict(NamedTuple):
     """The outcome of one check."""
 
     free: bool
-    """No violation exceeds the numerical error, and that error is known."""
+    """No violation exceeds the numerical error, and that error is known: False of what could not be verified."""
     n_violations: int
     """How many exceed it."""
     violations: tuple[Violation, ...]
     """The largest `MAX_REPORTED` of them, largest first."""
     numerical_error: float
     """What the computed sizes may be wrong by, in units of the forward; nothing smaller is reported."""
+    unverified: str | None = None
+    """Why nothing is known, as a clause; None of a verdict that can be relied on."""
+
+
+def unverified(numerical_error: float, why: str) -> Verdict:
+    """The verdict where the numbers say nothing."""
+    return Verdict(free=False, n_violations=0, violations=(), numerical_error=numerical_error, unverified=why)
+
+
+def surface_caution(surface: Verdict) -> Caution | None:
+    """What to say beside a surface that could not be verified."""
+    if surface.unverified is None:
+        return None
+    return Caution(
+        "surface_not_verified",
+        f"Whether the fitted surface is free of arbitrage could not be verified: {surface.unverified}. By theory the "
+        "model is free of it, so what is in doubt are its prices at these parameters: look at them before they are "
+        "used, or narrow `bounds`.",
+    )
 
 
 def verdict_of(

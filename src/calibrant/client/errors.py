@@ -33,7 +33,8 @@ class CalibrantError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.code = code
-        """As in the service's contract; `no_answer` and `unreadable_answer` are the client's own."""
+        """As in the service's contract; `connection_broken`, `not_connected` and `unreadable_answer` are the client's
+        own, and `http_502` and the like are a proxy's."""
         self.status = status
         """Of HTTP; None where the service did not say it, or said it of one panel of a batch."""
         self.request_id = request_id
@@ -67,7 +68,7 @@ class EngineFailed(CalibrantError):
 
 
 class NoAnswer(CalibrantError):
-    """There was no connection, or it broke before the answer was whole."""
+    """There was no connection, or it broke before the answer was whole: here, or behind a proxy that says 502."""
 
 
 _CLASSES: Final[Mapping[str, type[CalibrantError]]] = {
@@ -88,4 +89,4 @@ def class_of(code: str, status: int | None) -> type[CalibrantError]:
     """The class for a code; for a refusal that has none, from a proxy, by its status."""
     if code in _CLASSES:
         return _CLASSES[code]
-    return {429: RateLimited, 503: Overloaded}.get(status or 0, CalibrantError)
+    return {429: RateLimited, 502: NoAnswer, 503: Overloaded}.get(status or 0, CalibrantError)

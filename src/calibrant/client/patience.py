@@ -13,12 +13,15 @@ _JITTER = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """When to try again: after a 503 or 429 and after a connection that broke. A calibration changes nothing at the
-    service, so asking twice is safe; what was refused for another reason would be refused again, and a deadline that is
-    over stays over (504), though the service says when it might have time."""
+    """When to try again: after a 503 or 429, a proxy's 502, and after a connection that broke. A calibration changes
+    nothing at the service, so asking twice is safe; what was refused for another reason would be refused again, and a
+    deadline that is over stays over (504), though the service says when it might have time."""
 
     attempts: int = 4
-    """In all; 1 never tries again."""
+    """In all; 1 never tries again. In a stream they begin anew whenever more of the answer has come."""
+    resends: int = 2
+    """Of those, the ones that follow a request which was sent and got no answer, or half of one: it may be what ended
+    the process that had it, and would end the next. Over the whole call, however much of a stream had come."""
     first_pause_s: float = 0.1
     """Doubled each time; a longer `Retry-After` is always waited for."""
     longest_pause_s: float = 5.0
@@ -35,6 +38,7 @@ class Patience:
         self._told = deadline_ms is not None
         self._end = monotonic() + (timeout_s if deadline_ms is None else 1e-3 * deadline_ms)
         self._tries = 0
+        self._losses = 0
         self.request_id = uuid4().hex
         """Of all its attempts, so that the service's log tells which belong together."""
 
@@ -67,13 +71,15 @@ class Patience:
         """
         self._tries += 1
         failure.request_id = failure.request_id or self.request_id
-        lost = isinstance(failure, NoAnswer)
-        if self._tries >= self._retries.attempts or not (lost or failure.status in (429, 503)):
+        unanswered = isinstance(failure, NoAnswer)
+        self._losses += unanswered and failure.code != UNCONNECTED
+        given_up = self._tries >= self._retries.attempts or self._losses > self._retries.resends
+        if given_up or not (unanswered or failure.status in (429, 503)):
             raise failure
         seconds = min(self._retries.first_pause_s * 2.0 ** (self._tries - 1), self._retries.longest_pause_s)
         if failure.retry_after_s is not None:
             seconds = max(seconds, failure.retry_after_s)
-        elif lost and failure.code == BROKEN and self._tries == 1:
+        elif failure.code == BROKEN and self._tries == 1:
             # Nearly always a kept connection that the server closed as the request was on its way.
             return 0.0
         seconds *= 1.0 + _JITTER * random.random()

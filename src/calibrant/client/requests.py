@@ -1,11 +1,12 @@
 """Requests: arrays, lists and mappings in, the documents of the contract out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, NotRequired, Required, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..arrays import IntVector
 from .errors import FieldProblem, InvalidInput
 
 Quotes = Mapping[str, ArrayLike | Sequence[float | None] | None]
@@ -20,13 +21,18 @@ class PriorOf(TypedDict):
 
     parameters: Mapping[str, float]
     standard_deviations: Mapping[str, float]
+    noise_bp: NotRequired[float | None]
+    """Standard deviation of a quote of weight one."""
 
 
 class Options(TypedDict, total=False):
     """What may be said of a calibration beside its quotes; the service's defaults hold for what is not."""
 
     model: str
+    exclude: Sequence[int] | IntVector | None
+    """Quotes to leave out, by their position."""
     refine: Literal["lm", "lbfgs", "none"]
+    loss: Literal["squared", "huber"]
     start: Mapping[str, float] | None
     """Parameters to start from as well as the network's."""
     bounds: Mapping[str, tuple[float, float]] | None

@@ -63,6 +63,17 @@ class Arbitrage:
         return self.quotes.free and self.surface.free
 
 
+@dataclass(frozen=True)
+class Caution:
+    """What a desk should look at although the request was valid."""
+
+    code: str
+    """`poor_fit`, `vols_look_like_percent`, `many_quotes_excluded`, ..."""
+    detail: str
+    indices: tuple[int, ...] = ()
+    """The quotes it is about, by their position in the request."""
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """A calibrated panel."""
@@ -85,6 +96,9 @@ class Calibration:
     """Microseconds in each stage, and `total`."""
     model_version: str | None
     message: str | None = None
+    warnings: tuple[Caution, ...] = ()
+    noise_bp: float | None = None
+    """Standard deviation of a quote of weight one that a prior was weighed against, in basis points of vol."""
     id: str | None = None
     as_of: str | None = None
     parameter_correlation: Matrix | None = None

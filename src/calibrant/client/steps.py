@@ -7,6 +7,8 @@ each in its way, and know nothing else; so both clients behave the same, by cons
 import math
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, TypeVar
 
 import httpx
@@ -275,12 +277,26 @@ def _error(
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; the other form, a date, is none that the service writes."""
+    """Seconds; None where it is neither a number of them nor a date (RFC 9110, 10.2.3)."""
+    given = headers.get("retry-after", "")
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(given)
     except ValueError:
-        return None
+        until = _instant(given)
+        if until is None:
+            return None
+        # By the clock that wrote it, where the answer tells that too: ours may be another.
+        now = _instant(headers.get("date", "")) or datetime.now(UTC)
+        return max((until - now).total_seconds(), 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0.0 else None
+
+
+def _instant(date: str) -> datetime | None:
+    """Of HTTP's dates, which are all of Greenwich."""
+    try:
+        return parsedate_to_datetime(date).replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _lost(error: httpx.HTTPError) -> CalibrantError:

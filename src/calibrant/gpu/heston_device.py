@@ -35,10 +35,10 @@ _SQRT_HALF = 0.7071067811865476
 _INVERSE_SQRT_2PI = 0.3989422804014327
 
 _node = from_cpu(
-    heston_block.heston_node, exp=device(lambda x: math.exp(x)), log=device(lambda x: math.log(x)),
+    heston_block.heston_node, exp=device(lambda x: math.exp(x)), log1p=device(lambda x: math.log1p(x)),
     atan2=device(lambda y, x: math.atan2(y, x)), cos_sin=cos_sin, select=select,
 )  # fmt: skip
-_log_moment = from_cpu(heston_fit.log_moment)
+_log_moment = from_cpu(heston_block.log_moment)
 _alias_length = from_cpu(heston_fit.alias_length, log_moment=_log_moment)
 _variance = from_cpu(heston_fit.integrated_variance)
 
@@ -62,7 +62,9 @@ def fill_chunk(lane: int, n_lanes: int, chunk: int, expiry: float, params: Vecto
         x = (chunk * CHUNK + j + 0.5) * step
         a = x * x + 0.25
         scale = step / a
-        dr, di, gr, gi, mr, mi, nr, ni, pr, pi = _node(x, expiry, params[0], params[1], params[2], params[3], params[4])
+        dr, di, gr, gi, mr, mi, nr, ni, pr, pi = _node(
+            x, 0.0, expiry, params[0], params[1], params[2], params[3], params[4]
+        )
         size = scale * math.exp(pr)
         fr = size * math.cos(pi)
         fi = size * math.sin(pi)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda, njit
 
 from ..arrays import IntVector, Matrix, Vector
-from ..optimisers import levenberg_marquardt as on_cpu
+from ..optimisers import objective as on_cpu
 from .heston_device import (
     CHUNK,
     MAX_CHUNKS,

@@ -7,7 +7,7 @@ import numpy as np
 from numba import cuda
 
 from ..arrays import IntVector, Matrix, Vector
-from ..optimisers.levenberg_marquardt import Problem
+from ..optimisers.objective import Problem
 from . import heston_lm as lm
 from .heston_device import N_PARTS, SLICES
 from .target import ON_GPU

@@ -12,7 +12,7 @@ import numpy as np
 from ..calibrate import CalibrationOptions, fit_problem
 from ..errors import InvalidInput
 from ..models import HESTON
-from ..optimisers.levenberg_marquardt import Problem
+from ..optimisers.objective import Problem
 from ..panel import OptionPanel, identifiable
 from ..release import Proposal
 from .heston_lm import CONVERGED, SETTLED
@@ -34,7 +34,7 @@ def sharpen(
     asked: list[int] = []
     problems: list[Problem] = []
     for i, panel in enumerate(panels):
-        if not proposals[i] or options[i].refine != "lm":
+        if not proposals[i] or options[i].refine != "lm" or options[i].loss != "squared":
             continue
         try:
             problems.append(fit_problem(identifiable(panel), HESTON, options[i]))

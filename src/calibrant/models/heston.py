@@ -19,16 +19,32 @@ def _log1p(z: ComplexVector) -> ComplexVector:
 
 
 def _pieces(u: ComplexVector, expiry: float, params: Vector) -> tuple[ComplexVector, ...]:
-    """beta, d, E = exp(-dT), A = beta (1 - E) + d (1 + E), r = beta - d, and a = u^2 + iu."""
+    """beta, d, E = exp(-dT), 1 - E, A = beta (1 - E) + d (1 + E), r = beta - d, log(A / 2d) and a = u^2 + iu.
+
+    Each without the cancellation that its formula has: in d^2 = beta^2 + xi^2 a for rho near +-1, in 1 - E for short
+    expiries, in beta + d or beta - d, whose product is -xi^2 a, and in A where beta is near -d and E vanishes.
+    """
     kappa, _, xi, rho, _ = params
-    a = u * u + 1j * u
-    beta = kappa - 1j * rho * xi * u
-    d = np.sqrt(beta * beta + xi * xi * a)
-    e = np.exp(-d * expiry)
-    # beta - d cancels where beta has a positive real part; (beta + d)(beta - d) = -xi^2 a does not.
-    ahead = beta.real >= 0.0
-    r = np.where(ahead, -xi * xi * a / np.where(ahead, beta + d, 1.0), beta - d)
-    return beta, d, e, beta * (1.0 - e) + d * (1.0 + e), r, a
+    s = 1j * u
+    a = u * u + s
+    beta = kappa - rho * xi * s
+    d = np.sqrt(kappa * (kappa - 2.0 * rho * xi * s) + xi * xi * s * (1.0 - (1.0 - rho) * (1.0 + rho) * s))
+    exponent = -d * expiry
+    e = np.exp(exponent)
+    lost: ComplexVector = -np.expm1(exponent)
+    ahead = beta.real * d.real + beta.imag * d.imag >= 0.0
+    larger = beta + d if ahead.all() else np.where(ahead, beta + d, beta - d)
+    smaller = -xi * xi * a / larger
+    r = np.where(ahead, smaller, larger)
+    # log1p keeps the digits as xi -> 0.
+    grown = r * lost / (2.0 * d)
+    logarithm = _log1p(grown)
+    big_a = 2.0 * d + r * lost
+    far = ~(np.abs(grown) < 0.5)
+    if far.any():
+        big_a = np.where(far, np.where(ahead, larger, smaller) - r * e, big_a)
+        logarithm = np.where(far, np.log(big_a / (2.0 * d)), logarithm)
+    return beta, d, e, lost, big_a, r, logarithm, a
 
 
 def log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
@@ -40,10 +56,8 @@ def log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> Compl
     returns  (n_u,)
     """
     kappa, theta, xi, _, v0 = params
-    _, d, e, big_a, r, a = _pieces(u, expiry, params)
-    # log(A / 2d) = log1p(r (1 - E) / 2d), which keeps its digits as xi -> 0.
-    g = r * expiry - 2.0 * _log1p(r * (1.0 - e) / (2.0 * d))
-    result: ComplexVector = kappa * theta / (xi * xi) * g - v0 * a * (1.0 - e) / big_a
+    _, _, _, lost, big_a, r, logarithm, a = _pieces(u, expiry, params)
+    result: ComplexVector = kappa * theta / (xi * xi) * (r * expiry - 2.0 * logarithm) - v0 * a * lost / big_a
     return result
 
 
@@ -56,12 +70,12 @@ def log_characteristic_gradient(u: ComplexVector, expiry: float, params: Vector)
     returns  (n_u,), (5, n_u)
     """
     kappa, theta, xi, rho, v0 = params
-    beta, d, e, big_a, r, a = _pieces(u, expiry, params)
+    beta, d, e, lost, big_a, r, logarithm, a = _pieces(u, expiry, params)
     weight = kappa * theta / (xi * xi)
-    g = r * expiry - 2.0 * _log1p(r * (1.0 - e) / (2.0 * d))
-    b = (1.0 - e) / big_a
+    g = r * expiry - 2.0 * logarithm
+    b = lost / big_a
     log_phi = weight * g - v0 * a * b
-    dd_by_d = -a * (2.0 * expiry * d * e - (1.0 - e * e)) / (big_a * big_a)
+    dd_by_d = -a * (2.0 * expiry * d * e - lost * (1.0 + e)) / (big_a * big_a)
     dl_by_d = (1.0 + e + expiry * e * r) / big_a - 1.0 / d
     by_d = v0 * dd_by_d - weight * (expiry + 2.0 * dl_by_d)
     by_beta = v0 * a * b * b + weight * (expiry - 2.0 * b) + by_d * beta / d

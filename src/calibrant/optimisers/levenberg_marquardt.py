@@ -1,278 +1,258 @@
-"""Levenberg-Marquardt with bounds, compiled whole: residuals, normal equations and steps in one call.
+"""Levenberg-Marquardt with bounds and a secant for what Gauss-Newton leaves out, compiled whole; it can be interrupted.
 
-Residuals are implied-vol differences, not vega-scaled prices: the objective is the one that is reported. The Jacobian
-is exact, dC/dp over the model's own vega. Marquardt's scaling (1963), Nielsen's damping (1999), and bounds by an active
-set: a parameter on a bound whose gradient points outward is held for the step, and a step that would cross a bound ends
-on it while the others are solved again.
+Marquardt's scaling (1963), Nielsen's damping (1999), bounds by an active set, positive parameters by their logarithms.
+Gauss-Newton's Hessian J'J lacks the residuals' own curvature, which a poor fit has in plenty: there its steps shrink by
+half each. The missing term is learned from the gradients of the steps taken (Dennis, Gay & Welsch 1981, "An adaptive
+nonlinear least-squares algorithm"), and counts while it foretells the objective better than its absence.
 
-The kernel is asked for no more digits than the step needs: `COARSE_BP` while steps are large, `FINE_BP` for the last
-ones, where an error in the vols would become one in the parameters (xi and rho move by up to 2.8 % for 0.01 bp).
+The kernel is asked for no more digits than the step needs: `COARSE` while steps are large, `FINE` for the last ones,
+where an error in the vols would become one in the parameters (xi and rho move by up to 2.8 % for 0.01 bp).
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import IntVector, Matrix, Vector
-from ..pricing.heston_fit import time_values
-from ..pricing.implied import refresh_implied_sd
-from ..pricing.vector_math import kernel, reduction
+from ..arrays import Matrix, Vector
+from ..pricing.vector_math import kernel
+from .bounded_step import bounded_step
+from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
+from .objective import (
+    COARSE,
+    CONVERGED,
+    FINE,
+    NO_DESCENT,
+    OUT_OF_ITERATIONS,
+    ROUGH,
+    SETTLED,
+    Problem,
+    evaluate,
+    normal_equations,
+)
 
-COARSE = 1e-6
-"""Vol error allowed at the vega floor while steps are large: 0.01 bp."""
-FINE = 2e-10
-"""The same for the last steps: 2e-6 bp."""
-
-_LEAST_MODEL_VEGA = 1e-12
-"""A trial at which a quote has no vega says nothing about the way back: its row of the Jacobian must stay finite."""
-
-CONVERGED = 0
-OUT_OF_ITERATIONS = 1
-NO_DESCENT = 2
-SETTLED = 3
-"""At the minimum as far as the objective's rounding tells, but not to all digits of the parameters: see `newton`."""
+_BEGUN, _OBJECTIVE, _DAMPING, _GROWTH, _FINE, _LAST_STEPS, _SECANT = range(7)
+_N_NUMBERS = 7
+_LONGEST_STEP = 1.5
+"""In any coordinate: a parameter times e^1.5. Further out the linear model means nothing, and prices cost the most."""
 
 
-class Problem(NamedTuple):
-    """The quotes to fit, as the kernel wants them; all of float64 and contiguous."""
+def memory_for(n_params: int) -> Vector:
+    """What a descent remembers from one call to the next; of zeros, it begins."""
+    return np.zeros(memory_size(n_params))
 
-    expiries: Vector
-    """(n_expiries,) years, ascending."""
-    offsets: IntVector
-    """(n_expiries + 1,) quotes offsets[e]:offsets[e + 1] belong to expiry e."""
-    log_moneyness: Vector
-    """(n_quotes,) ascending within an expiry."""
-    vol: Vector
-    """(n_quotes,) quoted mid vol."""
-    root_weight: Vector
-    """(n_quotes,) square root of the weight."""
-    root_expiry: Vector
-    """(n_quotes,) square root of the expiry."""
-    least_vega: Vector
-    """(n_expiries,) smallest vega among the quotes of the expiry, at the quoted vol."""
-    lower: Vector
-    """(n_params,) bounds; equal to `upper` where a parameter is held."""
-    upper: Vector
-    """(n_params,)"""
-    prior_mean: Vector
-    """(n_params,)"""
-    prior_precision: Vector
-    """(n_params,) one over the variance, in the units of the weighted residuals; zero without a prior."""
+
+def learned_by(memory: Vector, n_params: int) -> Vector:
+    """A memory to begin with, at the end of a descent on a like problem: it knows how that one's residuals curve."""
+    learned = memory_for(n_params)
+    first = _N_NUMBERS + 2 * n_params + n_params * n_params
+    learned[first:] = memory[first:]
+    learned[_SECANT] = memory[_SECANT]
+    return learned
 
 
 @kernel
-def evaluate(
-    params: Vector, problem: Problem, vol_error: float, model_vol: Vector, residual: Vector, jacobian: Matrix
-) -> float:
-    """The objective; fills the model's vols, the weighted residuals and, unless it is empty, their Jacobian.
-
-    params     (n_params,)
-    vol_error  error allowed in the vols of the quotes with the least vega
-    model_vol  (n_quotes,), a guess on entry where positive
-    residual   (n_quotes,)
-    jacobian   (n_params, n_quotes), or (0, n_quotes)
-    """
-    n_nodes = np.empty(problem.expiries.size, np.int64)
-    tolerance = vol_error * problem.least_vega
-    time_values(
-        params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, residual, jacobian, n_nodes
-    )
-    for e in range(problem.expiries.size):
-        # A trial far from the market can price a quote at nothing, or at noise: the floor gives it some small vol.
-        floor = 1e-3 * tolerance[e]
-        for q in range(problem.offsets[e], problem.offsets[e + 1]):
-            residual[q] = max(residual[q], floor)
-    n_quotes = model_vol.size
-    sd = model_vol * problem.root_expiry
-    density = np.empty(n_quotes)
-    refresh_implied_sd(problem.log_moneyness, residual, sd, density)
-    objective = 0.0
-    for q in range(n_quotes):
-        scale = problem.root_weight[q]
-        model_vol[q] = sd[q] / problem.root_expiry[q]
-        residual[q] = scale * (model_vol[q] - problem.vol[q])
-        objective += residual[q] * residual[q]
-        density[q] = scale / max(density[q] * problem.root_expiry[q], _LEAST_MODEL_VEGA)
-    for i in range(jacobian.shape[0]):
-        for q in range(n_quotes):
-            jacobian[i, q] *= density[q]
-    for i in range(params.size):
-        away = params[i] - problem.prior_mean[i]
-        objective += problem.prior_precision[i] * away * away
-    return objective
-
-
-@reduction
-def normal_equations(
-    params: Vector, problem: Problem, residual: Vector, jacobian: Matrix, hessian: Matrix, slope: Vector
-) -> None:
-    """J'J and J'r, the prior included."""
-    n = params.size
-    for i in range(n):
-        for j in range(i + 1):
-            total = 0.0
-            for q in range(residual.size):
-                total += jacobian[i, q] * jacobian[j, q]
-            hessian[i, j] = total
-            hessian[j, i] = total
-        total = 0.0
-        for q in range(residual.size):
-            total += jacobian[i, q] * residual[q]
-        hessian[i, i] += problem.prior_precision[i]
-        slope[i] = total + problem.prior_precision[i] * (params[i] - problem.prior_mean[i])
-
-
-@kernel
-def bounded_step(
-    params: Vector, problem: Problem, hessian: Matrix, slope: Vector, damping: float, scale: Vector, step: Vector
-) -> None:
-    """Solve (J'J + damping diag) step = -J'r with every bound respected."""
-    n = params.size
-    free = np.empty(n, np.bool_)
-    for i in range(n):
-        step[i] = 0.0
-        at_lower = params[i] <= problem.lower[i]
-        at_upper = params[i] >= problem.upper[i]
-        free[i] = not ((at_lower and at_upper) or (at_lower and slope[i] > 0.0) or (at_upper and slope[i] < 0.0))
-    matrix = np.empty((n, n))
-    right = np.empty(n)
-    for _ in range(n):
-        # Held parameters keep their step (to their bound); the rows of the free ones move it to the right-hand side.
-        for i in range(n):
-            right[i] = -slope[i]
-            for j in range(n):
-                matrix[i, j] = hessian[i, j] if free[i] and free[j] else 0.0
-                if not free[j]:
-                    right[i] -= hessian[i, j] * step[j]
-            matrix[i, i] = hessian[i, i] + damping * scale[i] if free[i] else 1.0
-            if not free[i]:
-                right[i] = step[i]
-        _solve(matrix, right)
-        worst = 0.0
-        which = -1
-        for i in range(n):
-            if free[i]:
-                low = problem.lower[i] - params[i]
-                high = problem.upper[i] - params[i]
-                over = max(low - right[i], right[i] - high)
-                if over > worst * (high - low):
-                    worst = over / (high - low)
-                    which = i
-        if which < 0:
-            for i in range(n):
-                step[i] = right[i]
-            return
-        free[which] = False
-        low = problem.lower[which] - params[which]
-        step[which] = low if right[which] < low else problem.upper[which] - params[which]
-    return
-
-
-@kernel
-def _solve(matrix: Matrix, right: Vector) -> None:
-    """Solve the symmetric positive system in place (LDL', no pivoting: the damping keeps the pivots positive)."""
-    n = right.size
-    for i in range(n):
-        for j in range(i):
-            factor = matrix[i, j] / matrix[j, j]
-            for m in range(j, n):
-                matrix[i, m] -= factor * matrix[j, m]
-            right[i] -= factor * right[j]
-    for i in range(n - 1, -1, -1):
-        for m in range(i + 1, n):
-            right[i] -= matrix[i, m] * right[m]
-        right[i] /= matrix[i, i]
+def memory_size(n_params: int) -> int:
+    """The length of that array."""
+    return _N_NUMBERS + 2 * n_params + 2 * n_params * n_params
 
 
 @kernel
 def levenberg_marquardt(
-    params: Vector, problem: Problem, max_iterations: int, model_vol: Vector, residual: Vector, jacobian: Matrix
+    params: Vector,
+    problem: Problem,
+    max_evaluations: int,
+    exact: bool,
+    memory: Vector,
+    model_vol: Vector,
+    residual: Vector,
+    jacobian: Matrix,
 ) -> tuple[float, int, int]:
     """Minimise the objective of `evaluate` from `params`, which is moved to the optimum.
 
     params     (n_params,), on entry the start, inside the bounds
+    exact      False is for telling basins apart: vols to `ROUGH`, and the end where a step promises a millionth of the
+               objective
+    memory     (memory_size(n_params),): of zeros to begin; as it was left, with all arrays below, to go on
     model_vol  (n_quotes,), a guess on entry where positive; residual, jacobian: filled, at the optimum
-    returns    (objective, evaluations, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
+    returns    (objective, evaluations of this call, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
-    Converged means: no step predicts a change of the residuals above 1e-10 of their root mean square, or above
-    1e-12 in vol; from there the parameters move by less than 1e-8 of themselves. Settled: at 3e-5 of it, three steps on
-    end did not get there, as happens where the fit is poor.
+    Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square, or above 1e-12 in
+    vol. Settled: at 3e-5 of it, three steps on end did not get there.
     """
     n = params.size
     n_quotes = residual.size
-    hessian = np.empty((n, n))
-    slope = np.empty(n)
-    scale = np.zeros(n)
+    scale = memory[_N_NUMBERS : _N_NUMBERS + n]
+    slope = memory[_N_NUMBERS + n : _N_NUMBERS + 2 * n]
+    first = _N_NUMBERS + 2 * n
+    hessian = memory[first : first + n * n].reshape(n, n)
+    secant = memory[first + n * n : first + 2 * n * n].reshape(n, n)
+    point, stretch = np.empty(n), np.empty(n)
+    lower, upper = np.empty(n), np.empty(n)
     step = np.empty(n)
-    trial = np.empty(n)
-    trial_vol = model_vol.copy()
+    trial, trial_point, trial_stretch = np.empty(n), np.empty(n), np.empty(n)
+    curvature = np.empty((n, n))
+    trial_slope = np.empty(n)
+    bend = np.empty(n)
+    trial_vol = np.empty(n_quotes)
     trial_residual = np.empty(n_quotes)
     trial_jacobian = np.empty((n, n_quotes))
     weight = 0.0
     for q in range(n_quotes):
         weight += problem.root_weight[q] * problem.root_weight[q]
-    fine = False
-    vol_error = COARSE
-    objective = evaluate(params, problem, vol_error, model_vol, residual, jacobian)
-    evaluations = 1
-    damping = 1e-5
-    growth = 2.0
-    last_steps = 0
-    normal_equations(params, problem, residual, jacobian, hessian, slope)
-    while evaluations < max_iterations:
+    bounds_in_chart(problem, lower, upper)
+    to_chart(params, problem, point, stretch)
+    evaluations = 0
+    if memory[_BEGUN] == 0.0:
+        memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
+        memory[_OBJECTIVE] = evaluate(params, problem, COARSE if exact else ROUGH, model_vol, residual, jacobian)
+        evaluations = 1
+        normal_equations(params, problem, residual, jacobian, hessian, slope)
+        stretch_equations(stretch, hessian, slope)
+    while evaluations < max_evaluations:
+        objective = memory[_OBJECTIVE]
+        fine = memory[_FINE] > 0.0
         for i in range(n):
             scale[i] = max(scale[i], hessian[i, i])
-        bounded_step(params, problem, hessian, slope, damping, scale, step)
-        predicted = 0.0
-        moved = 0.0
-        for i in range(n):
-            predicted -= step[i] * slope[i]
-            curve = 0.0
             for j in range(n):
-                curve += hessian[i, j] * step[j]
-            predicted -= 0.5 * step[i] * curve
-            moved += step[i] * curve
+                curvature[i, j] = hessian[i, j] + (secant[i, j] if memory[_SECANT] > 0.0 else 0.0)
+        bounded_step(point, lower, upper, curvature, slope, memory[_DAMPING], scale, step)
+        longest = 0.0
+        for i in range(n):
+            longest = max(longest, abs(step[i]))
+        if longest > _LONGEST_STEP:
+            for i in range(n):
+                step[i] *= _LONGEST_STEP / longest
+        descent = 0.0
+        moved = 0.0
+        bent = 0.0
+        for i in range(n):
+            descent -= step[i] * slope[i]
+            for j in range(n):
+                moved += step[i] * hessian[i, j] * step[j]
+                bent += step[i] * secant[i, j] * step[j]
+        plain = descent - 0.5 * moved
+        predicted = plain - (0.5 * bent if memory[_SECANT] > 0.0 else 0.0)
+        if memory[_SECANT] > 0.0 and not predicted > 0.0:
+            # Not the Hessian of a minimum.
+            memory[_SECANT] = 0.0
+            continue
         # `moved` is the squared change of the weighted residuals that the step predicts.
-        if fine and damping <= 1e-2 and moved <= 1e-20 * objective + 1e-24 * weight:
+        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= 1e-16 * objective + 1e-24 * weight:
+            return objective, evaluations, CONVERGED
+        if not exact and moved <= 1e-6 * objective + 1e-10 * weight:
             return objective, evaluations, CONVERGED
         # Below this the objective's own rounding decides which of two points looks lower.
         settled = fine and moved <= 1e-9 * objective + 1e-17 * weight
         if settled:
-            last_steps += 1
-            if last_steps > 3:
+            memory[_LAST_STEPS] += 1.0
+            if memory[_LAST_STEPS] > 3.0:
                 return objective, evaluations, SETTLED
         allowance = 0.0
-        if not fine and moved <= 1e-4 * objective + 1e-11 * weight:
+        if exact and not fine and moved <= 1e-4 * objective + 1e-11 * weight:
             # Small enough for the kernel's coarse error to matter: from here on with all digits. The objective at hand
             # still carries that error, so the first fine one may exceed it by as much.
             fine = True
-            vol_error = FINE
+            memory[_FINE] = 1.0
             allowance = COARSE * (2.0 * math.sqrt(objective * weight) + COARSE * weight)
             if moved <= 1e-10 * objective + 1e-17 * weight:
-                objective = evaluate(params, problem, vol_error, model_vol, residual, jacobian)
+                memory[_OBJECTIVE] = evaluate(params, problem, FINE, model_vol, residual, jacobian)
                 evaluations += 1
                 normal_equations(params, problem, residual, jacobian, hessian, slope)
+                stretch_equations(stretch, hessian, slope)
                 continue
         for i in range(n):
-            trial[i] = min(max(params[i] + step[i], problem.lower[i]), problem.upper[i])
+            trial_point[i] = min(max(point[i] + step[i], lower[i]), upper[i])
+            step[i] = trial_point[i] - point[i]
+        from_chart(trial_point, problem, trial)
         trial_vol[:] = model_vol
+        vol_error = (FINE if fine else COARSE) if exact else ROUGH
         trial_objective = evaluate(trial, problem, vol_error, trial_vol, trial_residual, trial_jacobian)
         evaluations += 1
-        gain = (objective - trial_objective) / (2.0 * predicted) if predicted > 0.0 else -1.0
+        gained = 0.5 * (objective - trial_objective)
+        gain = gained / predicted if predicted > 0.0 else -1.0
         if trial_objective < objective + allowance or settled:
+            to_chart(trial, problem, trial_point, trial_stretch)
+            _bend(params, trial, problem, stretch, trial_stretch, trial_residual, jacobian, trial_jacobian, bend)
             params[:] = trial
-            objective = trial_objective
+            point[:] = trial_point
+            stretch[:] = trial_stretch
+            memory[_OBJECTIVE] = trial_objective
             model_vol[:] = trial_vol
             residual[:] = trial_residual
             jacobian[:] = trial_jacobian
-            normal_equations(params, problem, residual, jacobian, hessian, slope)
-            damping *= max(0.1, 1.0 - (2.0 * gain - 1.0) ** 3) if gain > 0.0 else 1.0
-            damping = max(damping, 1e-15)
-            growth = 2.0
+            normal_equations(params, problem, residual, jacobian, hessian, trial_slope)
+            stretch_equations(stretch, hessian, trial_slope)
+            _learn(step, slope, trial_slope, bend, secant)
+            slope[:] = trial_slope
+            learned = 0.0
+            for i in range(n):
+                for j in range(n):
+                    learned += step[i] * secant[i, j] * step[j]
+            with_secant = min(abs(gained - (plain - 0.5 * learned)), abs(gained - (plain - 0.5 * bent)))
+            memory[_SECANT] = 1.0 if with_secant <= 1.5 * abs(gained - plain) else 0.0
+            memory[_DAMPING] *= max(0.1, 1.0 - (2.0 * gain - 1.0) ** 3) if gain > 0.0 else 1.0
+            memory[_DAMPING] = max(memory[_DAMPING], 1e-15)
+            memory[_GROWTH] = 2.0
+        elif memory[_SECANT] > 0.0:
+            memory[_SECANT] = 0.0
         else:
-            damping *= growth
-            growth *= 2.0
-            if damping > 1e12:
+            memory[_DAMPING] *= memory[_GROWTH]
+            memory[_GROWTH] *= 2.0
+            if memory[_DAMPING] > 1e12:
                 return objective, evaluations, NO_DESCENT
-    return objective, evaluations, OUT_OF_ITERATIONS
+    return memory[_OBJECTIVE], evaluations, OUT_OF_ITERATIONS
+
+
+@kernel
+def _bend(
+    params: Vector,
+    trial: Vector,
+    problem: Problem,
+    stretch: Vector,
+    trial_stretch: Vector,
+    trial_residual: Vector,
+    jacobian: Matrix,
+    trial_jacobian: Matrix,
+    bend: Vector,
+) -> None:
+    """How the Jacobian's change over a step turns the new residuals' slope, those of the prior included."""
+    for i in range(bend.size):
+        total = 0.0
+        for q in range(trial_residual.size):
+            total += (trial_stretch[i] * trial_jacobian[i, q] - stretch[i] * jacobian[i, q]) * trial_residual[q]
+        away = trial[i] - problem.prior_mean[i]
+        bend[i] = total + problem.prior_precision[i] * away * (trial_stretch[i] - stretch[i])
+
+
+@kernel
+def _learn(step: Vector, slope: Vector, new_slope: Vector, bend: Vector, secant: Matrix) -> None:
+    """Dennis, Gay & Welsch's update: `secant` then maps the step to `bend`, which is overwritten."""
+    n = step.size
+    along = 0.0
+    before = 0.0
+    after = 0.0
+    secant_step = np.zeros(n)
+    change = np.empty(n)
+    for i in range(n):
+        change[i] = new_slope[i] - slope[i]
+        for j in range(n):
+            secant_step[i] += secant[i, j] * step[j]
+    for i in range(n):
+        along += step[i] * change[i]
+        before += step[i] * secant_step[i]
+        after += step[i] * bend[i]
+    if not along > 0.0:
+        return
+    # What was learned far away is too large near the minimum of a better fit: sized down, never up.
+    size = min(abs(after / before), 1.0) if before != 0.0 else 1.0
+    rest = 0.0
+    for i in range(n):
+        bend[i] -= size * secant_step[i]
+        rest += bend[i] * step[i]
+    for i in range(n):
+        for j in range(n):
+            secant[i, j] = (
+                size * secant[i, j]
+                + (bend[i] * change[j] + change[i] * bend[j]) / along
+                - rest * change[i] * change[j] / (along * along)
+            )

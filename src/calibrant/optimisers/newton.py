@@ -12,7 +12,8 @@ import numpy as np
 
 from ..arrays import Matrix, Vector
 from ..pricing.vector_math import kernel
-from .levenberg_marquardt import CONVERGED, FINE, SETTLED, Problem, bounded_step, evaluate, normal_equations
+from .bounded_step import bounded_step
+from .objective import CONVERGED, FINE, SETTLED, Problem, evaluate, normal_equations
 
 _VOL_CHANGE = 1e-6
 """Root mean square change of the vols over a difference: far above the kernel's error, far below the curvature."""
@@ -82,7 +83,7 @@ def polish(
     outcome = SETTLED
     last_moved = math.inf
     for _ in range(_MAX_STEPS):
-        bounded_step(params, problem, hessian, slope, 0.0, slope, step)
+        bounded_step(params, problem.lower, problem.upper, hessian, slope, 0.0, slope, step)
         descent = 0.0
         moved = 0.0
         for i in range(n):

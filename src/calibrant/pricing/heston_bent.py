@@ -1,191 +1,332 @@
-"""One expiry of the fit kernel by the accurate pricer's method, compiled: where equally spaced nodes would be too many.
+"""One expiry of the fit kernel on a bent contour: where equally spaced nodes on the real line would be too many.
 
-The contour, the choice of its side and the doubling of the nodes are those of `fourier.py`, which explains them; this
-form is for Heston alone, fills the same sums as the fast kernel and stops at the tolerance it is given. It is called
-rarely (docs/results/kernel.md says how rarely), so the nodes are plain complex arithmetic; only the strikes vectorise.
+Lewis's integrand f = e^{-ixk} phi(x - i/2) / (x^2 + 1/4), here without a control variate, is analytic in the right
+half-plane, and across the imaginary axis between the critical moments but for the poles at +-i/2. On the hyperbola
+
+    x(t) = ic + b sinh(t + iw)
+
+(Boyarchenko & Levendorskii 2019) what would oscillate dies out exponentially instead, and the midpoint rule in t
+converges exponentially. Everything about it is chosen beforehand, from a survey of |phi| on a fan of such hyperbolas:
+
+* On the hyperbola w between two others, w2 < w < w1, the rule with step h errs by at most
+  M1 e^{-2 pi (w1 - w) / h} + M2 e^{-2 pi (w - w2) / h}, M the integrals of |f| on those two. That is a bound; no
+  agreement of two results is trusted. Of all pairs the one is taken that needs the fewest nodes.
+* The poles need neither a control variate nor a distance: a pole at t = i eta adds its residue over
+  1 + e^{2 pi eta / h} to the midpoint rule, whichever side it is on.
+* Far out log phi falls like -(sqrt(1 - rho^2) x + i rho x) m with m = (v0 + kappa theta T) / xi, so that strikes on
+  different sides of k = -rho m want opposite bends; they are taken apart where that pays.
 """
 
-import cmath
 import math
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from ..arrays import ComplexVector, Matrix, Vector
-from .vector_math import cos_sin, exp, kernel
+from ..arrays import IntVector, Matrix, Vector
+from .heston_block import (
+    EPSILON,
+    MAX_NODES,
+    bent_bounds,
+    bent_parts,
+    bent_phi,
+    bent_sizes,
+    log_moment,
+    sum_first,
+    sum_parts,
+    turn_bent,
+)
+from .vector_math import kernel
 
-_ANGLE = 0.3
-_FIRST_NODES = 48
-MAX_BENT_NODES = 8192
-_Y_STEP = 0.25
-_Y_POINTS = 240
+_LOG_EPSILON = math.log(2.220446049250313e-16)
+_BLOCK = 8
+_N_BENDS = 9
+_BENDS = np.linspace(-1.45, 1.45, _N_BENDS)
+_T_STEP = 0.5
+_N_T = 5 * _BLOCK
+_PEAK_WIDTH = 3.0
+"""int |f| dt along a hyperbola over pi times the largest |f| that the survey meets, from above."""
+_GROWING = 1e300
+_NODES_PER_DIGIT = 10.0
+"""What a digit lost to rounding may cost, in nodes."""
+_STRIKES_PER_NODE = 12
+"""Strikes that cost as much to add up as the node itself."""
 
-# Far out, values overflow and underflow on purpose: IEEE rules, not the `kernel` flags.
-careful = njit(cache=True, nogil=True, error_model="numpy")
+
+class Contour(NamedTuple):
+    """A hyperbola of the fan, and the midpoint rule on it."""
+
+    bend: float
+    step: float
+    nodes: float
+    """How many it takes."""
+    lowest: float
+    """Bend of the lower of the two hyperbolas that bound the error."""
+    highest: float
+    """Of the upper."""
 
 
-@careful
-def _log1p(z: complex) -> complex:
-    return complex(0.5 * math.log1p(z.real * (2.0 + z.real) + z.imag * z.imag), math.atan2(z.imag, 1.0 + z.real))
-
-
-@careful
-def _log_parts(u: complex, expiry: float, params: Vector, out: ComplexVector) -> complex:
-    """log phi(u); fills D, G, M, ixM and aN/d of `heston_node`: the parts after the first, before the factor phi."""
+@kernel
+def _reach(side: float, limit: float, variance: float, expiry: float, params: Vector) -> float:
+    """The largest s with log E[S^(1/2 + side s)] below `limit`, or of Black's where that is smaller."""
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
-    weight = kappa * theta / (xi * xi)
-    a = u * u + 1j * u
-    beta = kappa - 1j * rho * xi * u
-    d = cmath.sqrt(beta * beta + xi * xi * a)
-    e = cmath.exp(-d * expiry)
-    r = -xi * xi * a / (beta + d) if beta.real >= 0.0 else beta - d
-    big_a = beta * (1.0 - e) + d * (1.0 + e)
-    b = (1.0 - e) / big_a
-    g = r * expiry - 2.0 * _log1p(r * (1.0 - e) / (2.0 * d))
-    dd_by_d = -a * (2.0 * expiry * d * e - (1.0 - e * e)) / (big_a * big_a)
-    dl_by_d = (1.0 + e + expiry * e * r) / big_a - 1.0 / d
-    by_d = v0 * dd_by_d - weight * (expiry + 2.0 * dl_by_d)
-    by_beta = v0 * a * b * b + weight * (expiry - 2.0 * b) + by_d * beta / d
-    out[0] = -a * b
-    out[1] = g
-    out[2] = by_beta
-    # iu = 1/2 + ix: the sum that the caller forms is 1/2 M + ixM.
-    out[3] = (1j * u - 0.5) * by_beta
-    out[4] = a / d * by_d
-    log_phi: complex = weight * g - v0 * a * b
-    return log_phi
+    low = 0.5
+    high = math.sqrt(2.0 * limit / variance + 0.25)
+    for _ in range(8):
+        middle = math.sqrt(low * high)
+        if log_moment(0.5 + side * middle, expiry, kappa, theta, xi, rho, v0) < limit:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
-@careful
-def _extents(
+@kernel
+def _survey(
+    centre: float,
+    width: float,
+    turn: float,
+    digits: float,
+    expiry: float,
+    params: Vector,
+    sizes: Matrix,
+    heights: Matrix,
+    counts: IntVector,
+) -> None:
+    """Fill log |f e^{ixk}| and Im x along every hyperbola, (_N_BENDS, _N_T), until negligible for the strike `turn`.
+
+    counts  (_N_BENDS,), filled: how far
+    """
+    for i in range(_N_BENDS):
+        counts[i] = _N_T
+        last = 0
+        while last < _N_T:
+            # Two blocks at first: one is hardly ever enough.
+            first, last = last, max(last + _BLOCK, 2 * _BLOCK)
+            bent_sizes(first, last, _T_STEP, centre, width, _BENDS[i], expiry, params, sizes[i], heights[i])
+            if sizes[i, last - 1] + turn * heights[i, last - 1] < -digits - 3.0:
+                counts[i] = last
+                break
+
+
+@kernel
+def _profile(
+    low: float,
+    high: float,
+    digits: float,
+    sizes: Matrix,
+    heights: Matrix,
+    counts: IntVector,
+    peaks: Vector,
+    ends: Vector,
+) -> None:
+    """Of every hyperbola what the value of any strike between `low` and `high` may owe to it.
+
+    peaks  (_N_BENDS,), filled: log of the largest integrand, `_GROWING` where it grows to the last
+    ends   (_N_BENDS,), filled: the t at which the integrand is negligible
+    """
+    for i in range(_N_BENDS):
+        peak = -1e300
+        where = 0
+        value = 0.0
+        before = 0.0
+        end = -1.0
+        for j in range(counts[i]):
+            before = value
+            height = heights[i, j] + 0.5
+            value = sizes[i, j] + max(low * height, high * height)
+            if value > peak:
+                peak = value
+                where = j
+                end = -1.0
+            if end < 0.0 and value < -digits:
+                end = _T_STEP * (j - (value + digits) / min(value - before, -0.1)) if j > 0 else 0.0
+        if end < 0.0:
+            end = _T_STEP * (counts[i] - 1 + (value + digits) / max(before - value, 0.1))
+        peaks[i] = peak if where < counts[i] - 1 else _GROWING
+        ends[i] = end
+
+
+@kernel
+def _choose(digits: float, peaks: Vector, ends: Vector) -> Contour:
+    """The contour between the pair of hyperbolas that needs the fewest nodes.
+
+    digits  log of one over what either error may be
+    """
+    fewest = 1e300
+    chosen = Contour(0.0, 1.0, 1e300, 0.0, 0.0)
+    spacing = _BENDS[1] - _BENDS[0]
+    for i in range(_N_BENDS):
+        for j in range(i + 1, _N_BENDS):
+            if peaks[i] < _GROWING and peaks[j] < _GROWING:
+                above = max(peaks[j] + digits, 1.0)
+                below = max(peaks[i] + digits, 1.0)
+                step = 2.0 * math.pi * (_BENDS[j] - _BENDS[i]) / (above + below)
+                bend = _BENDS[i] + step * below / (2.0 * math.pi)
+                place = (bend - _BENDS[0]) / spacing
+                at = min(int(place), _N_BENDS - 2)
+                part = place - at
+                # The largest integrand is log-convex in the bend (the three lines theorem): a chord lies above it.
+                peak = (1.0 - part) * peaks[at] + part * peaks[at + 1]
+                nodes = ((1.0 - part) * ends[at] + part * ends[at + 1]) / step
+                lost = max(peak + digits + _LOG_EPSILON, 0.0)
+                if nodes + _NODES_PER_DIGIT * lost < fewest:
+                    fewest = nodes + _NODES_PER_DIGIT * lost
+                    chosen = Contour(bend, step, nodes, _BENDS[i], _BENDS[j])
+    return chosen
+
+
+@kernel
+def _passed(place: float, centre: float, width: float, contour: Contour) -> float:
+    """The share of its residue by which the pole at x = i place counts as below the contour.
+
+    Outside the two hyperbolas that bound the error it is all or nothing; between them the midpoint rule, where the pole
+    is at t = i eta, leaves 1 / (1 + e^{2 pi eta / h}).
+    """
+    bend = math.asin(min(max((place - centre) / width, -1.0), 1.0))
+    if bend >= contour.highest:
+        return 0.0
+    if bend <= contour.lowest:
+        return 1.0
+    return 1.0 / (1.0 + math.exp(min(max(2.0 * math.pi * (bend - contour.bend) / contour.step, -700.0), 700.0)))
+
+
+@kernel
+def _tail(count: int, bounds: Vector) -> float:
+    """What the nodes from `count` on add, from the decay over the last block."""
+    half = _BLOCK // 2
+    early = 0.0
+    late = 0.0
+    for j in range(count - _BLOCK, count - half):
+        early = max(early, bounds[j])
+        late = max(late, bounds[j + half])
+    if late == 0.0:
+        return 0.0
+    ratio = late / early
+    return half * late * ratio / (1.0 - ratio) if ratio < 0.9 else 1e300
+
+
+@kernel
+def _group(
+    expiry: float,
+    params: Vector,
+    centre: float,
+    width: float,
+    contour: Contour,
+    k: Vector,
+    tolerance: float,
+    work: Vector,
+    base: Vector,
+    sums: Matrix,
+) -> tuple[int, float]:
+    """Base values and sums of strikes that share a contour.
+
+    returns (nodes, negative where MAX_NODES leave a tail above a quarter of `tolerance`; tail and rounding)
+    """
+    low, high = k[0], k[-1]
+    bend, step = contour.bend, contour.step
+    bounds = np.empty(MAX_NODES)
+    losses = np.empty(MAX_NODES)
+    done = 0
+    tail = 1e300
+    count = min(max(int(contour.nodes) // _BLOCK + 1, 1) * _BLOCK, MAX_NODES)
+    while True:
+        if sums.shape[1] == 1:
+            bent_phi(done, count, step, centre, width, bend, low, high, expiry, params, work)
+        else:
+            bent_parts(done, count, step, centre, width, bend, low, high, expiry, params, work)
+        bent_bounds(done, count, low, high, expiry, params, work, bounds, losses)
+        done = count
+        tail = _tail(count, bounds)
+        if tail < 0.25 * tolerance or count == MAX_NODES:
+            break
+        count = min(count + _BLOCK, MAX_NODES)
+    lost = 0.0
+    for j in range(done):
+        lost += losses[j]
+    call = _passed(-0.5, centre, width, contour)
+    put = _passed(0.5, centre, width, contour)
+    for q in range(k.size):
+        # The integral over all of the line is minus the call on a contour below both poles, minus the put above both.
+        strike = math.exp(k[q])
+        base[q] = strike * (1.0 - put) - (1.0 - call) if k[q] < 0.0 else call - strike * put
+        turn_bent(k[q], low, high, done, work)
+        if sums.shape[1] == 1:
+            sums[q, 0] = sum_first(done, work)
+        else:
+            sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(done, work)
+    taken = done if tail < 0.25 * tolerance else -done
+    return taken, tail + lost + EPSILON * max(1.0, math.exp(high))
+
+
+@kernel
+def bent_values(
     expiry: float,
     params: Vector,
     variance: float,
     k: Vector,
-    angle: float,
-    negligible: float,
-    end: Vector,
-    cost: Vector,
-) -> None:
-    """For each strike, where its integrand is negligible on the contour, and what the contour costs there."""
-    b = 0.5 / math.sqrt(variance)
-    scratch = np.empty(5, np.complex128)
-    end[:] = 0.0
-    peak = np.zeros(k.size)
-    open_ = k.size
-    for i in range(1, _Y_POINTS):
-        z = complex(i * _Y_STEP, angle)
-        x = b * (cmath.sinh(z) - complex(0.0, math.sin(angle)))
-        size = max(_log_parts(x - 0.5j, expiry, params, scratch).real, -0.5 * variance * (x * x + 0.25).real)
-        size += math.log(abs(b * cmath.cosh(z) / (x * x + 0.25)))
-        for q in range(k.size):
-            if end[q] == 0.0:
-                here = size + k[q] * x.imag
-                peak[q] = max(peak[q], here)
-                if not here > negligible or i == _Y_POINTS - 1:
-                    end[q] = i * _Y_STEP
-                    cost[q] = end[q] + 10.0 * peak[q]
-                    open_ -= 1
-        if open_ == 0:
-            return
+    tolerance: float,
+    work: Vector,
+    base: Vector,
+    sums: Matrix,
+) -> tuple[int, float]:
+    """The out-of-the-money values of one expiry are base - e^{k/2} / pi times the first of these sums.
 
-
-@kernel
-def _add_node(k: Vector, x_real: float, x_imag: float, real: Vector, imag: Vector, sums: Matrix) -> None:
-    """Add Re[e^{-ixk} part] of one node to every strike's sums, (n_parts, n_strikes)."""
-    a0, b0 = real[0], imag[0]
-    if sums.shape[0] == 1:
-        for q in range(k.size):
-            size = exp(min(k[q] * x_imag, 690.0))
-            c, s = cos_sin(k[q] * x_real)
-            sums[0, q] += size * (c * a0 + s * b0)
-        return
-    a1, b1 = real[1], imag[1]
-    a2, b2 = real[2], imag[2]
-    a3, b3 = real[3], imag[3]
-    a4, b4 = real[4], imag[4]
-    a5, b5 = real[5], imag[5]
-    for q in range(k.size):
-        size = exp(min(k[q] * x_imag, 690.0))
-        c, s = cos_sin(k[q] * x_real)
-        c *= size
-        s *= size
-        sums[0, q] += c * a0 + s * b0
-        sums[1, q] += c * a1 + s * b1
-        sums[2, q] += c * a2 + s * b2
-        sums[3, q] += c * a3 + s * b3
-        sums[4, q] += c * a4 + s * b4
-        sums[5, q] += c * a5 + s * b5
-
-
-@careful
-def _side_sums(
-    expiry: float, params: Vector, variance: float, k: Vector, angle: float, end: float, target: float, sums: Matrix
-) -> int:
-    """The sums of the strikes that share a side, (n_parts, n_strikes); nodes taken, negative without agreement."""
-    n_parts = sums.shape[0]
-    b = 0.5 / math.sqrt(variance)
-    parts = np.empty(5, np.complex128)
-    real = np.empty(n_parts)
-    imag = np.empty(n_parts)
-    before = np.empty(k.size)
-    taken = 0
-    n = _FIRST_NODES
-    while n <= MAX_BENT_NODES:
-        before[:] = sums[0]
-        sums[:] = 0.0
-        step = end / n
-        for j in range(n):
-            z = complex((j + 0.5) * step, angle)
-            x = b * (cmath.sinh(z) - complex(0.0, math.sin(angle)))
-            c = x * x + 0.25
-            scale = step * b * cmath.cosh(z) / c
-            phi = scale * cmath.exp(_log_parts(x - 0.5j, expiry, params, parts))
-            added = phi - scale * cmath.exp(-0.5 * variance * c)
-            real[0] = added.real
-            imag[0] = added.imag
-            for m in range(1, n_parts):
-                part = phi * parts[m - 1]
-                real[m] = part.real
-                imag[m] = part.imag
-            _add_node(k, x.real, x.imag, real, imag, sums)
-        taken += n
-        if n > _FIRST_NODES:
-            worst = 0.0
-            for q in range(k.size):
-                change = abs(sums[0, q] - before[q])
-                worst = max(worst, change if change == change else math.inf)
-            if worst <= target:
-                return taken
-        n *= 2
-    return -taken
-
-
-@careful
-def bent_sums(expiry: float, params: Vector, variance: float, k: Vector, target: float, sums: Matrix) -> int:
-    """Fill `sums` as the fast kernel does, for all strikes of one expiry.
-
-    k        (n_strikes,)
-    target   error allowed in the first sum
-    sums     (n_strikes, 1 or 6), filled
-    returns  nodes taken, negative where MAX_BENT_NODES did not bring agreement
+    k        (n_strikes,), ascending
+    base     (n_strikes,), filled: the residues
+    sums     (n_strikes, 1 or N_PARTS), filled
+    returns  (nodes taken, negative where MAX_NODES do not reach the tolerance; error of the values)
     """
-    ends = np.empty((2, k.size))
-    costs = np.empty((2, k.size))
-    negligible = math.log(1e-3 * target)
-    for side in range(2):
-        _extents(expiry, params, variance, k, _ANGLE * (2 * side - 1), negligible, ends[side], costs[side])
-    taken = 0
-    agreed = True
-    for side in range(2):
-        chosen = np.flatnonzero((costs[1] < costs[0]) == (side == 1))
-        if chosen.size > 0:
-            side_sums = np.empty((sums.shape[1], chosen.size))
-            end = ends[side][chosen].max()
-            nodes = _side_sums(expiry, params, variance, k[chosen], _ANGLE * (2 * side - 1), end, target, side_sums)
-            agreed = agreed and nodes > 0
-            taken += abs(nodes)
-            for i in range(chosen.size):
-                for m in range(sums.shape[1]):
-                    sums[chosen[i], m] = side_sums[m, i]
-    return taken if agreed else -taken
+    digits = math.log(4.0 * _PEAK_WIDTH / tolerance)
+    above = _reach(-1.0, 0.5 * digits, variance, expiry, params)
+    below = _reach(1.0, 0.5 * digits, variance, expiry, params)
+    centre = 0.5 * (above - below)
+    width = 0.5 * (above + below) / math.sin(_BENDS[-1])
+    turn = min(max(-params[3] * (params[4] + params[0] * params[1] * expiry) / params[2], k[0]), k[-1])
+    sizes = np.empty((_N_BENDS, _N_T))
+    heights = np.empty((_N_BENDS, _N_T))
+    counts = np.empty(_N_BENDS, np.int64)
+    _survey(centre, width, turn, digits, expiry, params, sizes, heights, counts)
+    cut = np.searchsorted(k, turn)
+    peaks = np.empty((3, _N_BENDS))
+    ends = np.empty((3, _N_BENDS))
+    for side in range(3):
+        low = k[cut] if side == 1 and cut < k.size else k[0]
+        high = k[cut - 1] if side == 0 and cut > 0 else k[-1]
+        _profile(low, high, digits, sizes, heights, counts, peaks[side], ends[side])
+    reached = True
+    nodes = 0.0
+    while True:
+        left = _choose(digits, peaks[0], ends[0])
+        right = _choose(digits, peaks[1], ends[1])
+        both = _choose(digits, peaks[2], ends[2])
+        n_left, n_right = min(left.nodes, 1e6), min(right.nodes, 1e6)
+        apart = (
+            cut > 0
+            and cut < k.size
+            and (
+                n_left * (cut + _STRIKES_PER_NODE) + n_right * (k.size - cut + _STRIKES_PER_NODE)
+                < min(both.nodes, 1e6) * (k.size + _STRIKES_PER_NODE)
+            )
+        )
+        nodes = max(n_left, n_right) if apart else both.nodes
+        if nodes < MAX_NODES - _BLOCK or digits < 2.0:
+            break
+        digits *= 0.8
+        reached = False
+    if nodes > MAX_NODES:
+        # No contour at all: an out-of-the-money option is worth something between nothing and the forward.
+        base[:] = 0.0
+        sums[:] = 0.0
+        return -1, 1.0
+    error = 2.0 * _PEAK_WIDTH * math.exp(-digits)
+    goal = 2.0 * error
+    if not apart:
+        taken, more = _group(expiry, params, centre, width, both, k, goal, work, base, sums)
+    else:
+        taken, more = _group(expiry, params, centre, width, left, k[:cut], goal, work, base[:cut], sums[:cut])
+        n, other = _group(expiry, params, centre, width, right, k[cut:], goal, work, base[cut:], sums[cut:])
+        reached = reached and taken > 0 and n > 0
+        taken = abs(taken) + abs(n)
+        more = max(more, other)
+    reached = reached and taken > 0
+    return abs(taken) if reached else -abs(taken), error + more

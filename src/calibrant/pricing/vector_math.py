@@ -121,8 +121,10 @@ def cos_sin(x: float) -> tuple[float, float]:
 
 
 @inlined
-def log(x: float) -> float:
-    """Natural logarithm of a positive, normal x."""
+def _log_with_remainder(x: float, remainder: float) -> float:
+    """log(x + remainder), where the remainder is what rounding took from x: it is heeded for x between 1/sqrt 2 and
+    sqrt 2, beyond which it is below the rounding of the result.
+    """
     bits = _bits_of(x)
     e = _float_of(((bits >> 52) & 0x7FF) + _ROUND_BITS) - (_ROUND + 1022.0)
     m = _float_of((bits & _MANTISSA) | _EXPONENT_OF_HALF)
@@ -130,7 +132,7 @@ def log(x: float) -> float:
     m = select(small, m + m, m)
     e = select(small, e - 1.0, e)
     # log m = 2 artanh s; |s| <= 0.1716, so the series to s^21 leaves 1e-18.
-    s = (m - 1.0) / (m + 1.0)
+    s = (m - 1.0 + select(e == 0.0, remainder, 0.0)) / (m + 1.0)
     z = s * s
     p = 1.0 / 21.0
     p = p * z + 1.0 / 19.0
@@ -143,6 +145,19 @@ def log(x: float) -> float:
     p = p * z + 1.0 / 5.0
     p = p * z + 1.0 / 3.0
     return e * _LN2_HIGH + (2.0 * s + (2.0 * s * z * p + e * _LN2_LOW))
+
+
+@inlined
+def log(x: float) -> float:
+    """Natural logarithm of a positive, normal x."""
+    return _log_with_remainder(x, 0.0)
+
+
+@inlined
+def log1p(x: float) -> float:
+    """log(1 + x) for x > -1, which keeps its digits for small x."""
+    y = 1.0 + x
+    return _log_with_remainder(y, x - (y - 1.0))
 
 
 @inlined

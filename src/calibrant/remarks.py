@@ -1,0 +1,132 @@
+"""What is said of a fit besides its numbers: the sentences of `message`, and what a desk should look at."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numba import njit
+
+from .arrays import IntVector, Vector
+from .caution import Caution
+from .fits import IDENTIFIED, Fit
+from .models.model import Model
+from .panel import OptionPanel
+
+_POOR = 0.05
+"""Mean distance of the vols from the quotes, as a share of them, from which on a fit is called poor."""
+_NEIGHBOURS = 4
+_STALE_DEVIATIONS = 8.0
+"""Robust standard deviations by which a quote, less the fit, differs from its neighbours before it is suspected."""
+_STALE_SHARE = 0.1
+"""And at least this share of its vol: below that it is what smiles do."""
+
+
+def message_of(
+    fit: Fit,
+    panel: OptionPanel,
+    model: Model,
+    at_bounds: tuple[str, ...],
+    status: Literal["converged", "network_only", "budget_exhausted", "not_converged"],
+    fixed: Mapping[str, float],
+    with_prior: bool,
+) -> str | None:
+    """What a user should know before trusting the numbers; None when there is nothing."""
+    several = panel.expiries.size > 1
+    if status == "converged" and several and fit.n_loose == 0:
+        return None
+    # Plain floats: numpy takes ten times as long over five numbers.
+    error, size = fit.standard_errors.tolist(), fit.params.tolist()
+    sentences = []
+    if status == "not_converged":
+        sentences.append(
+            f"Not converged after {fit.evaluations} evaluations: "
+            "give a `start`, tighter `bounds` or a `prior`, or look for bad quotes among the largest residuals."
+        )
+    elif status == "budget_exhausted":
+        sentences.append("The budget ended the refinement: these are the best parameters so far.")
+    if at_bounds:
+        sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
+    free = [i for i, name in enumerate(model.parameters) if name not in fixed]
+    inside = [i for i in free if model.parameters[i] not in at_bounds]
+    if panel.n_quotes <= len(free) and not with_prior:
+        advice = "; give a `prior`." if fixed else "; hold some parameters with `fixed`, or give a `prior`."
+        sentences.append(
+            f"{panel.n_quotes} quotes leave nothing to tell the error of {len(free)} parameters by: no standard errors"
+            f"{advice}"
+        )
+    elif inside and all(math.isnan(error[i]) for i in inside):
+        sentences.append("The Jacobian is singular: the quotes do not determine the parameters; no standard errors.")
+    else:
+        loose = [i for i in inside if not error[i] <= IDENTIFIED * abs(size[i])]
+        if loose:
+            relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
+            named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]
+            sentences.append(f"The panel does not identify {', '.join(named)}: standard error in brackets.")
+    if not several and not with_prior and {"kappa", "theta", "v0"}.isdisjoint(fixed):
+        sentences.append("One expiry does not tell kappa and theta apart from v0.")
+    return " ".join(sentences) or None
+
+
+def cautions_of(fit: Fit, panel: OptionPanel) -> tuple[Caution, ...]:
+    """What a desk should look at in the fit."""
+    if fit.quality.mean_relative <= _POOR and fit.quality.max_abs <= 2.0 * _STALE_SHARE * panel.mid.min():
+        return ()
+    cautions = []
+    stale = stale_quotes(fit.model_vol, panel)
+    if stale.size:
+        given = sorted(panel.index[stale].tolist())
+        some = ", ".join(map(str, given[:10])) + (", ..." if len(given) > 10 else "")
+        detail = (
+            f"{len(given)} quotes ({some}) are far from what their neighbours say: stale or wrong? Leave them out with "
+            "`exclude`, or ask for `loss`: `huber`."
+        )
+        cautions.append(Caution("stale_quotes_suspected", detail, tuple(given)))
+    if fit.quality.mean_relative > _POOR:
+        detail = (
+            f"The model's vols are {100.0 * fit.quality.mean_relative:.1f} % away from the quotes on average: the "
+            "smile is of another shape, or quotes are wrong."
+        )
+        cautions.append(Caution("poor_fit", detail))
+    return tuple(cautions)
+
+
+def stale_quotes(model_vol: Vector, panel: OptionPanel) -> IntVector:
+    """The quotes, by their place in the panel, that are unlike their neighbours.
+
+    A model that misses a smile misses neighbours alike: what is looked at is by how much the ratio of quote and model
+    differs from the median of that of its neighbours, against what such differences are in the rest of the panel.
+    """
+    if panel.n_quotes < 2 * _NEIGHBOURS:
+        return np.empty(0, np.int64)
+    away = _unlike_neighbours(np.log(panel.mid / model_vol), panel.log_moneyness, panel.expiries, panel.offsets)
+    usual = 1.4826 * np.median(away)
+    return np.flatnonzero((away > _STALE_DEVIATIONS * usual) & (away > math.log1p(_STALE_SHARE)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _unlike_neighbours(ratio: Vector, log_moneyness: Vector, expiries: Vector, offsets: IntVector) -> Vector:
+    """Difference from the median of the two next strikes on each side and of the nearest one, in standard deviations,
+    of the expiry before and after."""
+    away = np.zeros(ratio.size)
+    around = np.empty(_NEIGHBOURS + 2)
+    for e in range(expiries.size):
+        first, last = offsets[e], offsets[e + 1]
+        for q in range(first, last):
+            n = 0
+            for j in range(max(q - 2, first), min(q + 3, last)):
+                if j != q:
+                    around[n] = ratio[j]
+                    n += 1
+            for other in (e - 1, e + 1):
+                if 0 <= other < expiries.size:
+                    strikes = log_moneyness[offsets[other] : offsets[other + 1]]
+                    place = log_moneyness[q] * math.sqrt(expiries[other] / expiries[e])
+                    j = min(np.searchsorted(strikes, place), strikes.size - 1)
+                    if j > 0 and place - strikes[j - 1] < strikes[j] - place:
+                        j -= 1
+                    around[n] = ratio[offsets[other] + j]
+                    n += 1
+            if n > 1:
+                away[q] = abs(ratio[q] - np.median(around[:n]))
+    return away

@@ -1,0 +1,201 @@
+"""Which optimum to refine: a race of starts on a sketch of the panel, in one compiled call.
+
+A poor fit may have several optima, and no fit tells of itself whether there is a better one. Where the basins lie a few
+dozen quotes say as well as thousands: the sketch has at most `_EXPIRIES` expiries and some `_QUOTES` quotes, each the
+mean of its neighbours. There every start is refined until it stands still or runs into an optimum that another one has
+found before; what is left is a short list of distinct optima, best first. How often the best one of the panel is on it,
+and what that costs, is measured by `benchmarks/optima.py`.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from .arrays import IntVector, Matrix, Vector
+from .black import otm_and_vega
+from .optimisers.levenberg_marquardt import learned_by, levenberg_marquardt, memory_size
+from .optimisers.objective import OUT_OF_ITERATIONS, Problem
+
+_careful = njit(cache=True, nogil=True, error_model="numpy")
+
+_EXPIRIES = 8
+_QUOTES = 32
+_LEAST_STRIKES = 4
+_ROUNDS = 14
+_STRETCH = 3
+"""Evaluations of a start in one round."""
+_ALIKE = 0.03
+"""Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
+_RESTING = 0.05
+"""Share of its objective that a start gains in a round, below which it is about where it leads to."""
+_PATIENCE = 2
+_HOPELESS = 3.0
+"""Times the best objective, beyond which a start is given up after so many rounds."""
+_WORTH = 1.15
+"""Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
+
+
+class Optimum(NamedTuple):
+    """Where some of the starts lead, on the sketch."""
+
+    params: Vector
+    objective: float
+    start: int
+    """The first that led there, by its number."""
+    learned: Vector
+    """Of the way there: see `levenberg_marquardt.learned_by`."""
+
+
+def distinct_optima(problem: Problem, starts: Matrix) -> tuple[list[Optimum], float]:
+    """The optima worth refining, best first, and the quote-evaluations that finding them took.
+
+    starts  (n_starts, n_params), inside the bounds
+    """
+    small = sketch(problem)
+    ends, objectives, leaders, memory, work = _race(small, np.ascontiguousarray(starts))
+    order = np.argsort(objectives, kind="stable")
+    best = objectives[order[0]]
+    # An exact fit leaves nothing but rounding to tell optima apart.
+    worth = _WORTH * best + 1e-12 * small.vol.size
+    optima = [
+        Optimum(ends[i], float(objectives[i]), int(leaders[i]), learned_by(memory[i], starts.shape[1]))
+        for i in order
+        if leaders[i] >= 0 and (objectives[i] <= worth or i == order[0])
+    ]
+    return optima, float(work)
+
+
+def sketch(problem: Problem) -> Problem:
+    """A problem of few quotes with its optima about where the whole one has them; the same one if it is small."""
+    if problem.vol.size <= _QUOTES + _LEAST_STRIKES and problem.expiries.size <= _EXPIRIES:
+        return problem
+    n = problem.vol.size
+    expiries, offsets, rows = np.empty(_EXPIRIES), np.empty(_EXPIRIES + 1, np.int64), np.empty((5, n))
+    m = _sketch(problem, expiries, offsets, rows)
+    size = offsets[m]
+    log_moneyness, vol, root_weight, root_expiry, least_vega = (row[:size].copy() for row in rows)
+    return problem._replace(
+        expiries=expiries[:m],
+        offsets=offsets[: m + 1],
+        log_moneyness=log_moneyness,
+        vol=vol,
+        root_weight=root_weight,
+        root_expiry=root_expiry,
+        least_vega=least_vega[:m].copy(),
+        huber=float(np.median(problem.huber / problem.root_weight)) * root_weight,
+    )
+
+
+@_careful
+def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix) -> int:
+    """Fill log-moneyness, vol, root weight, root expiry and least vega of each expiry; the number of expiries."""
+    n_expiries = problem.expiries.size
+    m = min(n_expiries, _EXPIRIES)
+    most = max(_QUOTES // m, _LEAST_STRIKES)
+    offsets[0] = 0
+    at = 0
+    for i in range(m):
+        # Evenly by their place among the expiries, the first and the last included.
+        e = round(i * (n_expiries - 1) / (m - 1)) if m > 1 else 0
+        expiries[i] = problem.expiries[e]
+        first, last = problem.offsets[e], problem.offsets[e + 1]
+        count = last - first
+        width = problem.log_moneyness[last - 1] - problem.log_moneyness[first]
+        begun = at
+        place = -1.0
+        for q in range(first, last):
+            # Half by their number and half by where they lie: neither the crowd at the money nor the wings alone.
+            reached = (q - first) / count
+            if width > 0.0:
+                reached = 0.5 * reached + 0.5 * (problem.log_moneyness[q] - problem.log_moneyness[first]) / width
+            bucket = math.floor(reached * min(most, count) * (1.0 - 1e-9))
+            if bucket != place:
+                place = bucket
+                rows[:3, at] = 0.0
+                at += 1
+            weight = problem.root_weight[q] ** 2
+            rows[0, at - 1] += weight * problem.log_moneyness[q]
+            rows[1, at - 1] += weight * problem.vol[q]
+            rows[2, at - 1] += weight
+        for j in range(begun, at):
+            rows[0, j] /= rows[2, j]
+            rows[1, j] /= rows[2, j]
+            rows[2, j] = math.sqrt(rows[2, j])
+            rows[3, j] = problem.root_expiry[first]
+        sd = rows[1, begun:at] * rows[3, begun:at]
+        vega = np.empty(at - begun)
+        otm_and_vega(rows[0, begun:at], sd, np.empty(at - begun), vega)
+        rows[4, i] = vega.min() * problem.root_expiry[first]
+        offsets[i + 1] = at
+    # Against a prior the quotes weigh as much as all of them did.
+    total = 0.0
+    for q in range(problem.root_weight.size):
+        total += problem.root_weight[q] ** 2
+    kept = 0.0
+    for j in range(at):
+        kept += rows[2, j] ** 2
+    for j in range(at):
+        rows[2, j] *= math.sqrt(total / kept)
+    return m
+
+
+@_careful
+def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, Matrix, float]:
+    """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
+
+    returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
+             same; memories of the descents; quote-evaluations spent
+    """
+    n_starts, n = starts.shape
+    n_quotes = problem.vol.size
+    ends = starts.copy()
+    objectives = np.empty(n_starts)
+    leaders = np.arange(n_starts)
+    going_on = np.ones(n_starts, np.bool_)
+    memory = np.zeros((n_starts, memory_size(n)))
+    model_vol, residual = np.empty((n_starts, n_quotes)), np.empty((n_starts, n_quotes))
+    jacobian = np.empty((n_starts, n, n_quotes))
+    before = np.full(n_starts, np.inf)
+    evaluations = 0
+    for i in range(n_starts):
+        model_vol[i] = problem.vol
+    for round_ in range(_ROUNDS):
+        for i in range(n_starts):
+            if leaders[i] < 0 or not going_on[i]:
+                continue
+            objectives[i], more, outcome = levenberg_marquardt(
+                ends[i], problem, _STRETCH, False, memory[i], model_vol[i], residual[i], jacobian[i]
+            )
+            evaluations += more
+            going_on[i] = outcome == OUT_OF_ITERATIONS
+        # The better of two that fit alike goes on, by the name of the first.
+        order = np.argsort(objectives)
+        best = objectives[order[0]]
+        # One that still descends may only be passing by.
+        resting = (before - objectives <= _RESTING * before) | ~going_on
+        before[:] = objectives
+        for place in range(n_starts):
+            i = order[place]
+            if leaders[i] < 0:
+                continue
+            for after in range(place + 1, n_starts):
+                j = order[after]
+                if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
+                    leaders[i] = min(leaders[i], leaders[j])
+                    leaders[j] = -1
+            if round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
+                going_on[i] = False
+        if not (going_on & (leaders >= 0)).any():
+            break
+    return ends, objectives, leaders, memory, evaluations * n_quotes
+
+
+@_careful
+def _one_fit(problem: Problem, model_vol: Vector, other: Vector, allowed: float) -> bool:
+    """Whether two fits say the same of the quotes: parameters may differ, where the quotes do not tell them apart."""
+    apart = 0.0
+    for q in range(model_vol.size):
+        apart += (problem.root_weight[q] * (model_vol[q] - other[q])) ** 2
+    return apart <= allowed + 1e-10 * model_vol.size
