@@ -23,37 +23,36 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from calibrant.arrays import Matrix, Vector
+from training.dense import DenseNetwork
 from training.domain import Domain
 from training.networks import COMPRESSED_SCALE, LEAST_VOL, SMALL_LOG_SMILE, SMALL_SMILE, CnnTransformer, ResidualBlock
-from training.shallow import ShallowNetwork
 
 from .graph import Graph
 
 DENSE_NODES = 9
 """Largest map whose convolutions become matrices. On 3 x 3 nodes and below a padded kernel multiplies more zeros than a
 matrix holds; on 6 x 6 the matrix is a hundred times the kernel."""
+_ACTIVATIONS = {nn.ReLU: "Relu", nn.GELU: "Gelu"}
+"""Of dense networks, as torch and as ONNX call them."""
 
 
 def to_onnx(network: CnnTransformer, domain: Domain) -> bytes:
     """The network in ONNX: `iv` (batch, n_expiries, n_strikes) float32 in, `parameters` (batch, n_params) out."""
     graph = Graph()
     features = _features(graph, network)
-    if isinstance(network, ShallowNetwork):
-        last = _shallow(graph, network, features)
-    else:
-        last = _deep(graph, network, features)
+    last = _dense(graph, network, features) if isinstance(network, DenseNetwork) else _deep(graph, network, features)
     _parameters(graph, network, graph.add("Tanh", last))
     return graph.model(domain)
 
 
-def _shallow(graph: Graph, network: ShallowNetwork, features: str) -> str:
+def _dense(graph: Graph, network: DenseNetwork, features: str) -> str:
     """The output layer before its tanh, (batch, n_params)."""
     value = graph.add("Flatten", features)
     for i, layer in enumerate(network.layers):
         if isinstance(layer, nn.Linear):
             value = _linear(graph, f"layers.{i}", value, _float64(layer.weight).T, _float64(layer.bias))
         else:
-            value = graph.add("Relu", value)
+            value = graph.add(_ACTIVATIONS[type(layer)], value)
     return value
 
 

@@ -16,7 +16,7 @@ from model_export.verify import PARITY_TOLERANCE, largest_difference, parity_inp
 from training.domain import DOMAINS, MARKET, PAPER, Domain  # noqa: E402
 from training.networks import CnnTransformer, NetworkOptions, Normalisation  # noqa: E402
 from training.panels import make_panels  # noqa: E402
-from training.shallow import ShallowNetwork  # noqa: E402
+from training.dense import ShallowNetwork  # noqa: E402
 
 
 def normalisation(domain: Domain) -> Normalisation:

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed")
 from training.domain import PAPER  # noqa: E402
 from training.networks import CnnTransformer, NetworkOptions, Normalisation  # noqa: E402
 from training.panels import make_panels  # noqa: E402
-from training.shallow import ShallowNetwork  # noqa: E402
+from training.dense import ShallowNetwork  # noqa: E402
 
 PANELS = make_panels(PAPER, 61, 0, 32)["iv"]
 NORMALISATION = Normalisation.of(PANELS, PAPER)
