@@ -9,6 +9,12 @@ from typing import Any
 
 CARD = "CARD.md"
 
+_ARCHITECTURES = {
+    "cnn_transformer": "the paper's CNN-Transformer",
+    "shallow": "the paper's shallow baseline, two hidden layers of 512 and 256 ReLU",
+    "compact": "three hidden layers of 128 Gelu on the flattened features of the panel, not the paper's "
+    "CNN-Transformer: it answers several times sooner, and the refinement needs no more steps from there",
+}
 _LIMITS = {
     "paper": [
         "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
@@ -57,6 +63,7 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         f"({strikes}).",
         f"- **Data**: {data['count']:,} synthetic panels, seed {data['seed']}; validation {validation['count']:,}, "
         f"seed {validation['seed']}. No market data.",
+        f"- **Network**: {_ARCHITECTURES[options['architecture']]}.",
         f"- **Training**: {created['epochs_run']} epochs of {options['epoch_panels'] or data['count']:,} panels, loss "
         f"`{options['loss']['name']}`, batches of {options['batch']}, {created['training_seconds'] / 60:.0f} minutes; "
         f"torch {created['torch']}, commit {manifest['source_commit'][:12]}.",
