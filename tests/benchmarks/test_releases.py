@@ -1,0 +1,40 @@
+"""Releases side by side: each is charged for what it leads to."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
+
+from benchmarks.market import MarketPanel
+from benchmarks.paper_panels import clean_panels
+from benchmarks.releases import Run, compare, market_panels, rows_of
+from calibrant.release import Release
+from tests.shared import ROOT
+
+RELEASES = [Release.load(ROOT / "networks" / "heston" / version) for version in ("1", "3")]
+
+
+def test_releases_are_compared_panel_by_panel_and_lead_to_one_optimum() -> None:
+    panels = [sample.panel for sample in clean_panels(3, 5)]
+    runs = compare(RELEASES, panels)
+    assert [len(of_panel) for of_panel in runs] == [2, 2, 2]
+    assert all(
+        run.network_us > 0.0 and run.refine_us > 0.0 and run.iterations > 0 for of_panel in runs for run in of_panel
+    )
+    assert [row[0] for row in rows_of("paper", RELEASES, runs)] == [f"paper, {r.version}" for r in RELEASES]
+    assert [row[-1] for row in rows_of("paper", RELEASES, runs)] == ["0", "0"]
+
+
+def test_a_worse_optimum_and_a_second_opinion_are_counted_against_their_release() -> None:
+    good, bad = Run(20.0, 100.0, 4, 1, 1.0, 5.0), Run(10.0, 300.0, 9, 2, 1.1, 5.2)
+    first, second = rows_of("market", RELEASES, [[good, bad], [good, good]])
+    assert first[1:] == ["2", "20.0", "100.0", "120.0", "120.0", "4 / 4.00 / 4", "0", "0"]
+    assert second[1:4] == ["2", "15.0", "200.0"]
+    assert second[-2:] == ["1", "1"]
+
+
+def test_panels_that_the_library_refuses_are_left_out() -> None:
+    quotes = {"expiry": [0.5, 1.0], "strike": [90.0, 110.0], "forward": [100.0, 100.0], "iv": [0.2, 0.21]}
+    kept = market_panels([MarketPanel("good", quotes), MarketPanel("none", {**quotes, "iv": [None, None]})])
+    assert len(kept) == 1
+    np.testing.assert_array_equal(kept[0].mid, [0.2, 0.21])
