@@ -13,10 +13,8 @@ from .networks import CnnTransformer, NetworkOptions, Normalisation
 class DenseNetwork(CnnTransformer):
     """The same input and output as `CnnTransformer`, features and scaling included, so that what differs is between."""
 
-    widths: tuple[int, ...]
-    """Of the hidden layers."""
     activation: type[nn.Module]
-    """Behind each of them."""
+    """Behind each hidden layer."""
 
     def __init__(self, domain: Domain, normalisation: Normalisation) -> None:
         super().__init__(domain, normalisation, NetworkOptions())
@@ -24,10 +22,15 @@ class DenseNetwork(CnnTransformer):
         for layer in ("blocks", "to_tokens", "positions", "encoder", "hidden", "output"):
             delattr(self, layer)
         self.layers = nn.Sequential()
-        for width in self.widths:
+        for width in self.widths(domain):
             self.layers.extend((nn.Linear(n_in, width), self.activation()))
             n_in = width
         self.layers.append(nn.Linear(n_in, domain.n_params))
+
+    @staticmethod
+    def widths(domain: Domain) -> tuple[int, ...]:
+        """Of the hidden layers."""
+        raise NotImplementedError
 
     def normalised(self, iv: Tensor) -> Tensor:
         return torch.tanh(self.layers(self.features(iv).flatten(1)))
@@ -36,8 +39,11 @@ class DenseNetwork(CnnTransformer):
 class ShallowNetwork(DenseNetwork):
     """The paper's shallow baseline."""
 
-    widths = (512, 256)
     activation = nn.ReLU
+
+    @staticmethod
+    def widths(domain: Domain) -> tuple[int, ...]:
+        return 512, 256
 
 
 class CompactNetwork(DenseNetwork):
@@ -46,5 +52,9 @@ class CompactNetwork(DenseNetwork):
     A start needs to be no better than what spares the refinement a step.
     """
 
-    widths = (128, 128, 128)
     activation = nn.GELU
+
+    @staticmethod
+    def widths(domain: Domain) -> tuple[int, ...]:
+        # Irregular panels with noise say less and ask for more.
+        return (192,) * 3 if domain.standardised else (128,) * 3

@@ -6,9 +6,9 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from benchmarks.market import MarketPanel
-from benchmarks.paper_panels import clean_panels
-from benchmarks.releases import Run, compare, market_panels, rows_of
-from calibrant.release import Release
+from benchmarks.paper_panels import clean_panels, noisy_panels
+from benchmarks.releases import SAME_OBJECTIVE, Run, compare, market_panels, rows_of
+from calibrant.release import Release, released
 from tests.shared import ROOT
 
 RELEASES = [Release.load(ROOT / "networks" / "heston" / version) for version in ("1", "3")]
@@ -38,3 +38,14 @@ def test_panels_that_the_library_refuses_are_left_out() -> None:
     kept = market_panels([MarketPanel("good", quotes), MarketPanel("none", {**quotes, "iv": [None, None]})])
     assert len(kept) == 1
     np.testing.assert_array_equal(kept[0].mid, [0.2, 0.21])
+
+
+def test_the_newest_release_leaves_the_refinement_no_more_to_do_than_the_third() -> None:
+    third, newest = RELEASES[1], released(ROOT / "networks", "heston")
+    panels = [sample.panel for sample in noisy_panels(100, 6)]
+    before, after = zip(*compare([third, newest], panels), strict=True)
+    assert sum(run.iterations for run in after) <= sum(run.iterations for run in before)
+    assert sum(run.n_refinements for run in after) <= sum(run.n_refinements for run in before)
+    assert all(
+        run.objective <= best.objective * (1.0 + SAME_OBJECTIVE) for run, best in zip(after, before, strict=True)
+    )
