@@ -70,6 +70,7 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         f"- **File**: sha256 {manifest['sha256']}; ONNX Runtime and torch differ by {manifest['parity']:.1g} of a "
         "parameter's range.",
         *_derivation(manifest),
+        *([f"- **Kept**: the file of {manifest['kept_from']}, unchanged."] if "kept_from" in manifest else []),
         "",
         *_metrics(manifest["metrics"]),
         "",
