@@ -12,8 +12,8 @@ CARD = "CARD.md"
 _ARCHITECTURES = {
     "cnn_transformer": "the paper's CNN-Transformer",
     "shallow": "the paper's shallow baseline, two hidden layers of 512 and 256 ReLU",
-    "compact": "three hidden layers of 128 Gelu on the flattened features of the panel, not the paper's "
-    "CNN-Transformer: it answers several times sooner, and the refinement needs no more steps from there",
+    "compact": "three hidden layers of Gelu on the flattened features of the panel, and not the paper's "
+    "CNN-Transformer: `docs/results/releases.md` compares the two",
 }
 _LIMITS = {
     "paper": [
