@@ -114,7 +114,7 @@ def _channels(graph: Graph, network: CnnTransformer) -> tuple[str, str]:
     count = graph.add("Max", graph.add("ReduceSum", mask, strikes, keepdims=1), np.array(1.0))
     smile = graph.add("Sub", vol, graph.add("Div", graph.add("ReduceSum", vol, strikes, keepdims=1), count))
     small = SMALL_LOG_SMILE if network.log_vols else SMALL_SMILE
-    # The inverse hyperbolic sine. On the negative side the two terms cancel, which float64 bears: vols of 500 % and less
+    # The inverse hyperbolic sine. On the negative side the two terms cancel, which float64 bears: vols of at most 500 %
     # keep `size` above -10,000, and the result right to 4e-8.
     size = graph.add("Mul", smile, np.array(1.0 / small))
     root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", size, size), np.array(1.0)))
