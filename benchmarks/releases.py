@@ -3,8 +3,8 @@
     python -m benchmarks.releases --release networks/heston/3 networks/heston/4 [--quotes ../shared/market]
 
 A network is worth what it saves: one that answers sooner from a worse start may cost more in all. Panels of the paper's
-box as quoted, and the panels of the market, each through every release in turns, so that a busy machine slows all of
-them alike. Times are of the processor, not of the wall.
+box, irregular ones drawn as those that the `market` networks are trained on, and the panels of the market, each through
+every release in turns, so that a busy machine slows all of them alike. Times are of the processor, not of the wall.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import starting_from
 from calibrant.release import Release
+from training.domain import MARKET
+from training.market_panels import DRAWS, market_parameters, market_quotes
 
 from .machine import RESULTS, describe_machine, table, write_report
 from .market import MarketPanel, read_panels
@@ -67,6 +69,19 @@ def compare(releases: Sequence[Release], panels: Sequence[OptionPanel]) -> list[
         for panel in panels[:WARM_UP]:
             run(release, panel)
     return [[run(release, panel) for release in releases] for panel in panels]
+
+
+def drawn_panels(n: int, seed: int) -> list[OptionPanel]:
+    """Panels as the networks of the domain `market` are trained on, those without two usable quotes left out."""
+    draws = np.random.default_rng(seed).random((n, DRAWS))
+    panels = []
+    for params, draw in zip(market_parameters(MARKET, draws), draws, strict=True):
+        quotes = market_quotes(params, draw)
+        if quotes.iv.size > 1:
+            panels.append(
+                OptionPanel.from_quotes(expiry=quotes.expiry, log_moneyness=quotes.log_moneyness, iv=quotes.iv)
+            )
+    return panels
 
 
 def market_panels(quotes: Sequence[MarketPanel]) -> list[OptionPanel]:
@@ -121,6 +136,7 @@ def main() -> None:
         "paper, clean": [sample.panel for sample in clean_panels(given.panels, SEED)],
         "paper, noisy": [sample.panel for sample in noisy_panels(given.panels, SEED + 1)],
     }
+    kinds["drawn, irregular"] = drawn_panels(given.panels, SEED + 2)
     if given.quotes is not None:
         panels = market_panels(read_panels(given.quotes))
         kinds["market, one expiry"] = [panel for panel in panels if panel.expiries.size == 1]
@@ -150,9 +166,10 @@ def main() -> None:
         describe_machine("onnxruntime"),
         "",
         f"Processor time of one thread, the least of {REPEATS} passes over a panel, the releases in turns. Network: "
-        "projection onto the grid and the network's answer. Refine: all that `calibrate` does after it. Paper: seeds "
-        f"{SEED} and {SEED + 1}, the noisy ones with 0.5 bp on every mid and 5 % missing. Worse optimum: objective "
-        f"more than {SAME_OBJECTIVE:g} of itself above the lowest that any of these releases led to.",
+        "projection onto the grid and the network's answer. Refine: all that `calibrate` does after it. Paper and "
+        f"drawn panels: seeds {SEED} to {SEED + 2}; the noisy ones have 0.5 bp on every mid and 5 % missing, three "
+        "quarters of the drawn ones the noise of `training/market_panels.py`. Worse optimum: objective more than "
+        f"{SAME_OBJECTIVE:g} of itself above the lowest that any of these releases led to.",
         "",
         *table(columns, rows),
     ]
