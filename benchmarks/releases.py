@@ -8,24 +8,24 @@ every release in turns, so that a busy machine slows all of them alike. Times ar
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import thread_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from calibrant.calibrate import Calibration, calibrate
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
-from calibrant.panel import OptionPanel
+from calibrant.panel import OptionPanel, identifiable
 from calibrant.pipeline import starting_from
 from calibrant.release import Release
 from training.domain import MARKET
 from training.market_panels import DRAWS, market_parameters, market_quotes
 
 from .machine import RESULTS, describe_machine, table, write_report
-from .market import MarketPanel, read_panels
+from .market import read_panels
 from .paper_panels import clean_panels, noisy_panels
 
 SEED = 111
@@ -72,27 +72,23 @@ def compare(releases: Sequence[Release], panels: Sequence[OptionPanel]) -> list[
 
 
 def drawn_panels(n: int, seed: int) -> list[OptionPanel]:
-    """Panels as the networks of the domain `market` are trained on, those without two usable quotes left out."""
+    """Panels as the networks of the domain `market` are trained on, of those that the library takes."""
     draws = np.random.default_rng(seed).random((n, DRAWS))
-    panels = []
-    for params, draw in zip(market_parameters(MARKET, draws), draws, strict=True):
-        quotes = market_quotes(params, draw)
-        if quotes.iv.size > 1:
-            panels.append(
-                OptionPanel.from_quotes(expiry=quotes.expiry, log_moneyness=quotes.log_moneyness, iv=quotes.iv)
-            )
-    return panels
+    drawn = map(market_quotes, market_parameters(MARKET, draws), draws)
+    return taken({"expiry": one.expiry, "log_moneyness": one.log_moneyness, "iv": one.iv} for one in drawn)
 
 
-def market_panels(quotes: Sequence[MarketPanel]) -> list[OptionPanel]:
-    """Those that the library takes."""
+def taken(quotes: Iterable[Mapping[str, Any]]) -> list[OptionPanel]:
+    """The panels of those quotes, arguments of `from_quotes`, that the library calibrates."""
     panels = []
-    for one in quotes:
+    for given in quotes:
         try:
-            panels.append(OptionPanel.from_quotes(**one.quotes))
+            panel = OptionPanel.from_quotes(**given)
+            if identifiable(panel).n_quotes > 1:
+                panels.append(panel)
         except InvalidInput:
             continue
-    return [panel for panel in panels if panel.n_quotes > 1]
+    return panels
 
 
 def rows_of(kind: str, releases: Sequence[Release], runs: Sequence[Sequence[Run]]) -> list[list[str]]:
@@ -138,7 +134,7 @@ def main() -> None:
     }
     kinds["drawn, irregular"] = drawn_panels(given.panels, SEED + 2)
     if given.quotes is not None:
-        panels = market_panels(read_panels(given.quotes))
+        panels = taken(panel.quotes for panel in read_panels(given.quotes))
         kinds["market, one expiry"] = [panel for panel in panels if panel.expiries.size == 1]
         kinds["market, several expiries"] = [panel for panel in panels if panel.expiries.size > 1]
     columns = [

@@ -5,9 +5,8 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
-from benchmarks.market import MarketPanel
 from benchmarks.paper_panels import clean_panels, noisy_panels
-from benchmarks.releases import SAME_OBJECTIVE, Run, compare, market_panels, rows_of
+from benchmarks.releases import SAME_OBJECTIVE, Run, compare, drawn_panels, rows_of, taken
 from calibrant.release import Release, released
 from tests.shared import ROOT
 
@@ -35,7 +34,7 @@ def test_a_worse_optimum_and_a_second_opinion_are_counted_against_their_release(
 
 def test_panels_that_the_library_refuses_are_left_out() -> None:
     quotes = {"expiry": [0.5, 1.0], "strike": [90.0, 110.0], "forward": [100.0, 100.0], "iv": [0.2, 0.21]}
-    kept = market_panels([MarketPanel("good", quotes), MarketPanel("none", {**quotes, "iv": [None, None]})])
+    kept = taken([quotes, {**quotes, "iv": [None, None]}, {**quotes, "strike": [90.0, 1e9]}])
     assert len(kept) == 1
     np.testing.assert_array_equal(kept[0].mid, [0.2, 0.21])
 
@@ -49,3 +48,11 @@ def test_the_newest_release_leaves_the_refinement_no_more_to_do_than_the_third()
     assert all(
         run.objective <= best.objective * (1.0 + SAME_OBJECTIVE) for run, best in zip(after, before, strict=True)
     )
+
+
+def test_drawn_panels_are_irregular_and_the_same_each_time() -> None:
+    panels = drawn_panels(20, 8)
+    assert len(panels) >= 15
+    assert len({panel.n_quotes for panel in panels}) > 5
+    for one, other in zip(panels, drawn_panels(20, 8), strict=True):
+        np.testing.assert_array_equal(one.mid, other.mid)
