@@ -45,7 +45,7 @@ class Run(NamedTuple):
     refine_us: float
     """Of the processor: refinement, second opinions and standard errors."""
     iterations: int
-    n_refinements: int
+    n_starts: int
     objective: float
     rmse_bp: float
 
@@ -60,7 +60,7 @@ def run(release: Release, panel: OptionPanel) -> Run:
         found: Calibration = calibrate(panel, HESTON, *starting_from(proposals))
         refine.append(1e6 * (thread_time() - proposed))
         network.append(1e6 * (proposed - began))
-    return Run(min(network), min(refine), found.iterations, found.n_refinements, found.objective, found.rmse_bp)
+    return Run(min(network), min(refine), found.iterations, found.n_starts, found.objective, found.rmse_bp)
 
 
 def compare(releases: Sequence[Release], panels: Sequence[OptionPanel]) -> list[list[Run]]:
@@ -113,7 +113,7 @@ def rows_of(kind: str, releases: Sequence[Release], runs: Sequence[Sequence[Run]
                 f"{np.median(total):.1f}",
                 f"{total.mean():.1f}",
                 f"{np.median(iterations):g} / {iterations.mean():.2f} / {np.quantile(iterations, 0.99):g}",
-                f"{int((numbers(lambda run: run.n_refinements) > 1).sum()):,}",
+                f"{int((numbers(lambda run: run.n_starts) > 1).sum()):,}",
                 f"{int(higher.sum()):,}",
             ]
         )
