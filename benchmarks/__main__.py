@@ -5,7 +5,8 @@
 Each runs as a process of its own, one after the other, so that none inherits another's threads, caches or failure. With
 `--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results;
 `service`, `faults` and `sockets`, which say nothing in a short time, are left out.
-What trains or judges networks is run by hand: `network_strides`, `ablations`, `baselines`, `training.evaluate`.
+What trains or judges networks is run by hand: `network_strides`, `ablations`, `baselines`, `releases`,
+`training.evaluate`.
 """
 
 import argparse

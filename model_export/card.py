@@ -9,6 +9,12 @@ from typing import Any
 
 CARD = "CARD.md"
 
+_ARCHITECTURES = {
+    "cnn_transformer": "the paper's CNN-Transformer",
+    "shallow": "the paper's shallow baseline, two hidden layers of 512 and 256 ReLU",
+    "compact": "three hidden layers of Gelu on the flattened features of the panel, and not the paper's "
+    "CNN-Transformer: `docs/results/releases.md` compares the two",
+}
 _LIMITS = {
     "paper": [
         "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
@@ -57,12 +63,14 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         f"({strikes}).",
         f"- **Data**: {data['count']:,} synthetic panels, seed {data['seed']}; validation {validation['count']:,}, "
         f"seed {validation['seed']}. No market data.",
+        f"- **Network**: {_ARCHITECTURES[options['architecture']]}.",
         f"- **Training**: {created['epochs_run']} epochs of {options['epoch_panels'] or data['count']:,} panels, loss "
         f"`{options['loss']['name']}`, batches of {options['batch']}, {created['training_seconds'] / 60:.0f} minutes; "
         f"torch {created['torch']}, commit {manifest['source_commit'][:12]}.",
         f"- **File**: sha256 {manifest['sha256']}; ONNX Runtime and torch differ by {manifest['parity']:.1g} of a "
         "parameter's range.",
         *_derivation(manifest),
+        *([f"- **Kept**: the file of {manifest['kept_from']}, unchanged."] if "kept_from" in manifest else []),
         "",
         *_metrics(manifest["metrics"]),
         "",

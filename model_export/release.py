@@ -1,9 +1,11 @@
 """Release a version: the networks of some training runs, one for each domain.
 
     python -m model_export.release --run runs/paper --run runs/market --out networks/heston/2
+    python -m model_export.release --run runs/paper --keep networks/heston/3/market --out networks/heston/4
 
-Each run brings its `evaluation.json`, written by `training.evaluate --run`. The folder appears only when ONNX Runtime
-answers as torch does for each network and the finished release loads as a service loads it.
+Each run brings its `evaluation.json`, written by `training.evaluate --run`; a network that is kept brings its file and
+what its manifest says. The folder appears only when ONNX Runtime answers as torch does for each run's network and the
+finished release loads as a service loads it.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibrant.network import MANIFEST, Network
 from calibrant.release import CONTENTS, Release
 from training.train import load_network
 
@@ -27,19 +30,22 @@ FILE = "model.onnx"
 EVALUATION = "evaluation.json"
 
 
-def release(runs: Sequence[Path], out: Path) -> Release:
+def release(runs: Sequence[Path], out: Path, kept: Sequence[Path] = ()) -> Release:
     """Export, verify, write manifests and card, load the result as a service would, and only then put it in place.
 
     runs    folders of training.train with an evaluation.json each, one for each domain
     out     networks/<model>/<version>
-    raises  ParityError, ArtefactError; FileExistsError if that version is already released; ValueError for two runs of
-            one domain
+    kept    folders of earlier releases' networks that stay as they are
+    raises  ParityError, ArtefactError; FileExistsError if that version is already released; ValueError for two networks
+            of one domain
     """
 
-    def stage(run: Path, staged: Path) -> dict[str, Any]:
-        return _stage(run, staged, name=out.parent.name, version=int(out.name))
+    def stage(source: Path, staged: Path) -> dict[str, Any]:
+        if source in kept:
+            return _keep(source, staged, version=int(out.name))
+        return _stage(source, staged, name=out.parent.name, version=int(out.name))
 
-    return put_in_place(out, runs, stage)
+    return put_in_place(out, [*runs, *kept], stage)
 
 
 def put_in_place(out: Path, sources: Sequence[Path], stage: Callable[[Path, Path], dict[str, Any]]) -> Release:
@@ -60,7 +66,7 @@ def put_in_place(out: Path, sources: Sequence[Path], stage: Callable[[Path, Path
             manifest = stage(source, staged)
             manifests[manifest["training_domain"]["name"]] = manifest
         if len(manifests) < len(sources):
-            raise ValueError(f"each run must be of a domain of its own, but they are of {', '.join(manifests)}")
+            raise ValueError(f"each network must be of a domain of its own, but they are of {', '.join(manifests)}")
         digests = {domain: manifest["sha256"] for domain, manifest in manifests.items()}
         (staged / CONTENTS).write_text(json.dumps({"networks": digests}, indent=1) + "\n")
         write_card(staged / CARD, manifests)
@@ -92,15 +98,28 @@ def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any
     return manifest
 
 
+def _keep(artefact: Path, staged: Path, *, version: int) -> dict[str, Any]:
+    """Copy a released network, once it has proved itself, into a folder named after its domain; its new manifest."""
+    before = Network.load(artefact)
+    folder = staged / before.manifest.domain
+    folder.mkdir(exist_ok=True)
+    shutil.copy(artefact / before.manifest.file, folder / before.manifest.file)
+    manifest: dict[str, Any] = json.loads((artefact / MANIFEST).read_text())
+    manifest |= {"version": version, "kept_from": before.version}
+    write_manifest(folder, manifest)
+    return manifest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, action="append", help="folder of training.train, repeatable")
+    parser.add_argument("--keep", type=Path, action="append", default=[], help="a released network, repeatable")
     parser.add_argument("--out", type=Path, required=True, help="networks/<model>/<version>")
     parser.add_argument("--replace", action="store_true", help="of a version that nobody has got yet")
     given = parser.parse_args()
     if given.replace and given.out.exists():
         shutil.rmtree(given.out)
-    loaded = release(given.run, given.out)
+    loaded = release(given.run, given.out, given.keep)
     sizes = ", ".join(f"{path.stat().st_size} bytes" for path in sorted(given.out.rglob(FILE)))
     print(f"{loaded.version} released in {given.out}: {sizes}")
 

@@ -23,44 +23,55 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from calibrant.arrays import Matrix, Vector
+from training.dense import DenseNetwork
 from training.domain import Domain
 from training.networks import COMPRESSED_SCALE, LEAST_VOL, SMALL_LOG_SMILE, SMALL_SMILE, CnnTransformer, ResidualBlock
-from training.shallow import ShallowNetwork
 
 from .graph import Graph
 
 DENSE_NODES = 9
 """Largest map whose convolutions become matrices. On 3 x 3 nodes and below a padded kernel multiplies more zeros than a
 matrix holds; on 6 x 6 the matrix is a hundred times the kernel."""
+_ACTIVATIONS = {nn.ReLU: "Relu", nn.GELU: "Gelu"}
+"""Of dense networks, as torch and as ONNX call them."""
 
 
 def to_onnx(network: CnnTransformer, domain: Domain) -> bytes:
     """The network in ONNX: `iv` (batch, n_expiries, n_strikes) float32 in, `parameters` (batch, n_params) out."""
     graph = Graph()
-    features = _features(graph, network)
-    if isinstance(network, ShallowNetwork):
-        last = _shallow(graph, network, features)
-    else:
-        last = _deep(graph, network, features)
+    last = _dense(graph, network) if isinstance(network, DenseNetwork) else _deep(graph, network)
     _parameters(graph, network, graph.add("Tanh", last))
     return graph.model(domain)
 
 
-def _shallow(graph: Graph, network: ShallowNetwork, features: str) -> str:
+def _dense(graph: Graph, network: DenseNetwork) -> str:
     """The output layer before its tanh, (batch, n_params)."""
-    value = graph.add("Flatten", features)
+    channels, mask = _channels(graph, network)
+    value = graph.add("Flatten", graph.add("Cast", graph.add("Mul", channels, mask), to=TensorProto.FLOAT))
     for i, layer in enumerate(network.layers):
         if isinstance(layer, nn.Linear):
-            value = _linear(graph, f"layers.{i}", value, _float64(layer.weight).T, _float64(layer.bias))
+            matrix = _float64(layer.weight).T
+            if i == 0:
+                matrix = _of_raw_channels(network, matrix)
+            value = _linear(graph, f"layers.{i}", value, matrix, _float64(layer.bias))
         else:
-            value = graph.add("Relu", value)
+            value = graph.add(_ACTIVATIONS[type(layer)], value)
     return value
 
 
-def _deep(graph: Graph, network: CnnTransformer, features: str) -> str:
+def _of_raw_channels(network: CnnTransformer, matrix: Matrix) -> Matrix:
+    """A matrix of the flat features as one of the flat channels with zeros where missing: the scale is multiplied into
+    it, and what the mean adds where a quote is there is the mask's."""
+    mean, scale = (values.reshape(4, -1, 1) for values in _scales(network))
+    by_channel = scale * matrix.reshape(*scale.shape[:2], -1)
+    by_channel[3] -= (mean * by_channel).sum(0)
+    return by_channel.reshape(matrix.shape)
+
+
+def _deep(graph: Graph, network: CnnTransformer) -> str:
     """The output layer before its tanh, (batch, n_params)."""
     n_rows, n_columns = network.mean.shape
-    maps = _Maps(features, (n_rows, n_columns), flat=False)
+    maps = _Maps(_features(graph, network), (n_rows, n_columns), flat=False)
     for i, block in enumerate(network.blocks):
         assert isinstance(block, ResidualBlock)
         write = _dense_block if maps.shape[0] * maps.shape[1] <= DENSE_NODES else _convolutions
@@ -80,8 +91,16 @@ class _Maps(NamedTuple):
 
 def _features(graph: Graph, network: CnnTransformer) -> str:
     """`CnnTransformer.features` with the channels stacked before they are standardised, (batch, 4, rows, columns)."""
+    channels, mask = _channels(graph, network)
+    mean, scale = _scales(network)
+    standard = graph.add("Mul", graph.add("Sub", channels, mean), scale)
+    return graph.add("Cast", graph.add("Mul", standard, mask), to=TensorProto.FLOAT)
+
+
+def _channels(graph: Graph, network: CnnTransformer) -> tuple[str, str]:
+    """Vol, smile, the smile compressed and the mask before they are standardised, with anything where quotes are
+    missing, (batch, 4, rows, columns), and the mask once more, (batch, 1, rows, columns)."""
     visible_from = _float64(network.visible_from)
-    n_strikes = visible_from.shape[1]
     # A panel as one channel: what follows is stacked and multiplied without another change of shape.
     iv = graph.add("Unsqueeze", "iv", np.array([1]))
     exact = graph.add("Cast", iv, to=TensorProto.DOUBLE)
@@ -91,20 +110,24 @@ def _features(graph: Graph, network: CnnTransformer) -> str:
     vol = graph.add("Where", visible, exact, np.array(1.0 if network.log_vols else 0.0))
     if network.log_vols:
         vol = graph.add("Log", graph.add("Max", vol, np.array(LEAST_VOL)))
-    # Sums over an expiry that stand at each of its nodes.
-    everywhere = graph.constant("expiry_sum", np.ones((n_strikes, n_strikes)))
-    count = graph.add("Max", graph.add("MatMul", mask, everywhere), np.array(1.0))
-    smile = graph.add("Sub", vol, graph.add("Div", graph.add("MatMul", vol, everywhere), count))
+    strikes = graph.constant("strikes", np.array([3]))
+    count = graph.add("Max", graph.add("ReduceSum", mask, strikes, keepdims=1), np.array(1.0))
+    smile = graph.add("Sub", vol, graph.add("Div", graph.add("ReduceSum", vol, strikes, keepdims=1), count))
     small = SMALL_LOG_SMILE if network.log_vols else SMALL_SMILE
-    size = graph.add("Mul", graph.add("Abs", smile), np.array(1.0 / small))
+    # The inverse hyperbolic sine. On the negative side the two terms cancel, which float64 bears: vols of at most 500 %
+    # keep `size` above -10,000, and the result right to 4e-8.
+    size = graph.add("Mul", smile, np.array(1.0 / small))
     root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", size, size), np.array(1.0)))
-    compressed = graph.add("Mul", graph.add("Sign", smile), graph.add("Log", graph.add("Add", size, root)))
-    stacked = graph.add("Concat", vol, smile, compressed, mask, axis=1)
-    none, one = np.zeros_like(visible_from), np.ones_like(visible_from)
+    compressed = graph.add("Log", graph.add("Add", size, root))
+    return graph.add("Concat", vol, smile, compressed, mask, axis=1), mask
+
+
+def _scales(network: CnnTransformer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What standardises `_channels`: the mean to take off and the factor, (4, rows, columns) each."""
+    none = np.zeros(network.mean.shape)
     mean = np.stack([_float64(network.mean), _float64(network.smile_mean), none, none])
-    scale = np.stack([_float64(network.inverse_std), _float64(network.inverse_smile_std), COMPRESSED_SCALE * one, one])
-    standard = graph.add("Mul", graph.add("Sub", stacked, mean), scale)
-    return graph.add("Cast", graph.add("Mul", standard, mask), to=TensorProto.FLOAT)
+    factors = _float64(network.inverse_std), _float64(network.inverse_smile_std), none + COMPRESSED_SCALE, none + 1.0
+    return mean, np.stack(factors)
 
 
 def _convolutions(graph: Graph, name: str, block: ResidualBlock, maps: _Maps) -> _Maps:

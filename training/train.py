@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .augment import AugmentOptions, augment
+from .dense import CompactNetwork, ShallowNetwork
 from .domain import DOMAINS, Domain
 from .generate import load, read_description
 from .held_out import validate
@@ -28,10 +29,10 @@ from .networks import CnnTransformer, NetworkOptions, Normalisation
 from .parallel import Ranks, one_process, started_ranks
 from .penalties import PENALTIES, PenaltyOptions, penalty
 from .run_folder import Epoch, RunFolder, best_weights, read_record
-from .shallow import ShallowNetwork
 from .source import source_commit
 
-ARCHITECTURES = ("cnn_transformer", "shallow")
+DENSE = {"shallow": ShallowNetwork, "compact": CompactNetwork}
+ARCHITECTURES = ("cnn_transformer", *DENSE)
 PRECISIONS = ("float32", "bfloat16", "float16")
 _NORMALISATION_PANELS = 100_000
 
@@ -224,8 +225,8 @@ def build_network(
     domain: Domain, normalisation: Normalisation, architecture: str, options: NetworkOptions
 ) -> CnnTransformer:
     """An untrained network of one of `ARCHITECTURES`."""
-    if architecture == "shallow":
-        return ShallowNetwork(domain, normalisation)
+    if architecture in DENSE:
+        return DENSE[architecture](domain, normalisation)
     return CnnTransformer(domain, normalisation, options)
 
 

@@ -24,8 +24,8 @@ from tests.shared import ROOT
 PROXY_AND_PROMETHEUS = "calibrant-proxy-and-prometheus:test"
 NEW, CORRUPT = "calibrant:test-new-network", "calibrant:test-corrupt-network"
 DAX = json.loads((ROOT / "examples" / "dax_20020705.json").read_text())
-SERVED = re.compile(r"heston-3@sha256:[0-9a-f]{12}")
-NEWER = re.compile(r"heston-4@sha256:[0-9a-f]{12}")
+SERVED = re.compile(r"heston-4@sha256:[0-9a-f]{12}")
+NEWER = re.compile(r"heston-5@sha256:[0-9a-f]{12}")
 INSTALL = "RUN apt-get update && apt-get install --yes --no-install-recommends haproxy prometheus busybox"
 
 
@@ -89,7 +89,7 @@ def images(base_image: str, service_image: str, tmp_path_factory: pytest.TempPat
     wget = "ln -s /bin/busybox /usr/bin/wget && install --directory --owner 65534 --group 65534 /prometheus"
     built(folder, PROXY_AND_PROMETHEUS, f"FROM {base_image}\n{INSTALL} && {wget}\n")
     for tag, corrupt in ((NEW, False), (CORRUPT, True)):
-        network(folder / "networks" / "heston" / "4", corrupt=corrupt)
+        network(folder / "networks" / "heston" / "5", corrupt=corrupt)
         built(folder, tag, f"FROM {service_image}\nCOPY networks networks\n")
     return service_image
 

@@ -30,7 +30,7 @@ from .quote_cautions import tallied
 from .remarks import cautions_of, message_of
 from .robust import huber_thresholds, sandwich_errors
 from .search import Optimum, distinct_optima
-from .starts import objective_at, surface_starts
+from .starts import N_KINDS, objective_at, surface_starts
 from .steps import Progress, Steps, finish
 
 StartName = Literal["network", "fallback", "given"]
@@ -366,15 +366,16 @@ def _attempts(
             return attempts, 1
         # Where it led stands in the race for where it began.
         starts = [Start(best.name, attempts[0].fit.params)]
-    racing = starts + [Start("fallback", params) for params in surface_starts(problem)]
-    optima, spent = distinct_optima(problem, np.array([_inside(start.params, problem) for start in racing]))
+    proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
+    optima, spent = distinct_optima(problem, proposed)
     yield from work.step(spent)
     for optimum in optima:
         if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
             continue
-        start = Start(racing[optimum.start].name, optimum.params)
+        name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
+        start = Start(name, optimum.params)
         attempts.append((yield from _refine(problem, start, options, work, learned=optimum.learned)))
-    return attempts, len(racing)
+    return attempts, len(starts) + N_KINDS
 
 
 def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:

@@ -96,7 +96,7 @@ class Release:
         return proposals
 
     def propose_all(self, group: PanelGroup) -> list[list[Proposal]]:
-        """`propose` for each panel with each network asked once: one panel costs it six times what one of 16 does."""
+        """`propose` for each panel with each network asked once: alone a panel costs several times its part of 16."""
         proposals: list[list[Proposal]] = [[] for _ in group.panels]
         waiting = list(range(len(group)))
         for network in self.networks:

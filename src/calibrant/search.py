@@ -17,6 +17,7 @@ from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .optimisers.levenberg_marquardt import learned_by, levenberg_marquardt, memory_size
 from .optimisers.objective import OUT_OF_ITERATIONS, Problem
+from .starts import N_KINDS, fill_surface_starts
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -48,62 +49,63 @@ class Optimum(NamedTuple):
     """Of the way there: see `levenberg_marquardt.learned_by`."""
 
 
-def distinct_optima(problem: Problem, starts: Matrix) -> tuple[list[Optimum], float]:
+def distinct_optima(problem: Problem, proposals: Matrix) -> tuple[list[Optimum], float]:
     """The optima worth refining, best first, and the quote-evaluations that finding them took.
 
-    starts  (n_starts, n_params), inside the bounds
+    proposals  (n_proposals, n_params), inside the bounds: they count before the starts read off the surface
     """
-    small = sketch(problem)
-    ends, objectives, leaders, memory, work = _race(small, np.ascontiguousarray(starts))
-    order = np.argsort(objectives, kind="stable")
-    best = objectives[order[0]]
+    ends, objectives, leaders, memory, work, n_quotes = _searched(problem, proposals)
+    order = np.argsort(objectives, kind="stable").tolist()
     # An exact fit leaves nothing but rounding to tell optima apart.
-    worth = _WORTH * best + 1e-12 * small.vol.size
-    optima = [
-        Optimum(ends[i], float(objectives[i]), int(leaders[i]), learned_by(memory[i], starts.shape[1]))
-        for i in order
-        if leaders[i] >= 0 and (objectives[i] <= worth or i == order[0])
+    worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
+    found = [
+        (i, leader, objective)
+        for i, leader, objective in zip(order, leaders[order].tolist(), objectives[order].tolist(), strict=True)
+        if leader >= 0 and (objective <= worth or i == order[0])
     ]
-    return optima, float(work)
+    n_params = problem.lower.size
+    return [
+        Optimum(ends[i], objective, leader, learned_by(memory[i], n_params)) for i, leader, objective in found
+    ], work
 
 
 def sketch(problem: Problem) -> Problem:
     """A problem of few quotes with its optima about where the whole one has them; the same one if it is small."""
-    if problem.vol.size <= _QUOTES + _LEAST_STRIKES and problem.expiries.size <= _EXPIRIES:
-        return problem
-    n = problem.vol.size
-    expiries, offsets, rows = np.empty(_EXPIRIES), np.empty(_EXPIRIES + 1, np.int64), np.empty((5, n))
-    m = _sketch(problem, expiries, offsets, rows)
-    size = offsets[m]
-    log_moneyness, vol, root_weight, root_expiry, least_vega = (row[:size].copy() for row in rows)
-    return problem._replace(
-        expiries=expiries[:m],
-        offsets=offsets[: m + 1],
-        log_moneyness=log_moneyness,
-        vol=vol,
-        root_weight=root_weight,
-        root_expiry=root_expiry,
-        least_vega=least_vega[:m].copy(),
-        huber=float(np.median(problem.huber / problem.root_weight)) * root_weight,
-    )
+    return Problem(*_sketch(problem))
 
 
 @_careful
-def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix) -> int:
-    """Fill log-moneyness, vol, root weight, root expiry and least vega of each expiry; the number of expiries."""
+def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntVector, Matrix, float, int]:
+    """The race of the proposals and the starts read off the surface, on the sketch, of so many quotes."""
+    n_proposals, n = proposals.shape
+    starts = np.empty((n_proposals + N_KINDS, n))
+    starts[:n_proposals] = proposals
+    fill_surface_starts(problem, starts[n_proposals:])
+    small = _sketch(problem)
+    ends, objectives, leaders, memory, work = _race(small, starts)
+    return ends, objectives, leaders, memory, work, small.vol.size
+
+
+@_careful
+def _sketch(problem: Problem) -> Problem:
     n_expiries = problem.expiries.size
+    if problem.vol.size <= _QUOTES + _LEAST_STRIKES and n_expiries <= _EXPIRIES:
+        return problem
     m = min(n_expiries, _EXPIRIES)
     most = max(_QUOTES // m, _LEAST_STRIKES)
-    offsets[0] = 0
+    size = m * most
+    expiries, least_vega = np.empty(m), np.empty(m)
+    offsets = np.zeros(m + 1, np.int64)
+    log_moneyness, vol, weight, root_expiry = np.zeros(size), np.zeros(size), np.zeros(size), np.empty(size)
+    linear = 0.0
     at = 0
     for i in range(m):
         # Evenly by their place among the expiries, the first and the last included.
         e = round(i * (n_expiries - 1) / (m - 1)) if m > 1 else 0
         expiries[i] = problem.expiries[e]
         first, last = problem.offsets[e], problem.offsets[e + 1]
-        count = last - first
         width = problem.log_moneyness[last - 1] - problem.log_moneyness[first]
-        begun = at
+        count = last - first
         place = -1.0
         for q in range(first, last):
             # Half by their number and half by where they lie: neither the crowd at the money nor the wings alone.
@@ -113,32 +115,46 @@ def _sketch(problem: Problem, expiries: Vector, offsets: IntVector, rows: Matrix
             bucket = math.floor(reached * min(most, count) * (1.0 - 1e-9))
             if bucket != place:
                 place = bucket
-                rows[:3, at] = 0.0
                 at += 1
-            weight = problem.root_weight[q] ** 2
-            rows[0, at - 1] += weight * problem.log_moneyness[q]
-            rows[1, at - 1] += weight * problem.vol[q]
-            rows[2, at - 1] += weight
-        for j in range(begun, at):
-            rows[0, j] /= rows[2, j]
-            rows[1, j] /= rows[2, j]
-            rows[2, j] = math.sqrt(rows[2, j])
-            rows[3, j] = problem.root_expiry[first]
-        sd = rows[1, begun:at] * rows[3, begun:at]
-        vega = np.empty(at - begun)
-        otm_and_vega(rows[0, begun:at], sd, np.empty(at - begun), vega)
-        rows[4, i] = vega.min() * problem.root_expiry[first]
+            share = problem.root_weight[q] ** 2
+            log_moneyness[at - 1] += share * problem.log_moneyness[q]
+            vol[at - 1] += share * problem.vol[q]
+            weight[at - 1] += share
+            root_expiry[at - 1] = problem.root_expiry[q]
+        for j in range(offsets[i], at):
+            log_moneyness[j] /= weight[j]
+            vol[j] /= weight[j]
         offsets[i + 1] = at
-    # Against a prior the quotes weigh as much as all of them did.
+        vega = np.empty(at - offsets[i])
+        otm_and_vega(
+            log_moneyness[offsets[i] : at],
+            vol[offsets[i] : at] * root_expiry[offsets[i] : at],
+            np.empty(vega.size),
+            vega,
+        )
+        least_vega[i] = vega.min() * root_expiry[at - 1]
+    # Against a prior the quotes weigh as much as all of them did; Huber's threshold is about one vol for all of them.
     total = 0.0
-    for q in range(problem.root_weight.size):
+    for q in range(problem.vol.size):
         total += problem.root_weight[q] ** 2
-    kept = 0.0
-    for j in range(at):
-        kept += rows[2, j] ** 2
-    for j in range(at):
-        rows[2, j] *= math.sqrt(total / kept)
-    return m
+        linear += problem.huber[q] / problem.root_weight[q]
+    linear /= problem.vol.size
+    root_weight = np.sqrt(weight[:at] * (total / weight[:at].sum()))
+    return Problem(
+        expiries,
+        offsets,
+        log_moneyness[:at],
+        vol[:at],
+        root_weight,
+        root_expiry[:at],
+        least_vega,
+        problem.lower,
+        problem.upper,
+        problem.prior_mean,
+        problem.prior_precision,
+        linear * root_weight,
+        problem.noise_variance,
+    )
 
 
 @_careful

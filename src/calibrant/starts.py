@@ -21,7 +21,9 @@ from .arrays import Matrix, Vector
 from .optimisers.objective import COARSE, Problem, evaluate
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
-_KINDS = ((4.0, 1.0), (0.1, 1.0), (0.1, 0.15), (55.0, 1.0))
+_SPEEDS = (4.0, 0.1, 0.1, 55.0)
+_CALMNESS = (1.0, 1.0, 0.15, 1.0)
+N_KINDS = len(_SPEEDS)
 """Speeds of mean reversion, and the share of the xi read off the curvatures: an overnight smile may bend for reasons of
 its own, and then the best fit of the others is a calmer one. Of 1,699 poor fits of odd panels from a network's start 64
 had a better optimum; one or another of these, of 24 tried, led to it in all 64."""
@@ -62,22 +64,6 @@ def smile_shapes(problem: Problem) -> Matrix:
         shapes[e, 2] = 2.0 * fit[2] / (spread * spread)
         shapes[e, 3] = math.sqrt(k.size)
     return shapes
-
-
-def surface_starts(problem: Problem) -> Matrix:
-    """Starts of each kind, inside the bounds: (n_starts, 5)."""
-    shapes = smile_shapes(problem)
-    starts = np.empty((len(_KINDS), 5))
-    for i, (kappa, calmness) in enumerate(_KINDS):
-        _fill_start(kappa, problem.expiries, shapes, starts[i])
-        starts[i, 2] *= calmness
-    return np.minimum(np.maximum(starts, problem.lower), problem.upper)
-
-
-def objective_at(problem: Problem, params: Vector) -> float:
-    """The objective of a start, with the kernel's coarse error."""
-    n = problem.vol.size
-    return float(evaluate(params, problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((0, n))))
 
 
 @_careful
@@ -134,3 +120,27 @@ def _fill_start(kappa: float, expiry: Vector, shapes: Matrix, start: Vector) -> 
     start[2] = xi
     start[3] = min(max(product / xi, -0.9), 0.9)
     start[4] = v0
+
+
+def surface_starts(problem: Problem) -> Matrix:
+    """Starts of each kind, inside the bounds: (N_KINDS, 5)."""
+    starts = np.empty((N_KINDS, 5))
+    fill_surface_starts(problem, starts)
+    return starts
+
+
+@_careful
+def fill_surface_starts(problem: Problem, starts: Matrix) -> None:
+    """`surface_starts`, to be called by kernels."""
+    shapes = smile_shapes(problem)
+    for i in range(N_KINDS):
+        _fill_start(_SPEEDS[i], problem.expiries, shapes, starts[i])
+        starts[i, 2] *= _CALMNESS[i]
+        for j in range(5):
+            starts[i, j] = min(max(starts[i, j], problem.lower[j]), problem.upper[j])
+
+
+def objective_at(problem: Problem, params: Vector) -> float:
+    """The objective of a start, with the kernel's coarse error."""
+    n = problem.vol.size
+    return float(evaluate(params, problem, COARSE, problem.vol.copy(), np.empty(n), np.empty((0, n))))

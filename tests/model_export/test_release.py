@@ -122,6 +122,21 @@ def test_two_runs_of_one_domain_are_no_release(run: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "heston" / "1").exists()
 
 
+def test_a_network_that_is_kept_answers_as_before_under_the_new_version(
+    run: Path, folder: Path, tmp_path: Path
+) -> None:
+    after = release([run], tmp_path / "heston" / "2", kept=[folder / "market"])
+    before = Network.load(folder / "market")
+    kept = after.networks[-1]
+    assert kept.version == before.version.replace("heston-1", "heston-2")
+    np.testing.assert_array_equal(
+        kept.parameters(before.manifest.golden_iv), before.parameters(before.manifest.golden_iv)
+    )
+    assert f"**Kept**: the file of {before.version}" in (tmp_path / "heston" / "2" / "CARD.md").read_text()
+    with pytest.raises(ValueError, match="of a domain of its own"):
+        release([run], tmp_path / "heston" / "3", kept=[folder / "paper"])
+
+
 def test_the_card_says_what_the_manifests_say(folder: Path) -> None:
     card = (folder / "CARD.md").read_text()
     for domain in DOMAINS:

@@ -13,10 +13,10 @@ from calibrant.sessions import open_session  # noqa: E402
 from model_export.graph import Graph  # noqa: E402
 from model_export.to_onnx import to_onnx  # noqa: E402
 from model_export.verify import PARITY_TOLERANCE, largest_difference, parity_inputs, verify  # noqa: E402
+from training.dense import CompactNetwork, DenseNetwork, ShallowNetwork  # noqa: E402
 from training.domain import DOMAINS, MARKET, PAPER, Domain  # noqa: E402
 from training.networks import CnnTransformer, NetworkOptions, Normalisation  # noqa: E402
 from training.panels import make_panels  # noqa: E402
-from training.shallow import ShallowNetwork  # noqa: E402
 
 
 def normalisation(domain: Domain) -> Normalisation:
@@ -65,17 +65,21 @@ def test_a_network_of_other_sizes_answers_as_in_torch() -> None:
     assert verify(network, to_onnx(network, PAPER), PAPER) <= PARITY_TOLERANCE
 
 
+@pytest.mark.parametrize("kind", [ShallowNetwork, CompactNetwork])
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
-def test_the_shallow_baseline_answers_as_in_torch(domain: Domain) -> None:
+def test_dense_networks_answer_as_in_torch(domain: Domain, kind: type[DenseNetwork]) -> None:
     torch.manual_seed(3)
-    network = ShallowNetwork(domain, normalisation(domain)).eval()
+    network = disturbed(kind(domain, normalisation(domain)))
     assert verify(network, to_onnx(network, domain), domain) <= PARITY_TOLERANCE
 
 
-def test_every_layer_reaches_the_graph() -> None:
+@pytest.mark.parametrize("compact", [False, True], ids=["cnn_transformer", "compact"])
+def test_every_layer_reaches_the_graph(compact: bool) -> None:
     """A change of any parameter moves the network's answers, and those of its graph to the same place."""
     torch.manual_seed(5)
-    network = disturbed(CnnTransformer(MARKET, normalisation(MARKET), NetworkOptions()))
+    scales = normalisation(MARKET)
+    made = CompactNetwork(MARKET, scales) if compact else CnnTransformer(MARKET, scales, NetworkOptions())
+    network = disturbed(made)
     iv = parity_inputs(MARKET, 16)
     session = open_session(to_onnx(network, MARKET))
     for name, value in network.named_parameters():
@@ -87,14 +91,21 @@ def test_every_layer_reaches_the_graph() -> None:
             value.copy_(kept)
 
 
-def test_the_released_architecture_stays_lean() -> None:
+def test_graphs_stay_lean() -> None:
     """What a single panel's time goes into: a node costs as much as its arithmetic."""
-    network = CnnTransformer(MARKET, normalisation(MARKET), NetworkOptions()).eval()
-    nodes = Counter(node.op_type for node in onnx.load_model_from_string(to_onnx(network, MARKET)).graph.node)
-    assert nodes.total() <= 90
-    assert nodes["Conv"] == 6
-    assert nodes["Elu"] == 8
-    assert not {"Split", "Squeeze", "Gather", "Slice"} & set(nodes)
+
+    def nodes(network: CnnTransformer) -> Counter[str]:
+        graph = onnx.load_model_from_string(to_onnx(network.eval(), MARKET)).graph
+        return Counter(node.op_type for node in graph.node)
+
+    deep = nodes(CnnTransformer(MARKET, normalisation(MARKET), NetworkOptions()))
+    assert deep.total() <= 85
+    assert deep["Conv"] == 6
+    assert deep["Elu"] == 8
+    assert not {"Split", "Squeeze", "Gather", "Slice"} & set(deep)
+    compact = nodes(CompactNetwork(MARKET, normalisation(MARKET)))
+    assert compact.total() <= 34
+    assert compact["Gemm"] == 6
 
 
 def test_a_name_is_given_once() -> None:

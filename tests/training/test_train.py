@@ -105,8 +105,8 @@ def test_training_learns_with_every_loss(sets: tuple[Path, Path], tmp_path: Path
 
 @pytest.mark.parametrize(
     "changed",
-    [{"architecture": "shallow"}, {"precision": "bfloat16"}, {"precision": "float16"}],
-    ids=["shallow", "bfloat16", "float16"],
+    [{"architecture": "shallow"}, {"architecture": "compact"}, {"precision": "bfloat16"}, {"precision": "float16"}],
+    ids=["shallow", "compact", "bfloat16", "float16"],
 )
 def test_training_learns_with_the_baseline_and_in_mixed_precision_and_resumes_exactly(
     sets: tuple[Path, Path], tmp_path: Path, changed: dict[str, str]
