@@ -29,6 +29,7 @@ from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
 from calibrant.pricing.fourier import UNSETTLED, value_steps
 from calibrant.release import Release, released, require_release_of
+from calibrant.starts import surface_starts
 from calibrant.steps import Steps, finish
 
 from .errors import DeadlineExpired, EngineFailed
@@ -165,6 +166,8 @@ class Engine:
         # What takes the last digits of a fit that comes to rest without them, which none of the panels does.
         problem = fit_problem(on_grid, model, CalibrationOptions())
         polish(params.copy(), problem, *room_again(refined(problem, params)))
+        # What an audit begins with.
+        surface_starts(problem)
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
