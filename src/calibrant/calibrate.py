@@ -106,7 +106,7 @@ class Calibration(NamedTuple):
     model_iv: Vector
     """(n_quotes,) in the order of `panel`."""
     objective: float
-    """Sum of weight (model vol - mid vol)^2, and the prior's term."""
+    """Sum of weight (model vol - mid vol)^2, or Huber's loss, and the prior's term; the mean weight is one."""
     rmse_bp: float
     max_abs_bp: float
     mape_pct: float
@@ -216,8 +216,8 @@ def begin(
     trimmed: dict[int, tuple[OptionPanel, Vector]] = {}
     plain = CalibrationOptions()
     for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
-        ordinary = o.refine, o.bounds, o.fixed or None, o.prior, o.loss
-        if start is None or ordinary != (plain.refine, None, None, None, plain.loss) or _race_first(panel, o):
+        ordinary = (o.refine, o.loss) == (plain.refine, plain.loss) and o.bounds is None and o.prior is None
+        if start is None or not ordinary or o.fixed or _race_first(panel, o):
             continue
         try:
             used = identifiable(panel)
