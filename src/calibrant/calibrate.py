@@ -437,7 +437,7 @@ def _rescaled(
     problem: FitProblem, best: _Attempt, options: CalibrationOptions, work: _Work
 ) -> Steps[tuple[FitProblem, _Attempt]]:
     """Huber's loss with the scale of the fit's own residuals: the two are found in turns."""
-    before = math.inf
+    before = 0.0
     for _ in range(_RESCALINGS):
         if work.ended:
             break
