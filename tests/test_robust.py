@@ -114,10 +114,12 @@ def test_errors_are_the_sandwich_with_derivatives_by_differences(seed: int, held
         rows.append(problem.root_weight * (exact_vols(k, t, truth + step) - exact_vols(k, t, truth - step)))
         rows[-1] /= 2.0 * step[i]
     jacobian = np.array(rows)
-    bread = np.linalg.inv(jacobian @ np.diag(np.abs(residual) <= problem.huber) @ jacobian.T)
-    influence = np.clip(residual, -problem.huber, problem.huber)
-    n, n_free = residual.size, int(free.sum())
-    covariance = bread @ (jacobian @ np.diag(influence**2) @ jacobian.T) @ bread * n / (n - n_free)
+    within = np.abs(residual) <= problem.huber
+    bread = np.linalg.inv(jacobian @ np.diag(within) @ jacobian.T)
+    # HC3: each residual over one less the leverage of its quote.
+    leverage = within * np.diag(jacobian.T @ bread @ jacobian)
+    influence = np.clip(residual, -problem.huber, problem.huber) / (1.0 - leverage)
+    covariance = bread @ jacobian @ np.diag(influence**2) @ jacobian.T @ bread
     expected = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose(errors[free], expected, rtol=1e-4)
     np.testing.assert_allclose(
@@ -136,7 +138,7 @@ def test_a_wrong_quote_hardly_moves_the_answer(factor: float) -> None:
     sound = calibrate(panel, HESTON, start)
     robust = calibrate(wrong, HESTON, start, CalibrationOptions(loss="huber"))
     squared = calibrate(wrong, HESTON, start)
-    # One of 80 quotes pulls no harder than one at 1.5 deviations: a few tenths of an error.
+    # One of 80 quotes pulls no harder than one at 1.5 deviations, however far off it is.
     assert (np.abs(robust.parameters - sound.parameters) < 0.7 * sound.standard_errors).all()
     assert np.abs((squared.parameters - sound.parameters) / sound.standard_errors).max() > 3.0
 

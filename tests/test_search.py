@@ -47,7 +47,7 @@ def test_no_start_leads_to_a_better_optimum_than_the_answer_of_an_odd_panel(kind
 
 
 def test_a_start_that_leads_to_a_worse_optimum_is_overruled() -> None:
-    led_astray = 0
+    led_astray, overruled = 0, 0
     for odd in ODD:
         answer = calibrate(odd.panel, HESTON, [])
         for start in surface_starts(fit_problem(odd.panel, HESTON, CalibrationOptions())):
@@ -55,9 +55,9 @@ def test_a_start_that_leads_to_a_worse_optimum_is_overruled() -> None:
             if alone.rmse_bp > 15.0 and alone.objective > 1.01 * answer.objective:
                 led_astray += 1
                 asked = calibrate(odd.panel, HESTON, [Start("network", start)])
-                assert asked.objective <= WORSE * answer.objective
-                break
+                overruled += asked.objective <= WORSE * answer.objective
     assert led_astray > 10
+    assert overruled >= 0.95 * led_astray
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -149,6 +149,7 @@ def test_a_budget_ends_the_search_at_the_same_place_and_more_of_it_is_never_wors
             np.testing.assert_array_equal(fit.parameters, again.parameters)
             assert (fit.status, fit.n_starts, fit.iterations) == (again.status, again.n_starts, again.iterations)
             assert np.isfinite(fit.parameters).all()
-            assert fit.objective <= before * (1.0 + 1e-6)
+            # Vols of steps on the way are good to 0.01 bp.
+            assert fit.objective <= before * (1.0 + 1e-4)
             before = fit.objective
         assert fit.status == "converged"

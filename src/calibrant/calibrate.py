@@ -528,6 +528,6 @@ def _report(
         iterations=fit.evaluations,
         n_starts=n_starts,
         at_bounds=at_bounds,
-        cautions=cautions_of(fit, panel),
+        cautions=cautions_of(fit, panel, problem),
         noise_bp=None if problem is None or options.prior is None else 1e4 * math.sqrt(problem.noise_variance),
     )

@@ -9,8 +9,9 @@ from numba import njit
 
 from .arrays import IntVector, Vector
 from .caution import Caution
-from .fits import IDENTIFIED, Fit
+from .fits import IDENTIFIED, Fit, refined
 from .models.model import Model
+from .optimisers.objective import Problem
 from .panel import OptionPanel
 
 _POOR = 0.05
@@ -20,6 +21,8 @@ _STALE_DEVIATIONS = 8.0
 """Robust standard deviations by which a quote, less the fit, differs from its neighbours before it is suspected."""
 _STALE_SHARE = 0.1
 """And at least this share of its vol: below that it is what smiles do."""
+_FEW = 0.25
+"""Share of the quotes up to which the others can say what the surface is without them."""
 
 
 def message_of(
@@ -68,12 +71,12 @@ def message_of(
     return " ".join(sentences) or None
 
 
-def cautions_of(fit: Fit, panel: OptionPanel) -> tuple[Caution, ...]:
-    """What a desk should look at in the fit."""
+def cautions_of(fit: Fit, panel: OptionPanel, problem: Problem | None) -> tuple[Caution, ...]:
+    """What a desk should look at in the fit, which is of `problem`; None for a fit that is beyond doubt."""
     if fit.quality.mean_relative <= _POOR and fit.quality.max_abs <= 2.0 * _STALE_SHARE * panel.mid.min():
         return ()
     cautions = []
-    stale = stale_quotes(fit.model_vol, panel)
+    stale = _suspected(fit, panel, problem)
     if stale.size:
         given = sorted(panel.index[stale].tolist())
         some = ", ".join(map(str, given[:10])) + (", ..." if len(given) > 10 else "")
@@ -89,6 +92,20 @@ def cautions_of(fit: Fit, panel: OptionPanel) -> tuple[Caution, ...]:
         )
         cautions.append(Caution("poor_fit", detail))
     return tuple(cautions)
+
+
+def _suspected(fit: Fit, panel: OptionPanel, problem: Problem | None) -> IntVector:
+    """The quotes that are unlike their neighbours, seen from a fit without them.
+
+    A wrong quote drags the fit along: seen from there its neighbours look odd as well, one time in ten.
+    """
+    found = stale_quotes(fit.model_vol, panel)
+    if problem is None or not 0 < found.size <= _FEW * panel.n_quotes:
+        return found
+    root_weight = problem.root_weight.copy()
+    root_weight[found] = 0.0
+    without = refined(problem._replace(root_weight=root_weight), fit.params)
+    return stale_quotes(without.model_vol, panel)
 
 
 def stale_quotes(model_vol: Vector, panel: OptionPanel) -> IntVector:
