@@ -176,9 +176,9 @@ def main() -> None:
         "",
         describe_machine("onnxruntime"),
         "",
-        f"Worse: the objective exceeds {WORSE} times the best of {N_RANDOM + 7} starts refined to their ends and of the "
-        "answers themselves. Times are processor time of the calibration without the network's, a panel once. The cost "
-        "is that of all answers over that of refining the network's start alone.",
+        f"Worse: the objective exceeds {WORSE} times the best of {N_RANDOM + 7} starts refined to their ends and of "
+        "the answers themselves. Times are processor time of the calibration without the network's, a panel once. The "
+        "cost is that of all answers over that of refining the network's start alone.",
         "",
         *rate_table(every),
         "",

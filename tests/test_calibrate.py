@@ -266,7 +266,8 @@ def test_the_unit_of_strikes_and_forwards_does_not_matter(noise_bp: float, refin
         )
         for unit in (1.0, 1e3)
     )
-    np.testing.assert_allclose(other.parameters, one.parameters, rtol=1e-8)
+    # A step that changes the residuals by 1e-8 of their size is none: kappa's error at 300 bp is its own size.
+    np.testing.assert_allclose(other.parameters, one.parameters, rtol=1e-9 * max(noise_bp, 10.0))
 
 
 def test_a_quote_given_twice_counts_twice() -> None:
@@ -329,13 +330,40 @@ def test_a_budget_of_work_ends_the_search_at_the_same_place_each_time() -> None:
     np.testing.assert_array_equal(fit.parameters, again.parameters)
 
 
-def test_a_common_factor_of_the_weights_changes_nothing() -> None:
+EVERY_WAY = {
+    "plain": CalibrationOptions(),
+    "lbfgs": CalibrationOptions(refine="lbfgs"),
+    "fixed": CalibrationOptions(fixed={"kappa": 3.0}),
+    "prior": CalibrationOptions(prior=Prior(parameters=1.1 * TRUTH, standard_deviations=0.1 * np.abs(TRUTH))),
+    "huber": CalibrationOptions(loss="huber"),
+}
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_of_one_are_no_weights_digit_for_digit(seed: int, way: str) -> None:
+    one, other = (
+        calibrate(noisy_panel(TRUTH, 200 + seed, noise_bp, weight), HESTON, [Start("network", TRUTH)], EVERY_WAY[way])
+        for noise_bp in (5.0 + 20.0 * (seed % 2),)
+        for weight in (None, np.ones(paper_box.EXPIRY.size))
+    )
+    np.testing.assert_array_equal(other.parameters, one.parameters)
+    np.testing.assert_array_equal(other.standard_errors, one.standard_errors)
+    np.testing.assert_array_equal(other.correlation, one.correlation)
+    assert (other.objective, other.noise_bp, other.message) == (one.objective, one.noise_bp, one.message)
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+@pytest.mark.parametrize("factor", [1e-6, 7.0, 1e6])
+def test_a_common_factor_of_the_weights_changes_nothing(factor: float, way: str) -> None:
     weight = np.random.default_rng(67).uniform(0.1, 10.0, paper_box.EXPIRY.size)
     start = [Start("network", TRUTH)]
-    one, other = (calibrate(noisy_panel(TRUTH, 68, 20.0, f * weight), HESTON, start) for f in (1.0, 7.0))
+    one, other = (
+        calibrate(noisy_panel(TRUTH, 68, 20.0, f * weight), HESTON, start, EVERY_WAY[way]) for f in (1.0, factor)
+    )
     np.testing.assert_allclose(other.parameters, one.parameters, rtol=1e-9)
-    np.testing.assert_allclose(other.standard_errors, one.standard_errors, rtol=1e-8)
-    assert other.objective == pytest.approx(one.objective, rel=1e-9)
+    np.testing.assert_allclose(other.standard_errors, one.standard_errors, rtol=1e-7)
+    assert other.objective == pytest.approx(one.objective, rel=1e-7)
 
 
 def test_the_objective_is_the_weighted_sum_of_squared_vol_differences() -> None:

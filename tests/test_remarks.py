@@ -37,7 +37,7 @@ def _heston(generator: np.random.Generator, k: Vector, t: Vector) -> Vector:
 
 def _svi(generator: np.random.Generator, k: Vector, t: Vector) -> Vector:
     """A smooth surface that Heston misses: Gatheral & Jacquier's (2014) SSVI with a power law."""
-    variance = generator.uniform(0.15, 0.45) ** 2 * t**generator.uniform(0.8, 1.1)
+    variance = generator.uniform(0.15, 0.45) ** 2 * t ** generator.uniform(0.8, 1.1)
     rho, eta, gamma = generator.uniform(-0.8, 0.1), generator.uniform(0.4, 1.2), generator.uniform(0.3, 0.5)
     phi = eta * variance**-gamma
     return np.sqrt(0.5 * variance * (1.0 + rho * phi * k + np.sqrt((phi * k + rho) ** 2 + 1.0 - rho**2)) / t)

@@ -101,9 +101,7 @@ def test_errors_are_the_sandwich_with_derivatives_by_differences(seed: int, held
     truth = TRUTHS[seed]
     problem = _problem(truth, seed)
     free = np.array([name not in held for name in HESTON.parameters])
-    problem = problem._replace(
-        lower=np.where(free, problem.lower, truth), upper=np.where(free, problem.upper, truth)
-    )
+    problem = problem._replace(lower=np.where(free, problem.lower, truth), upper=np.where(free, problem.upper, truth))
     errors, correlation = sandwich_errors(_fit_at(truth, problem), problem)
     k, t = problem.log_moneyness, problem.root_expiry**2
     residual = problem.root_weight * (exact_vols(k, t, truth) - problem.vol)

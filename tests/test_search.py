@@ -1,4 +1,4 @@
-"""The race on a sketch finds the best optimum there is, whatever the panel looks like and however it is written down."""
+"""The race on a sketch finds the best optimum there is, however odd the panel and however it is written down."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,9 @@
-"""Quotes whose price is lost in the fit kernel's own error, and corners where rounding grows: neither may steer a fit."""
+"""Quotes whose price is lost in the kernel's own error, and corners where rounding grows: neither may steer a fit."""
 
 import numpy as np
 import pytest
 
-from calibrant.arrays import Vector
+from calibrant.arrays import IntVector, Vector
 from calibrant.black import implied_volatility_from_time_value
 from calibrant.calibrate import Calibration, CalibrationOptions, Refine, Start, calibrate
 from calibrant.models import HESTON
@@ -12,8 +12,10 @@ from calibrant.pricing.fourier import PricingError, otm_values
 from tests import paper_box
 from tests.exact_vols import exact_vols
 
+PRICER_ERROR = 1e-13
 
-def _with_absurd_wings(seed: int) -> tuple[OptionPanel, Vector]:
+
+def _with_absurd_wings(seed: int) -> tuple[OptionPanel, IntVector]:
     """A panel of short expiries, one to three of whose far wings are quoted at 100 to 450 %; and which these are."""
     generator = np.random.default_rng([181, seed])
     params = paper_box.draws(1, seed=1000 + seed)[0]
@@ -33,10 +35,14 @@ def _with_absurd_wings(seed: int) -> tuple[OptionPanel, Vector]:
     return panel, np.arange(27, 27 + n)
 
 
-def _exact(fit: Calibration) -> Vector:
+def _error(fit: Calibration) -> float:
+    """Largest of the vols of an answer, where the accurate pricer knows better."""
     panel = fit.panel
     values = otm_values(HESTON, panel.log_moneyness, panel.expiry, fit.parameters)
-    return implied_volatility_from_time_value(values, panel.log_moneyness, panel.expiry).volatility
+    exact = implied_volatility_from_time_value(values, panel.log_moneyness, panel.expiry).volatility
+    # A price within its stated error tells no vol.
+    known = np.isfinite(exact) & (values > PRICER_ERROR)
+    return float(np.abs(fit.model_iv - exact)[known].max())
 
 
 def test_the_vols_of_an_answer_are_the_accurate_pricer_s_however_absurd_the_wings() -> None:
@@ -46,9 +52,7 @@ def test_the_vols_of_an_answer_are_the_accurate_pricer_s_however_absurd_the_wing
         fit = calibrate(panel, HESTON, [])
         n_absurd += np.isin(absurd, fit.panel.index).sum()
         assert np.isfinite(fit.model_iv).all()
-        exact = _exact(fit)
-        known = np.isfinite(exact)
-        away.append(np.abs(fit.model_iv - exact)[known].max())
+        away.append(_error(fit))
     assert n_absurd > 60
     assert max(away) < 1e-6
 
@@ -76,6 +80,7 @@ def _corner(seed: int) -> tuple[OptionPanel, Vector]:
 
 @pytest.mark.parametrize("refine", ["lm", "lbfgs"])
 def test_corners_of_the_parameters_end_with_a_status_and_without_nan(refine: Refine) -> None:
+    unpriced = 0
     for seed in range(60):
         panel, params = _corner(seed)
         if identifiable(panel).n_quotes < 5:
@@ -88,8 +93,8 @@ def test_corners_of_the_parameters_end_with_a_status_and_without_nan(refine: Ref
             assert (fit.parameters >= HESTON.lower).all()
             assert (fit.parameters <= HESTON.upper).all()
             try:
-                exact = _exact(fit)
+                assert _error(fit) < 1e-6, (seed, fit.parameters)
             except PricingError:
-                continue
-            known = np.isfinite(exact)
-            assert np.abs(fit.model_iv - exact)[known].max() < 1e-6, (seed, fit.parameters)
+                unpriced += 1
+    # The accurate pricer gives no price rather than a wrong one.
+    assert unpriced < 10
