@@ -112,13 +112,19 @@ def stale_quotes(model_vol: Vector, panel: OptionPanel) -> IntVector:
     """The quotes, by their place in the panel, that are unlike their neighbours.
 
     A model that misses a smile misses neighbours alike: what is looked at is by how much the ratio of quote and model
-    differs from the median of that of its neighbours, against what such differences are in the rest of the panel.
+    differs from the median of that of its neighbours, against what such differences are in the rest of the panel. A
+    model that dips where the smile is round, or runs flat where it is steep, leaves it all the same: a quote is only
+    suspected if it is out of line among the quotes as well.
     """
     if panel.n_quotes < 2 * _NEIGHBOURS:
         return np.empty(0, np.int64)
     away = _unlike_neighbours(np.log(panel.mid / model_vol), panel.log_moneyness, panel.expiries, panel.offsets)
     usual = 1.4826 * np.median(away)
-    return np.flatnonzero((away > _STALE_DEVIATIONS * usual) & (away > math.log1p(_STALE_SHARE)))
+    least = math.log1p(_STALE_SHARE)
+    suspected = (away > _STALE_DEVIATIONS * usual) & (away > least)
+    if not suspected.any():
+        return np.empty(0, np.int64)
+    return np.flatnonzero(suspected & (_out_of_line(np.log(panel.mid), panel.log_moneyness, panel.offsets) > least))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -146,4 +152,22 @@ def _unlike_neighbours(ratio: Vector, log_moneyness: Vector, expiries: Vector, o
                     n += 1
             if n > 1:
                 away[q] = abs(ratio[q] - np.median(around[:n]))
+    return away
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _out_of_line(log_vol: Vector, log_moneyness: Vector, offsets: IntVector) -> Vector:
+    """Distance from the line through the next strikes on either side, at the end of a smile through the next two;
+    infinite in an expiry of less than three quotes."""
+    away = np.full(log_vol.size, np.inf)
+    for e in range(offsets.size - 1):
+        first, last = offsets[e], offsets[e + 1]
+        if last - first < 3:
+            continue
+        for q in range(first, last):
+            near = q - 1 if q > first else q + 1
+            far = q + 1 if first < q < last - 1 else 2 * near - q
+            width = log_moneyness[far] - log_moneyness[near]
+            share = (log_moneyness[q] - log_moneyness[near]) / width if width != 0.0 else 0.5
+            away[q] = abs(log_vol[q] - log_vol[near] - share * (log_vol[far] - log_vol[near]))
     return away
