@@ -106,7 +106,7 @@ class Calibration(NamedTuple):
     model_iv: Vector
     """(n_quotes,) in the order of `panel`."""
     objective: float
-    """Sum of weight (model vol - mid vol)^2, and the prior's term."""
+    """Sum of weight (model vol - mid vol)^2, or Huber's loss, and the prior's term; the mean weight is one."""
     rmse_bp: float
     max_abs_bp: float
     mape_pct: float
@@ -216,8 +216,8 @@ def begin(
     trimmed: dict[int, tuple[OptionPanel, Vector]] = {}
     plain = CalibrationOptions()
     for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
-        ordinary = o.refine, o.bounds, o.fixed or None, o.prior, o.loss
-        if start is None or ordinary != (plain.refine, None, None, None, plain.loss) or _race_first(panel, o):
+        ordinary = (o.refine, o.loss) == (plain.refine, plain.loss) and o.bounds is None and o.prior is None
+        if start is None or not ordinary or o.fixed or _race_first(panel, o):
             continue
         try:
             used = identifiable(panel)
@@ -444,6 +444,9 @@ def _descended(
         before = fit.evaluations
         fit = refined(problem, fit, method)
         yield from work.step((fit.evaluations - before) * problem.vol.size)
+    if fit.outcome == OUT_OF_ITERATIONS:
+        arrays = fit.model_vol, fit.residual, fit.jacobian
+        fit = judged(problem, fit.params, fit.objective, fit.evaluations, fit.outcome, fit.memory, arrays)
     return fit
 
 
@@ -451,7 +454,7 @@ def _rescaled(
     problem: FitProblem, best: _Attempt, options: CalibrationOptions, work: _Work
 ) -> Steps[tuple[FitProblem, _Attempt]]:
     """Huber's loss with the scale of the fit's own residuals: the two are found in turns."""
-    before = math.inf
+    before = 0.0
     for _ in range(_RESCALINGS):
         if work.ended:
             break
@@ -542,6 +545,6 @@ def _report(
         iterations=fit.evaluations,
         n_starts=n_starts,
         at_bounds=at_bounds,
-        cautions=cautions_of(fit, panel),
+        cautions=cautions_of(fit, panel, problem),
         noise_bp=None if problem is None or options.prior is None else 1e4 * math.sqrt(problem.noise_variance),
     )
