@@ -374,7 +374,7 @@ def _attempts(
             continue
         name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
         start = Start(name, optimum.params)
-        attempts.append((yield from _refine(problem, start, options, work, learned=optimum.learned)))
+        attempts.append((yield from _refine(problem, start, options, work)))
     return attempts, len(starts) + N_KINDS
 
 
@@ -418,7 +418,6 @@ def _refine(
     options: CalibrationOptions,
     work: _Work,
     begun: Fit | None = None,
-    learned: Vector | None = None,
 ) -> Steps[_Attempt]:
     """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
     at: Vector | Fit = start.params
@@ -430,15 +429,13 @@ def _refine(
         at, done = fit.params, fit.evaluations
     if begun is not None:
         at = begun
-    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work, learned)
+    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work)
     return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
 
 
-def _descended(
-    problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work, learned: Vector | None = None
-) -> Steps[Fit]:
+def _descended(problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work) -> Steps[Fit]:
     """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
-    fit = at if isinstance(at, Fit) else refined(problem, at, method, learned)
+    fit = at if isinstance(at, Fit) else refined(problem, at, method)
     yield from work.step(fit.evaluations * problem.vol.size)
     while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
         before = fit.evaluations

@@ -60,11 +60,10 @@ class Fit(NamedTuple):
     """(n_params, n_params), likewise."""
 
 
-def refined(problem: Problem, start: Vector | Fit, method: Method = "lm", learned: Vector | None = None) -> Fit:
+def refined(problem: Problem, start: Vector | Fit, method: Method = "lm") -> Fit:
     """A step of a refinement.
 
-    start    (n_params,), which is brought inside the bounds; or the step before, which this one goes on from
-    learned  of `levenberg_marquardt.learned_by`, for a start that comes from a like problem
+    start   (n_params,), which is brought inside the bounds; or the step before, which this one goes on from
     """
     if isinstance(start, Fit):
         params, memory, before, arrays = start.params.copy(), start.memory.copy(), start.evaluations, room_again(start)
@@ -72,8 +71,6 @@ def refined(problem: Problem, start: Vector | Fit, method: Method = "lm", learne
         # Whatever a start is made of: numba would compile the kernel anew for other arrays than its own.
         params, before, arrays = np.array(start, np.float64), 0, room_for(problem)
         memory = (least_squares if method == "lm" else limited_memory).memory_for(params.size)
-        if learned is not None and method == "lm":
-            memory = learned.copy()
     n = params.size
     on_bound, errors, correlation = np.empty(n, np.bool_), np.empty(n), np.empty((n, n))
     refine = _refine_by_least_squares if method == "lm" else _refine_by_limited_memory
