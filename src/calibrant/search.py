@@ -31,9 +31,9 @@ _ALIKE = 0.03
 """Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
 _RESTING = 0.05
 """Share of its objective that a start gains in a round, below which it is about where it leads to."""
-_PATIENCE = 2
-_HOPELESS = 3.0
-"""Times the best objective, beyond which a start is given up after so many rounds."""
+_PATIENCE, _HOPELESS = 2, 3.0
+"""Times the best objective, beyond which a start is given up after so many rounds, unless it falls as fast as this."""
+_FALLING = 0.7
 _WORTH = 1.15
 """Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
 
@@ -186,6 +186,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
         best = objectives[order[0]]
         # One that still descends may only be passing by.
         resting = (before - objectives <= _RESTING * before) | ~going_on
+        falling = objectives < _FALLING * before
         before[:] = objectives
         for place in range(n_starts):
             i = order[place]
@@ -196,7 +197,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
                 if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
                     leaders[i] = min(leaders[i], leaders[j])
                     leaders[j] = -1
-            if round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
+            if round_ >= _PATIENCE and not falling[i] and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
                 going_on[i] = False
         if not (going_on & (leaders >= 0)).any():
             break
