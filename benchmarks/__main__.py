@@ -21,6 +21,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "peers": ("--panels", "40", "--subset", "4"),
     "recovery": ("--clean", "100", "--noisy", "200"),
     "market": ("--starts", "2", "--only", "dax"),
+    "optima": ("--panels", "20"),
     "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
     "projection_error": None,
     "batch": ("--panels", "200", "--repeats", "1"),

@@ -30,7 +30,9 @@ def panels() -> list[OptionPanel]:
     return [
         *noisy,
         OptionPanel.from_quotes(
-            expiry=np.full(9, 0.02), log_moneyness=np.linspace(-0.4, 0.4, 9), iv=0.2 + 0.3 * np.linspace(-1, 1, 9) ** 2
+            expiry=np.full(9, 0.02),
+            log_moneyness=np.linspace(-0.14, 0.14, 9),
+            iv=0.2 + 0.05 * np.linspace(-1, 1, 9) ** 2,
         ),
         OptionPanel.from_quotes(expiry=[1.1], log_moneyness=[0.0], iv=[0.2]),
         OptionPanel.from_quotes(expiry=t.ravel(), log_moneyness=k.ravel(), iv=0.2 - 0.1 * k.ravel()),
@@ -39,7 +41,9 @@ def panels() -> list[OptionPanel]:
 
 def same(one: Calibration, other: Calibration) -> None:
     for name, value in one._asdict().items():
-        if name != "panel":
+        if name in ("cautions", "excluded"):
+            assert value == getattr(other, name)
+        elif name != "panel":
             np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
@@ -67,9 +71,9 @@ def test_each_panel_is_projected_as_by_itself(grid: Grid) -> None:
 
 
 def test_what_is_begun_together_ends_as_by_itself() -> None:
-    asked = panels()
+    asked = [panel for panel in panels() if panel.n_quotes > 1]
     # One that a slice does not bring home, and one from outside the bounds.
-    starts = [FAR, 100.0 * FAR, *NEAR[2:], *NEAR[:3]]
+    starts = [FAR, 100.0 * FAR, *NEAR[2:], *NEAR[:2]]
     options = [CalibrationOptions(second_opinion=i % 2 == 0) for i in range(len(asked))]
     begun = begin(PanelGroup(asked), HESTON, starts, options)
     for panel, start, o, fit in zip(asked, starts, options, begun, strict=True):
@@ -102,6 +106,7 @@ def test_what_is_out_of_the_ordinary_is_left_to_calibrate() -> None:
         CalibrationOptions(bounds=np.column_stack((HESTON.lower, HESTON.upper))),
         CalibrationOptions(fixed={"rho": -0.5}),
         CalibrationOptions(prior=prior),
+        CalibrationOptions(loss="huber"),
     )
     wings = OptionPanel.from_quotes(expiry=[0.01, 0.01], log_moneyness=[-2.0, 2.0], iv=[0.2, 0.2])
     assert wings.scales.lowest_vega < LEAST_VEGA

@@ -59,7 +59,7 @@ BAD_FILES = {
     "negative strike": ("expiry_years,strike,forward,mid_iv\n0.1,-100,100,0.2\n0.1,101,100,0.2\n", "line 2"),
     "percent": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,20\n0.1,101,100,21\n", "0.25 for 25 %"),
     "text for a number": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,high\n", "line 2"),
-    "one quote": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,0.2\n", "two usable quotes"),
+    "one quote": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,0.2\n", "at least 5 usable quotes"),
     "no quotes": ("expiry_years,strike,forward,mid_iv\n", "only a header"),
 }
 

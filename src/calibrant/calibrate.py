@@ -106,7 +106,7 @@ class Calibration(NamedTuple):
     model_iv: Vector
     """(n_quotes,) in the order of `panel`."""
     objective: float
-    """Sum of weight (model vol - mid vol)^2, and the prior's term."""
+    """Sum of weight (model vol - mid vol)^2, or Huber's loss, and the prior's term; the mean weight is one."""
     rmse_bp: float
     max_abs_bp: float
     mape_pct: float
@@ -374,7 +374,7 @@ def _attempts(
             continue
         name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
         start = Start(name, optimum.params)
-        attempts.append((yield from _refine(problem, start, options, work, learned=optimum.learned)))
+        attempts.append((yield from _refine(problem, start, options, work)))
     return attempts, len(starts) + N_KINDS
 
 
@@ -418,7 +418,6 @@ def _refine(
     options: CalibrationOptions,
     work: _Work,
     begun: Fit | None = None,
-    learned: Vector | None = None,
 ) -> Steps[_Attempt]:
     """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
     at: Vector | Fit = start.params
@@ -430,20 +429,21 @@ def _refine(
         at, done = fit.params, fit.evaluations
     if begun is not None:
         at = begun
-    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work, learned)
+    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work)
     return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
 
 
-def _descended(
-    problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work, learned: Vector | None = None
-) -> Steps[Fit]:
+def _descended(problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work) -> Steps[Fit]:
     """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
-    fit = at if isinstance(at, Fit) else refined(problem, at, method, learned)
+    fit = at if isinstance(at, Fit) else refined(problem, at, method)
     yield from work.step(fit.evaluations * problem.vol.size)
     while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
         before = fit.evaluations
         fit = refined(problem, fit, method)
         yield from work.step((fit.evaluations - before) * problem.vol.size)
+    if fit.outcome == OUT_OF_ITERATIONS:
+        arrays = fit.model_vol, fit.residual, fit.jacobian
+        fit = judged(problem, fit.params, fit.objective, fit.evaluations, fit.outcome, fit.memory, arrays)
     return fit
 
 
@@ -451,7 +451,7 @@ def _rescaled(
     problem: FitProblem, best: _Attempt, options: CalibrationOptions, work: _Work
 ) -> Steps[tuple[FitProblem, _Attempt]]:
     """Huber's loss with the scale of the fit's own residuals: the two are found in turns."""
-    before = math.inf
+    before = 0.0
     for _ in range(_RESCALINGS):
         if work.ended:
             break
@@ -542,6 +542,6 @@ def _report(
         iterations=fit.evaluations,
         n_starts=n_starts,
         at_bounds=at_bounds,
-        cautions=cautions_of(fit, panel),
+        cautions=cautions_of(fit, panel, problem),
         noise_bp=None if problem is None or options.prior is None else 1e4 * math.sqrt(problem.noise_variance),
     )

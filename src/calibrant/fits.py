@@ -1,5 +1,6 @@
 """One refinement from one start, and what is known of where it ended; of one panel, or of many in one compiled call."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -14,15 +15,15 @@ from .optimisers import lbfgs as limited_memory
 from .optimisers import levenberg_marquardt as least_squares
 from .optimisers.lbfgs import lbfgs
 from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_for
-from .optimisers.objective import Problem
+from .optimisers.objective import OUT_OF_ITERATIONS, Problem
 from .uncertainty import Quality, fill_uncertainty, quality_of
 
 Method = Literal["lm", "lbfgs"]
 
 SLICE = 20
 """Evaluations of a step, at most."""
-SLICE_QUOTES = 4000
-"""Quote-evaluations of a step, roughly: a millisecond on ordinary panels."""
+SLICE_QUOTES = 16_000
+"""Quote-evaluations of a step, roughly: three milliseconds where a chain has thousands of quotes."""
 IDENTIFIED = 0.5
 """Standard error, as a share of the parameter, up to which the quotes are said to identify it."""
 
@@ -30,7 +31,7 @@ _careful = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Fit(NamedTuple):
-    """Where a refinement stands."""
+    """Where a refinement stands. What is known of its quality is known only where it has ended: see `judged`."""
 
     params: Vector
     objective: float
@@ -59,11 +60,10 @@ class Fit(NamedTuple):
     """(n_params, n_params), likewise."""
 
 
-def refined(problem: Problem, start: Vector | Fit, method: Method = "lm", learned: Vector | None = None) -> Fit:
+def refined(problem: Problem, start: Vector | Fit, method: Method = "lm") -> Fit:
     """A step of a refinement.
 
-    start    (n_params,), which is brought inside the bounds; or the step before, which this one goes on from
-    learned  of `levenberg_marquardt.learned_by`, for a start that comes from a like problem
+    start   (n_params,), which is brought inside the bounds; or the step before, which this one goes on from
     """
     if isinstance(start, Fit):
         params, memory, before, arrays = start.params.copy(), start.memory.copy(), start.evaluations, room_again(start)
@@ -71,8 +71,6 @@ def refined(problem: Problem, start: Vector | Fit, method: Method = "lm", learne
         # Whatever a start is made of: numba would compile the kernel anew for other arrays than its own.
         params, before, arrays = np.array(start, np.float64), 0, room_for(problem)
         memory = (least_squares if method == "lm" else limited_memory).memory_for(params.size)
-        if learned is not None and method == "lm":
-            memory = learned.copy()
     n = params.size
     on_bound, errors, correlation = np.empty(n, np.bool_), np.empty(n), np.empty((n, n))
     refine = _refine_by_least_squares if method == "lm" else _refine_by_limited_memory
@@ -238,6 +236,8 @@ def _refine_by_least_squares(
     objective, evaluations, outcome = levenberg_marquardt(
         params, problem, _slice_of(residual.size), True, memory, model_vol, residual, jacobian
     )
+    if outcome == OUT_OF_ITERATIONS:
+        return objective, evaluations, outcome, (math.nan, math.nan, math.nan), 0, 0, 0
     quality, n_on_bound, n_loose, n_unknown = _judge(
         params, problem, model_vol, residual, jacobian, on_bound, errors, correlation
     )
@@ -261,6 +261,8 @@ def _refine_by_limited_memory(
     objective, evaluations, outcome = lbfgs(
         params, problem, _slice_of(residual.size), memory, model_vol, residual, jacobian
     )
+    if outcome == OUT_OF_ITERATIONS:
+        return objective, evaluations, outcome, (math.nan, math.nan, math.nan), 0, 0, 0
     quality, n_on_bound, n_loose, n_unknown = _judge(
         params, problem, model_vol, residual, jacobian, on_bound, errors, correlation
     )

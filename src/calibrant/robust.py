@@ -14,6 +14,8 @@ from .optimisers.objective import FINE, Problem, evaluate
 from .panel import LEAST_SPREAD, OptionPanel
 from .uncertainty import WORST_CONDITION
 
+LEAST_FREEDOM = 1e-6
+"""One less the leverage of a quote that alone determines a parameter: below, it is rounding."""
 _MEDIANS = 1.5
 """Threshold in median absolute residuals: that is one standard deviation of normal ones."""
 
@@ -39,9 +41,10 @@ def huber_thresholds(source: OptionPanel | Fit, problem: Problem | None = None) 
 def sandwich_errors(fit: Fit, problem: Problem) -> tuple[Vector, Matrix]:
     """Standard errors and correlation of an estimate by Huber's loss, (n_params,) and (n_params, n_params).
 
-    A^-1 B A^-1 with A = J'PJ + prior, P one for quotes within their threshold and zero beyond, and B = J'PsiPsi'J, Psi
-    the residual cut off at the threshold; B scaled by n / (n - parameters not held). With a prior B is what the noise
-    and the prior say.
+    A^-1 B A^-1 with A = J'PJ + prior, P one for quotes within their threshold and zero beyond, and B = J'Psi^2 J, Psi
+    the residuals cut off at the threshold. The residual of a quote is taken as it were if the fit had not seen it, over
+    one less its leverage (MacKinnon & White 1985, HC3): few quotes determine xi and rho, and a fit goes out of its way
+    for those. With a prior B is what the noise and the prior say.
     """
     n_params, n = fit.params.size, problem.vol.size
     errors, correlation = np.full(n_params, np.nan), np.full((n_params, n_params), np.nan)
@@ -53,11 +56,7 @@ def sandwich_errors(fit: Fit, problem: Problem) -> tuple[Vector, Matrix]:
     residual, jacobian = np.empty(n), np.empty((n_params, n))
     evaluate(fit.params, squared, FINE, fit.model_vol.copy(), residual, jacobian)
     within = np.abs(residual) <= problem.huber
-    influence = np.clip(residual, -problem.huber, problem.huber)
     bread = (jacobian[:, within] @ jacobian[:, within].T) + np.diag(problem.prior_precision)
-    filling = (jacobian * influence**2) @ jacobian.T * (n / max(n - n_free, 1))
-    if problem.noise_variance > 0.0:
-        filling += np.diag(problem.prior_precision) * problem.noise_variance
     seen = np.flatnonzero(~held & (np.diag(bread) > 0.0))
     if seen.size == 0:
         return errors, correlation
@@ -66,7 +65,13 @@ def sandwich_errors(fit: Fit, problem: Problem) -> tuple[Vector, Matrix]:
     if not np.linalg.cond(scaled) <= WORST_CONDITION:
         return errors, correlation
     inverse = np.linalg.inv(scaled) / np.outer(size, size)
-    covariance = inverse @ filling[np.ix_(seen, seen)] @ inverse
+    columns = jacobian[seen]
+    leverage = np.where(within, np.einsum("iq,ij,jq->q", columns, inverse, columns), 0.0)
+    influence = np.clip(residual, -problem.huber, problem.huber) / np.maximum(1.0 - leverage, LEAST_FREEDOM)
+    filling = (columns * influence**2) @ columns.T
+    if problem.noise_variance > 0.0:
+        filling += np.diag(problem.prior_precision[seen]) * problem.noise_variance
+    covariance = inverse @ filling @ inverse
     shown = np.flatnonzero(~fit.on_bound[seen])
     deviations = np.sqrt(np.diag(covariance))
     errors[seen[shown]] = deviations[shown]

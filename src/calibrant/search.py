@@ -15,7 +15,7 @@ from numba import njit
 
 from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
-from .optimisers.levenberg_marquardt import learned_by, levenberg_marquardt, memory_size
+from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
 from .optimisers.objective import OUT_OF_ITERATIONS, Problem
 from .starts import N_KINDS, fill_surface_starts
 
@@ -31,9 +31,9 @@ _ALIKE = 0.03
 """Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
 _RESTING = 0.05
 """Share of its objective that a start gains in a round, below which it is about where it leads to."""
-_PATIENCE = 2
-_HOPELESS = 3.0
-"""Times the best objective, beyond which a start is given up after so many rounds."""
+_PATIENCE, _HOPELESS = 2, 3.0
+"""Times the best objective, beyond which a start is given up after so many rounds, unless it falls as fast as this."""
+_FALLING = 0.7
 _WORTH = 1.15
 """Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
 
@@ -45,8 +45,6 @@ class Optimum(NamedTuple):
     objective: float
     start: int
     """The first that led there, by its number."""
-    learned: Vector
-    """Of the way there: see `levenberg_marquardt.learned_by`."""
 
 
 def distinct_optima(problem: Problem, proposals: Matrix) -> tuple[list[Optimum], float]:
@@ -54,7 +52,7 @@ def distinct_optima(problem: Problem, proposals: Matrix) -> tuple[list[Optimum],
 
     proposals  (n_proposals, n_params), inside the bounds: they count before the starts read off the surface
     """
-    ends, objectives, leaders, memory, work, n_quotes = _searched(problem, proposals)
+    ends, objectives, leaders, work, n_quotes = _searched(problem, proposals)
     order = np.argsort(objectives, kind="stable").tolist()
     # An exact fit leaves nothing but rounding to tell optima apart.
     worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
@@ -63,10 +61,7 @@ def distinct_optima(problem: Problem, proposals: Matrix) -> tuple[list[Optimum],
         for i, leader, objective in zip(order, leaders[order].tolist(), objectives[order].tolist(), strict=True)
         if leader >= 0 and (objective <= worth or i == order[0])
     ]
-    n_params = problem.lower.size
-    return [
-        Optimum(ends[i], objective, leader, learned_by(memory[i], n_params)) for i, leader, objective in found
-    ], work
+    return [Optimum(ends[i], objective, leader) for i, leader, objective in found], work
 
 
 def sketch(problem: Problem) -> Problem:
@@ -75,15 +70,15 @@ def sketch(problem: Problem) -> Problem:
 
 
 @_careful
-def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntVector, Matrix, float, int]:
+def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntVector, float, int]:
     """The race of the proposals and the starts read off the surface, on the sketch, of so many quotes."""
     n_proposals, n = proposals.shape
     starts = np.empty((n_proposals + N_KINDS, n))
     starts[:n_proposals] = proposals
     fill_surface_starts(problem, starts[n_proposals:])
     small = _sketch(problem)
-    ends, objectives, leaders, memory, work = _race(small, starts)
-    return ends, objectives, leaders, memory, work, small.vol.size
+    ends, objectives, leaders, work = _race(small, starts)
+    return ends, objectives, leaders, work, small.vol.size
 
 
 @_careful
@@ -158,11 +153,11 @@ def _sketch(problem: Problem) -> Problem:
 
 
 @_careful
-def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, Matrix, float]:
+def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
     """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
     returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
-             same; memories of the descents; quote-evaluations spent
+             same; quote-evaluations spent
     """
     n_starts, n = starts.shape
     n_quotes = problem.vol.size
@@ -191,6 +186,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
         best = objectives[order[0]]
         # One that still descends may only be passing by.
         resting = (before - objectives <= _RESTING * before) | ~going_on
+        falling = objectives < _FALLING * before
         before[:] = objectives
         for place in range(n_starts):
             i = order[place]
@@ -201,11 +197,11 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
                 if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
                     leaders[i] = min(leaders[i], leaders[j])
                     leaders[j] = -1
-            if round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
+            if round_ >= _PATIENCE and not falling[i] and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
                 going_on[i] = False
         if not (going_on & (leaders >= 0)).any():
             break
-    return ends, objectives, leaders, memory, evaluations * n_quotes
+    return ends, objectives, leaders, evaluations * n_quotes
 
 
 @_careful

@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from .arrays import BoolVector, Matrix, Vector
+from .pricing.vector_math import reduction
 
 # Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
 _brief = njit(cache=True, error_model="numpy")
@@ -98,18 +99,12 @@ def fill_uncertainty(
     if variance == 0.0:
         if residual.size <= n_free:
             return
-        for q in range(residual.size):
-            variance += residual[q] * residual[q]
-        variance /= residual.size - n_free
+        variance = _product(residual, residual) / (residual.size - n_free)
     information = np.zeros((held.size, held.size))
     for a in range(held.size):
         for b in range(a + 1):
             if not held[a] and not held[b]:
-                product = 0.0
-                for q in range(residual.size):
-                    product += jacobian[a, q] * jacobian[b, q]
-                information[a, b] = product
-                information[b, a] = product
+                information[a, b] = information[b, a] = _product(jacobian[a], jacobian[b])
         information[a, a] += prior_precision[a]
     # What no quote sees, a factor or a jump of no weight, is left out: the others are determined all the same.
     seen = np.zeros(held.size, np.bool_)
@@ -144,6 +139,14 @@ def fill_uncertainty(
         for b in range(n):
             if not on_bound[which[b]]:
                 correlation[which[a], which[b]] = inverse[a, b] / math.sqrt(inverse[a, a] * inverse[b, b])
+
+
+@reduction
+def _product(one: Vector, other: Vector) -> float:
+    total = 0.0
+    for q in range(one.size):
+        total += one[q] * other[q]
+    return total
 
 
 @_brief

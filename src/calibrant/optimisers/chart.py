@@ -31,8 +31,15 @@ def from_chart(point: Vector, problem: Problem, params: Vector) -> None:
         if problem.upper[i] <= problem.lower[i]:
             params[i] = problem.lower[i]
             continue
-        value = math.exp(point[i]) if problem.lower[i] > 0.0 else point[i]
-        params[i] = min(max(value, problem.lower[i]), problem.upper[i])
+        if problem.lower[i] <= 0.0:
+            params[i] = min(max(point[i], problem.lower[i]), problem.upper[i])
+        # The exponential of a bound's logarithm is off the bound by rounding, and a rounding error off it is free.
+        elif point[i] <= math.log(problem.lower[i]):
+            params[i] = problem.lower[i]
+        elif point[i] >= math.log(problem.upper[i]):
+            params[i] = problem.upper[i]
+        else:
+            params[i] = min(max(math.exp(point[i]), problem.lower[i]), problem.upper[i])
 
 
 @kernel

@@ -41,15 +41,6 @@ def memory_for(n_params: int) -> Vector:
     return np.zeros(memory_size(n_params))
 
 
-def learned_by(memory: Vector, n_params: int) -> Vector:
-    """A memory to begin with, at the end of a descent on a like problem: it knows how that one's residuals curve."""
-    learned = memory_for(n_params)
-    first = _N_NUMBERS + 2 * n_params + n_params * n_params
-    learned[first:] = memory[first:]
-    learned[_SECANT] = memory[_SECANT]
-    return learned
-
-
 @kernel
 def memory_size(n_params: int) -> int:
     """The length of that array."""
@@ -76,8 +67,8 @@ def levenberg_marquardt(
     model_vol  (n_quotes,), a guess on entry where positive; residual, jacobian: filled, at the optimum
     returns    (objective, evaluations of this call, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
-    Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square, or above 1e-12 in
-    vol. Settled: at 3e-5 of it, three steps on end did not get there.
+    Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square (1e-5 where there
+    is one expiry), or above 1e-12 in vol. Settled: at 3e-5 of it, three steps on end did not get there.
     """
     n = params.size
     n_quotes = residual.size
@@ -101,6 +92,8 @@ def levenberg_marquardt(
         weight += problem.root_weight[q] * problem.root_weight[q]
     bounds_in_chart(problem, lower, upper)
     to_chart(params, problem, point, stretch)
+    # One smile tells three numbers: along the other two the steps may go on for long, and the fit no longer moves.
+    nothing = 1e-16 if problem.expiries.size > 1 else 1e-10
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
@@ -137,7 +130,7 @@ def levenberg_marquardt(
             memory[_SECANT] = 0.0
             continue
         # `moved` is the squared change of the weighted residuals that the step predicts.
-        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= 1e-16 * objective + 1e-24 * weight:
+        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= nothing * objective + 1e-24 * weight:
             return objective, evaluations, CONVERGED
         if not exact and moved <= 1e-6 * objective + 1e-10 * weight:
             return objective, evaluations, CONVERGED
