@@ -75,12 +75,15 @@ REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
 
 def warm_up_panels(release: Release) -> list[OptionPanel]:
     """Panels that between them reach everything: the one an artefact carries for its own verification, on a network's
-    grid and trusted; and the same moved off the grid, with spreads, gaps and duplicates, as log-moneyness and as
-    strikes, too noisy to be fitted or free of arbitrage, and with a quote so far out that it says nothing.
+    grid and trusted; the same with one quote that is plainly wrong; and the same moved off the grid, with spreads, gaps
+    and duplicates, as log-moneyness and as strikes, too noisy to be fitted or free of arbitrage, and with a quote so far
+    out that it says nothing.
     """
     # The first network is the one with fixed strikes, if any is.
     grid, iv = release.networks[0].grid, release.networks[0].manifest.golden_iv[0]
     on_grid = OptionPanel.from_grid(expiry=grid.expiry, log_moneyness=grid.log_moneyness, iv=iv)
+    wrong = np.where(np.arange(on_grid.n_quotes) == on_grid.n_quotes // 2, 1.5, 1.0) * on_grid.mid
+    stale = OptionPanel.from_quotes(expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, iv=wrong)
     noise = 0.02 * np.where(np.arange(on_grid.n_quotes) % 2 == 0, 1.0, -1.0) * on_grid.mid
     expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3], on_grid.expiry[:1]))
     k = 0.97 * np.concatenate((on_grid.log_moneyness, on_grid.log_moneyness[:3], [2.0]))
@@ -90,7 +93,7 @@ def warm_up_panels(release: Release) -> list[OptionPanel]:
     spread = OptionPanel.from_quotes(
         expiry=expiry[::-1], log_moneyness=k[::-1], bid_iv=gap[::-1], ask_iv=1.01 * mid[::-1]
     )
-    return [on_grid, irregular, spread]
+    return [on_grid, stale, irregular, spread]
 
 
 class Engine:

@@ -67,7 +67,9 @@ shapes = {
     "few": smile((0.25, 0.25, 1), (-0.1, 0.1, 7)),
     "large": smile((0.02, 3.0, 14), (-0.6, 0.4, 50)),
     "far": smile((0.01, 0.1, 4), (-1.5, 1.5, 20), spread=0.02),
+    "stale": smile((0.1, 2.0, 5), (-0.4, 0.3, 8)),
 }
+shapes["stale"]["quotes"]["iv"][17] *= 1.5
 kinds = [
     {},
     {"refine": "lbfgs"},
