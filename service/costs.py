@@ -39,7 +39,7 @@ class Costs:
         # To begin with, as measured on a 2.5 GHz core over the panels of `shared/market`.
         self._rates = {
             "lm": _Rate(1e-5, 2e-5),
-            "lbfgs": _Rate(1e-4, 4e-4),
+            "lbfgs": _Rate(1.4e-5, 2.1e-5),
             "none": _Rate(4e-6, 6e-6),
             "price": _Rate(7e-6, 1e-5),
             "price_gradient": _Rate(7e-6, 1.3e-5),

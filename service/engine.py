@@ -76,8 +76,8 @@ REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
 def warm_up_panels(release: Release) -> list[OptionPanel]:
     """Panels that between them reach everything: the one an artefact carries for its own verification, on a network's
     grid and trusted; the same with one quote that is plainly wrong; and the same moved off the grid, with spreads, gaps
-    and duplicates, as log-moneyness and as strikes, too noisy to be fitted or free of arbitrage, and with a quote so far
-    out that it says nothing.
+    and duplicates, as log-moneyness and as strikes, too noisy to be fitted or free of arbitrage, and with a quote so
+    far out that it says nothing.
     """
     # The first network is the one with fixed strikes, if any is.
     grid, iv = release.networks[0].grid, release.networks[0].manifest.golden_iv[0]

@@ -242,6 +242,21 @@ def test_many_prices_go_to_the_background(scheduler: Scheduler, engine: Engine) 
     asyncio.run(price(40))
 
 
+def test_prices_that_are_not_all_known_by_the_deadline_are_not_answered(scheduler: Scheduler, engine: Engine) -> None:
+    parameters = {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05}
+    n = 20_000
+    asked = {"parameters": parameters, "expiry": [1e-3 * (i + 1) for i in range(n)], "log_moneyness": [0.0] * n}
+    job = price_job(schema.PriceRequest.model_validate_json(json.dumps(asked)))
+    # On either lane, and soon: all of them take many seconds.
+    for long_job_ms in (1.0, 1e6):
+        ways = dispatch(scheduler, long_job_ms=long_job_ms)
+        began = perf_counter()
+        with pytest.raises(DeadlineExpired, match="before the last of the prices was known"):
+            asyncio.run(ways.price(engine, job, began + 0.1))
+        assert perf_counter() < began + 3.0
+        assert all(lane.held() == 0.0 for lane in scheduler.lanes)
+
+
 def test_a_panel_that_has_begun_ends_when_its_client_goes(
     scheduler: Scheduler, engine: Engine, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
