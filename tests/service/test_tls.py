@@ -1,5 +1,7 @@
 """HTTPS, and connections that never come to it."""
 
+import asyncio
+import os
 import shutil
 import socket
 import ssl
@@ -12,7 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+import service.server as service_server
+from service.app import create_app
+from service.connections import Connection
+from service.listening import bound
+from service.settings import Settings
 from tests.service.process import Server, received
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to make a certificate")
@@ -128,3 +136,45 @@ def test_a_connection_is_counted_once_and_against_the_limit(server: Server, trus
         assert httpx.get(f"{server.url}/health/live", verify=trusted, timeout=10.0).status_code == 200
     server.until(lambda: server.metric(HANDSHAKES) == 0)
     server.until(lambda: server.metric("calibrant_connections") < 3)
+
+
+@pytest.mark.parametrize("secure", [True, False], ids=["TLS", "plain"])
+def test_what_waits_at_a_socket_is_for_whoever_accepts_next(
+    secure: bool, certificate: tuple[Path, Path], trusted: ssl.SSLContext, tmp_path: Path
+) -> None:
+    # There are no networks: it lives, and serves nothing.
+    app = create_app(Settings(networks=tmp_path))
+    files: dict[str, Any] = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]} if secure else {}
+    config = uvicorn.Config(app, http=Connection, lifespan="on", log_config=None, **files)
+    listener = bound("127.0.0.1", 0)
+    listener.listen()
+    address = listener.getsockname()
+
+    async def first_line() -> bytes:
+        reader, writer = await asyncio.open_connection(*address, ssl=trusted if secure else None)
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+        return line
+
+    async def answers() -> list[bytes]:
+        server, started = service_server.Server(config, app.state.service), asyncio.Event()
+        server.begun = started.set
+        serving = asyncio.create_task(server.serve([listener]))
+        await started.wait()
+        n_open, lines = len(os.listdir("/proc/self/fd")), []
+        for _ in range(5):
+            asked = [asyncio.create_task(first_line()) for _ in range(3)]
+            # Nobody accepts it.
+            await asyncio.sleep(0.05)
+            assert not any(asking.done() for asking in asked)
+            await server.accept(True)
+            lines += await asyncio.gather(*asked)
+            await server.accept(False)
+        while len(os.listdir("/proc/self/fd")) > n_open:
+            await asyncio.sleep(0.01)
+        server.exit_soon()
+        await serving
+        return lines
+
+    assert asyncio.run(asyncio.wait_for(answers(), 60.0)) == [b"HTTP/1.1 200 OK\r\n"] * 15
