@@ -32,7 +32,7 @@ WORSE = 1.001
 """Times the best objective, from which on an answer counts as another, worse optimum."""
 _LOWER = np.array([0.1, 0.003, 0.1, -0.95, 0.003])
 _UPPER = np.array([30.0, 0.5, 4.0, 0.6, 0.5])
-_EXACT_VOL = 1e-9
+_EXACT_VOL = 1e-8
 """Root mean square error below which all fits are exact: what is left is rounding."""
 
 
