@@ -5,6 +5,8 @@
     python -m benchmarks.service batch          panels a second through /v1/calibrate/batch on one core
     python -m benchmarks.service mixed          interactive requests alone, and beside batches of 5,000 panels
     python -m benchmarks.service overload       the sustainable rate, then five times as much for a minute
+    python -m benchmarks.service crowd          64 clients at once without deadlines, ordinary panels and smiles
+    python -m benchmarks.service slow           ten of the slowest requests together beside 100 small ones a second
     python -m benchmarks.service wire           JSON, MessagePack and v2 tensors beside each other
     python -m benchmarks.service echo           the bare echo alone
 
@@ -19,6 +21,7 @@ from pathlib import Path
 from .machine import RESULTS
 from .quoted_panels import NOISE_BP
 from .sections import record
+from .service_crowd import crowd, crowd_lines, slow, slow_lines
 from .service_latency import echo, echo_lines, latency, latency_lines, wire, wire_lines
 from .service_overload import mixed, mixed_lines, overload, overload_lines
 from .service_throughput import batch, batch_lines, throughput, throughput_lines
@@ -29,6 +32,8 @@ LINES = {
     "batch": batch_lines,
     "mixed": mixed_lines,
     "overload": overload_lines,
+    "crowd": crowd_lines,
+    "slow": slow_lines,
     "wire": wire_lines,
     "echo": echo_lines,
 }
@@ -44,6 +49,8 @@ def main() -> int:
         ("batch", batch, 30.0),
         ("mixed", mixed, 30.0),
         ("overload", overload, 60.0),
+        ("crowd", crowd, 0.0),
+        ("slow", slow, 60.0),
         ("wire", wire, 10.0),
         ("echo", echo, 5.0),
     ):
@@ -55,6 +62,14 @@ def main() -> int:
         command.add_argument("--out", type=Path, default=RESULTS / "service", help="page, without its suffix")
         if name in ("batch", "mixed"):
             command.add_argument("--panels", type=int, default=5000 if name == "mixed" else 1000)
+        if name in ("crowd", "slow"):
+            command.add_argument("--quotes", type=Path, default=Path("../shared/market"))
+        if name == "crowd":
+            command.add_argument("--requests", type=int, default=2000)
+        if name == "slow":
+            command.add_argument("--cases", type=Path, default=Path("../shared/cases"))
+            command.add_argument("--rate", type=float, default=100.0, help="small requests a second")
+            command.add_argument("--workers", type=int, default=1)
         if name == "mixed":
             command.add_argument("--rate", type=float, default=100.0, help="interactive requests a second")
             command.add_argument("--audit-share", type=float, default=0.01)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from calibrant.calibrate import CalibrationOptions, calibrate
 from calibrant.models import HESTON
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
+from calibrant.steps import finish, in_one_step
 from service.batches.crew import Crew
 from service.scheduler import SWITCH_INTERVAL
 
@@ -55,11 +57,14 @@ def _refined(cores: tuple[int, ...], seconds: float, networks: Path, noise_bp: f
         ]
         return ended.count("converged")
 
-    crew.share(converged_of, len(parts))
+    def shared(n: int) -> int:
+        return sum(finish(crew.share(lambda i: in_one_step(partial(converged_of, i)), n)))
+
+    shared(len(parts))
     began, began_cpu, done, converged = perf_counter(), process_time(), 0, 0
     # Several times all panels at once: at the end the threads wait for the last of them.
     while perf_counter() < began + seconds:
-        converged += sum(crew.share(converged_of, _ROUNDS * len(parts)))
+        converged += shared(_ROUNDS * len(parts))
         done += _ROUNDS * len(panels)
     speed = Speed(done / (perf_counter() - began), done / (process_time() - began_cpu))
     crew.stop()

@@ -48,8 +48,9 @@ class Exchange(NamedTuple):
 class Session:
     """A kept connection with one request at a time, by plain sockets: nothing between the clock and the wire."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60.0)
+    def __init__(self, port: int, patience: float = 60.0) -> None:
+        """`patience` is in seconds."""
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=patience)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> "Session":

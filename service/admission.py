@@ -15,10 +15,12 @@ from starlette.types import Scope as AsgiScope
 
 from .auth import Keys, scope_of
 from .context import DEADLINE_HEADER, RequestContext, milliseconds
+from .dispatch import short_patience
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
+from .lane import Priority, retry_after
 from .memory import Memory, of_body
 from .pauses import Pauses
-from .scheduler import Priority, Scheduler, retry_after, unreachable
+from .scheduler import Scheduler, impatient, unreachable
 from .settings import Settings
 
 LARGE_BODY = 64 * 1024
@@ -97,7 +99,7 @@ class Admission:
         self._scheduler = scheduler
         self._pauses = pauses
         self._memory = memory
-        self._default = 1e-3 * settings.default_deadline_ms
+        self._patience = short_patience(settings)
         self._rate = None if settings.rate_limit is None else RateLimit(settings.rate_limit, settings.rate_burst)
         self._inside = dict.fromkeys(_LIMITS, 0)
         self._own = _OWN
@@ -163,13 +165,13 @@ class Admission:
     def _require_room(self, kind: Priority, context: RequestContext) -> None:
         wait = self.wait(kind)
         given = context.deadline(None)
-        if given is not None:
-            late = perf_counter() + _MARGIN * wait + self._own > given
-        else:
-            late = kind is Priority.INTERACTIVE and wait > self._default
         # With nobody inside it is let in whatever was measured, or one bad measurement would shut the door for good.
-        if late and self._inside[kind] > 0:
-            raise unreachable(wait)
+        if self._inside[kind] > 0:
+            if given is not None:
+                if perf_counter() + _MARGIN * wait + self._own > given:
+                    raise unreachable(wait)
+            elif kind is Priority.INTERACTIVE and wait > self._patience.seconds:
+                raise impatient(wait, self._patience)
         if self._inside[kind] >= _LIMITS[kind]:
             raise Overloaded(
                 f"{_LIMITS[kind]} requests of this kind are being served already.",

@@ -16,16 +16,18 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import StartName, fit_problem
-from calibrant.optimisers.levenberg_marquardt import levenberg_marquardt, memory_for
-from calibrant.optimisers.objective import Problem
+from calibrant.fits import refined
+from calibrant.optimisers.objective import OUT_OF_ITERATIONS, Problem
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
+from calibrant.steps import Progress, Steps
 
 from .costs import Costs, panel_size
 from .engine import CalibrationJob
 from .errors import EngineFailed, ServiceError
+from .lane import Priority
 from .metrics import Metrics
-from .scheduler import Priority, Scheduler
+from .scheduler import Scheduler
 from .settings import Settings
 
 log = logging.getLogger("calibrant.audit")
@@ -148,9 +150,11 @@ class Auditor:
         job = answer.job
         problem = fit_problem(job.panel, job.model, job.options)
         cost = self._costs.mean("lm", panel_size(job.panel))
-        run = partial(self._scheduler.run, priority=Priority.AUDIT, cost=cost)
-        starts = np.concatenate((await run(partial(surface_starts, problem)), self._random(problem)))
-        found = [await run(partial(_refined, problem, start)) for start in starts]
+        read_off = await self._scheduler.run(partial(surface_starts, problem), priority=Priority.AUDIT, cost=cost)
+        found = []
+        for start in np.concatenate((read_off, self._random(problem))):
+            driven = await self._scheduler.drive(_refined(problem, start), priority=Priority.AUDIT, cost=cost)
+            found.append(driven.result)
         return min(found, key=lambda best: best.objective)
 
     def _random(self, problem: Problem) -> Matrix:
@@ -163,17 +167,9 @@ class Auditor:
         return starts
 
 
-def _refined(problem: Problem, start: Vector) -> Best:
-    params = start.copy()
-    n = problem.vol.size
-    objective, _, _ = levenberg_marquardt(
-        params,
-        problem,
-        _EVALUATIONS,
-        True,
-        memory_for(params.size),
-        problem.vol.copy(),
-        np.empty(n),
-        np.empty((params.size, n)),
-    )
-    return Best(float(objective) if np.isfinite(objective) else np.inf, params)
+def _refined(problem: Problem, start: Vector) -> Steps[Best]:
+    fit = refined(problem, start)
+    while fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _EVALUATIONS:
+        yield Progress(fit.evaluations, _EVALUATIONS)
+        fit = refined(problem, fit)
+    return Best(float(fit.objective) if np.isfinite(fit.objective) else np.inf, fit.params)

@@ -11,13 +11,15 @@ from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
 
 from .audit import OUTCOMES, Answered, Auditor, Audits
+from .compiling import telling_of_kernels
 from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
 from .hugepages import use_huge_pages
+from .lane import Priority
 from .memory import Memory
 from .metrics import Metrics
-from .scheduler import LANES, Priority, Scheduler
+from .scheduler import LANES, Scheduler
 from .settings import Settings
 from .tally import Gauge, Snapshot
 
@@ -41,18 +43,17 @@ class Core:
         kind: str,
         refines_batches: bool,
         lanes: Mapping[str, Sequence[Priority]] = LANES,
-        patience: float = 1.0,
     ) -> None:
         """
         ready            which of the metrics says that the networks are served
         kind             of process, in the metrics
         refines_batches  whether the refinement of batches on the GPU, where the settings want it, is for this process
-        lanes, patience  those of its scheduler
+        lanes            those of its scheduler
         """
         self.settings = settings
         self.metrics = metrics
         self.memory = Memory(settings.max_memory_bytes)
-        self.scheduler = Scheduler(lanes, patience=patience)
+        self.scheduler = Scheduler(lanes, slice_s=1e-3 * settings.long_job_ms)
         self.costs = Costs()
         self.auditor = Auditor(settings, self.scheduler, self.costs, metrics)
         self._audits = Audits(settings, metrics, self.audit)
@@ -68,17 +69,12 @@ class Core:
     async def start(self) -> None:
         """Load, verify and warm on the thread that will do the work. A failure is kept for `/health/ready` to tell."""
         try:
-            engine = await self.scheduler.run(self._load, cost=_LOADING)
+            engine = await self.scheduler.run(self._first_loaded, cost=_LOADING)
         except Exception as error:
             log.exception("not ready")
             self._not_ready = f"The networks could not be loaded: {error}"
         else:
             self._take(engine)
-        # What start-up made lives as long as the process: keep the collector from walking it on every full collection.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER)
-        use_huge_pages()
 
     async def stop(self) -> None:
         self._ready.set(0)
@@ -104,10 +100,29 @@ class Core:
         self._take(engine)
         return "Reloaded."
 
+    def _first_loaded(self) -> Engine:
+        """All that takes long at the start, on the lane: the event loop says meanwhile that the process lives."""
+        log.info("loading the networks and the kernels")
+        try:
+            with telling_of_kernels():
+                return self._load()
+        finally:
+            # What start-up made lives as long as the process: keep the collector from walking it on every full
+            # collection.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_COLLECT_AFTER)
+            use_huge_pages()
+
     def _load(self, compiled: bool = False) -> Engine:
         settings = self.settings
         return Engine.load(
-            settings.networks, PROVIDERS[settings.provider], settings.precision, self._gpu_refinement, compiled
+            settings.networks,
+            PROVIDERS[settings.provider],
+            settings.precision,
+            self._gpu_refinement,
+            compiled,
+            settings.max_work,
         )
 
     def _reloaded(self) -> Engine:
@@ -124,6 +139,11 @@ class Core:
             log.info("serving %s", release.version)
         self.metrics.last_reload.set(1.0)
         self._ready.set(0.0 if self._draining else 1.0)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there are networks to serve."""
+        return self._engine is not None
 
     @property
     def draining(self) -> bool:

@@ -41,8 +41,8 @@ class Costs:
             "lm": _Rate(1e-5, 2e-5),
             "lbfgs": _Rate(1e-4, 4e-4),
             "none": _Rate(4e-6, 6e-6),
-            "price": _Rate(2e-5, 4e-5),
-            "price_gradient": _Rate(4e-5, 8e-5),
+            "price": _Rate(7e-6, 1e-5),
+            "price_gradient": _Rate(7e-6, 1.3e-5),
         }
 
     def least(self, kind: str, size: int) -> float:

@@ -18,15 +18,18 @@ from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import CalibrationOptions, Refine
+from calibrant.calibrate import MAX_WORK, CalibrationOptions, Refine, fit_problem
 from calibrant.errors import InvalidInput, Problem
+from calibrant.fits import refined, room_again
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
+from calibrant.optimisers.newton import polish
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
 from calibrant.pricing.fourier import UNSETTLED, value_steps
 from calibrant.release import Release, released, require_release_of
+from calibrant.starts import surface_starts
 from calibrant.steps import Steps, finish
 
 from .errors import DeadlineExpired, EngineFailed
@@ -72,12 +75,15 @@ REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
 
 def warm_up_panels(release: Release) -> list[OptionPanel]:
     """Panels that between them reach everything: the one an artefact carries for its own verification, on a network's
-    grid and trusted; and the same moved off the grid, with spreads, gaps and duplicates, as log-moneyness and as
-    strikes, too noisy to be fitted or free of arbitrage, and with a quote so far out that it says nothing.
+    grid and trusted; the same with one quote that is plainly wrong; and the same moved off the grid, with spreads, gaps
+    and duplicates, as log-moneyness and as strikes, too noisy to be fitted or free of arbitrage, and with a quote so far
+    out that it says nothing.
     """
     # The first network is the one with fixed strikes, if any is.
     grid, iv = release.networks[0].grid, release.networks[0].manifest.golden_iv[0]
     on_grid = OptionPanel.from_grid(expiry=grid.expiry, log_moneyness=grid.log_moneyness, iv=iv)
+    wrong = np.where(np.arange(on_grid.n_quotes) == on_grid.n_quotes // 2, 1.5, 1.0) * on_grid.mid
+    stale = OptionPanel.from_quotes(expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, iv=wrong)
     noise = 0.02 * np.where(np.arange(on_grid.n_quotes) % 2 == 0, 1.0, -1.0) * on_grid.mid
     expiry = np.concatenate((on_grid.expiry, on_grid.expiry[:3], on_grid.expiry[:1]))
     k = 0.97 * np.concatenate((on_grid.log_moneyness, on_grid.log_moneyness[:3], [2.0]))
@@ -87,16 +93,22 @@ def warm_up_panels(release: Release) -> list[OptionPanel]:
     spread = OptionPanel.from_quotes(
         expiry=expiry[::-1], log_moneyness=k[::-1], bid_iv=gap[::-1], ask_iv=1.01 * mid[::-1]
     )
-    return [on_grid, irregular, spread]
+    return [on_grid, stale, irregular, spread]
 
 
 class Engine:
     """The networks of the models served, verified and warm."""
 
     def __init__(
-        self, releases: Mapping[str, Release], provider: str = CPU_PROVIDER, gpu_refinement: bool = False
+        self,
+        releases: Mapping[str, Release],
+        provider: str = CPU_PROVIDER,
+        gpu_refinement: bool = False,
+        max_work: float = MAX_WORK,
     ) -> None:
         self.releases = releases
+        self.max_work = max_work
+        """Budget of every calibration: see `CalibrationOptions.max_work`."""
         self.gpu_refinement = gpu_refinement
         """Whether batches are refined on the GPU."""
         self.provider = provider
@@ -110,12 +122,14 @@ class Engine:
         precision: str = "fp32",
         gpu_refinement: bool = False,
         compiled: bool = False,
+        max_work: float = MAX_WORK,
     ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
 
         provider, precision  as `Network.load`
         gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
         compiled             an engine was loaded in this process before: what is still cold is the networks
+        max_work             budget of every calibration
         raises  RuntimeError if a network is missing or not what its manifest says, if the installation is not sound, or
                 if the GPU is to refine and there is none
         """
@@ -128,7 +142,7 @@ class Engine:
             # A GPU's graphs belong to the thread that made them.
             release = load() if provider == CPU_PROVIDER else owned(load)
             releases[name] = require_release_of(model, release)
-        engine = cls(releases, provider, gpu_refinement)
+        engine = cls(releases, provider, gpu_refinement, max_work)
         for name in engine.releases:
             panels = warm_up_panels(engine.releases[name])
             engine.warm_networks(MODELS[name], panels)
@@ -152,6 +166,11 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
+        # What takes the last digits of a fit that comes to rest without them, which none of the panels does.
+        problem = fit_problem(on_grid, model, CalibrationOptions())
+        polish(params.copy(), problem, *room_again(refined(problem, params)))
+        # What an audit begins with.
+        surface_starts(problem)
         self.price(
             PriceJob(
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
@@ -195,12 +214,9 @@ class Engine:
 
     def calibration_steps(self, job: CalibrationJob, begun: Begun | None = None) -> Steps[Assessment]:
         """`calibrate`, a step at a time and without a look at the clock."""
+        release, options = self.releases[job.model.name], job.options._replace(max_work=self.max_work)
         try:
-            return (
-                yield from assessment_steps(
-                    job.panel, job.model, self.releases[job.model.name], job.options, job.given, begun
-                )
-            )
+            return (yield from assessment_steps(job.panel, job.model, release, options, job.given, begun))
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

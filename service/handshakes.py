@@ -35,7 +35,7 @@ class SecureListener:
         connections: Connections,
         connection: Callable[[], Connection],
     ) -> None:
-        """`connection` makes what goes on with one."""
+        """`connection` makes what goes on with one; the listener is closed with this."""
         self._listener = listener
         self._context = context
         self._connections = connections
@@ -51,8 +51,10 @@ class SecureListener:
 
     def close(self) -> None:
         """Accept no more."""
-        self._open = False
-        self._loop.remove_reader(self._listener)
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     def _listen(self) -> None:
         if self._open:

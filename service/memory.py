@@ -19,8 +19,10 @@ _PER_BYTE = 3
 _PER_QUOTE = 640
 """As numbers of Python's and of numpy's, and in the answer, left out with a reason. All these are measured in
 `tests/service/test_memory.py`."""
-_PER_OPTION = 5500
-"""Priced with its gradient: at all nodes of its integral together."""
+_PER_OPTION = 700
+"""Priced with its gradient, as numbers of Python's and of numpy's, and in the answer."""
+_PRICING, _PRICED_AT_A_TIME, _PER_OPTION_AT_A_TIME = 400_000, 256, 2500
+"""What pricing takes of however few options; how many are priced together, and what each takes meanwhile."""
 _LEAST_OF_A_QUOTE = 3
 """Bytes of a body: three numbers of one."""
 _MOST_VALUES = 100_000
@@ -39,7 +41,7 @@ def of_quotes(n_quotes: int) -> int:
 
 def of_options(n_options: int) -> int:
     """The same of options to be priced."""
-    return _PER_OPTION * n_options
+    return _PRICING + _PER_OPTION_AT_A_TIME * min(n_options, _PRICED_AT_A_TIME) + _PER_OPTION * n_options
 
 
 def of_panel(n_bytes: int) -> int:

@@ -66,9 +66,13 @@ class Metrics:
             ["priority"],
             across="max",
         )
+        self.moved = Counter(
+            "calibrant_moved",
+            "Jobs that outlived their slice of the interactive lane and went on, where they were, in the background.",
+        )
         self.lane_held = Gauge(
             "calibrant_lane_held_seconds",
-            "Since the job that runs on a lane began, 0 without one; of several workers the longest.",
+            "Since the job that has its turn on a lane began it, 0 without one; of several workers the longest.",
             ["lane"],
             across="max",
         )

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .admission import SHED, body_bytes, kind_of
 from .context import HUNG_UP, RECEIVED, RequestContext, attach, context_of
 from .errors import DeadlineExpired, EngineFailed, ServiceError, TooLarge, problem_response, refusal_of
-from .scheduler import Priority
+from .lane import Priority
 from .service import Service
 from .tracing import span
 

@@ -2,15 +2,16 @@
 
 import os
 import resource
+import threading
 from contextlib import suppress
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import NamedTuple
 
 _LAST = 19
 """The niceness that leaves most to others."""
-
-
+_LOOKED_AWAY = 1.0
+"""Seconds between two looks of which no more count: who was itself kept waiting knows nothing of the rest."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BORN = time()
 """When this process began, or nearly: its first import of this module."""
@@ -86,3 +87,61 @@ def step_behind() -> None:
     except (AttributeError, OSError):
         # Another system, or a sandbox.
         os.nice(_LAST)
+
+
+class _Thread(NamedTuple):
+    state: str
+    """As `/proc` has it: R runs or could, S and D wait, T is stopped."""
+    seconds: float
+    """That it has had of the processors."""
+
+
+def threads_of(pid: int) -> dict[int, _Thread]:
+    """The threads of a process by their number; none where the system does not tell."""
+    found: dict[int, _Thread] = {}
+    with suppress(OSError):
+        tick = os.sysconf("SC_CLK_TCK")
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/stat") as line:
+                # The name, which may hold anything, is in brackets.
+                fields = line.read().rpartition(")")[2].split()
+                found[thread] = _Thread(fields[0], (int(fields[11]) + int(fields[12])) / tick)
+    return found
+
+
+class Stall:
+    """For how long a thread has not come on that should have, of that what nobody else is to blame for.
+
+    By the clock alone a busy machine makes a healthy thread look dead. So of a thread that could run what it had of the
+    processor counts; of one that waits while others of its process could run, on whom it may wait, what all of them
+    had; and the time that passed only where nothing of the process wanted the processor, or it is stopped.
+    """
+
+    def __init__(self, pid: int, thread: int) -> None:
+        self._pid = pid
+        self._thread = thread
+        self._looked = monotonic()
+        self._had: dict[int, _Thread] = {}
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._had = threads_of(self._pid)
+        self._looked = monotonic()
+
+    def passed(self) -> float:
+        """Seconds that count, since this was asked last."""
+        looked, had = self._looked, self._had
+        self.restart()
+        elapsed = min(self._looked - looked, _LOOKED_AWAY)
+        threads = self._had
+        mine = threads.get(self._thread)
+        if mine is None or mine.state in "Tt":
+            return elapsed
+        # Of one that is new all that it has had.
+        spent = {n: thread.seconds - (had[n].seconds if n in had else 0.0) for n, thread in threads.items()}
+        if mine.state == "R":
+            return min(spent[self._thread], elapsed)
+        # Who looks, if it is one of them, runs at this moment.
+        looking = threading.get_native_id()
+        others = any(now.state == "R" for number, now in threads.items() if number not in (self._thread, looking))
+        return min(sum(spent.values()), elapsed) if others else elapsed

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -40,27 +39,48 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self.server_state = Connections(Limits.of(service.settings), service.metrics, service.memory)
-        self.serving: Callable[[], None] = lambda: None
-        """Called once, when requests are accepted."""
+        self.begun: Callable[[], None] = lambda: None
+        """Called once, when connections could be accepted."""
         self._drained_at: float | None = None
+        self._sockets: list[socket.socket] = []
+        self._accepting = asyncio.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        context = self.config.ssl
-        if context is None or sockets is None:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
-            for listener in sockets:
-                self._listen_securely(listener, context)
+        # None of them is accepted from before `accept`.
+        await super().startup([])
+        self._sockets = sockets or []
         if self.started:
-            self.serving()
+            self.begun()
 
-    def _listen_securely(self, listener: socket.socket, context: ssl.SSLContext) -> None:
-        connection = partial(Connection, self.config, self.server_state, self.lifespan.state)
-        secure = SecureListener(listener, context, self.server_state, connection)
-        secure.open(self.config.backlog)
+    async def accept(self, accepting: bool) -> None:
+        """Take connections, or leave them to the other workers: also those whose requests would come over what is open.
+
+        The sockets are shared: what waits in them is for whoever accepts.
+        """
+        async with self._accepting:
+            if self.should_exit:
+                return
+            self.server_state.closing = not accepting
+            if accepting and not self.servers:
+                for listener in self._sockets:
+                    # A descriptor of its own, since it is closed with the server.
+                    self.servers.append(await self._accepting_on(listener.dup()))
+            elif not accepting:
+                for server in self.servers:
+                    server.close()
+                self.servers.clear()
+                self.server_state.close_idle()
+
+    async def _accepting_on(self, listener: socket.socket) -> asyncio.Server:
+        config = self.config
+        connection = partial(Connection, config, self.server_state, self.lifespan.state)
+        if config.ssl is None:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(connection, sock=listener, backlog=config.backlog)
+        secure = SecureListener(listener, config.ssl, self.server_state, connection)
+        secure.open(config.backlog)
         # All that is asked of one of those is to close.
-        self.servers.append(cast(asyncio.Server, secure))
+        return cast(asyncio.Server, secure)
 
     def exit_soon(self) -> None:
         """Stop after the requests in flight."""

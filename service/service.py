@@ -17,9 +17,9 @@ from .core import Core
 from .dispatch import Dispatch
 from .engine import CalibrationJob, Engine
 from .errors import DeadlineExpired, NotReady, ServiceError
+from .lane import Priority
 from .metrics import Metrics
 from .pauses import Pauses
-from .scheduler import Priority
 from .settings import Settings
 
 Read = TypeVar("Read")
@@ -32,7 +32,7 @@ class Service(Core):
         here = batch_worker is None
         super().__init__(settings, metrics, metrics.ready, kind="worker", refines_batches=here)
         self.pauses = Pauses(metrics)
-        self.dispatch = Dispatch(self.scheduler, self.costs, settings)
+        self.dispatch = Dispatch(self.scheduler, self.costs, settings, metrics)
         self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)
         self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None

@@ -6,12 +6,14 @@ from typing import Literal
 from pydantic import Field, FilePath
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_PREFIX = "CALIBRANT_"
+
 _ORIGIN = "[a-z][a-z0-9+.-]*://[^A-Z/, ]+"
 """As browsers write it: in lower case, without a path."""
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="CALIBRANT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -43,19 +45,28 @@ class Settings(BaseSettings):
         description="Threads that share the work of a batch; by default one less than there are cores, which leaves "
         "one to interactive requests.",
     )
+    max_work: float = Field(
+        300_000.0,
+        gt=0.0,
+        description="Quotes times evaluations of the model after which a calibration ends with the best so far, "
+        "`budget_exhausted`, about a second's worth; for a panel of more than 1,000 quotes proportionally more.",
+    )
     default_deadline_ms: float = Field(
-        50.0,
+        1000.0,
         gt=0.0,
         description="A short job whose client gave no deadline waits no longer than this for its turn. Once begun it "
         "gets its whole answer: only a deadline that the client gave ends a refinement.",
     )
     long_job_ms: float = Field(
-        5.0,
+        3.0,
         gt=0.0,
-        description="Longest that one calibration may hold up the interactive ones; longer ones go to the background.",
+        description="The processor's time after which a job makes room for others that wait: an interactive one goes "
+        "on in the background, those there take turns.",
     )
     long_queue_s: float = Field(
-        10.0, gt=0.0, description="A long job whose client gave no deadline waits no longer than this for its turn."
+        10.0,
+        gt=0.0,
+        description="A long job whose client gave no deadline is refused where the others would delay it by more.",
     )
     trusted_proxies: str | None = Field(
         None,
@@ -105,3 +116,8 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least level logged."
     )
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{_PREFIX}{name.upper()}"

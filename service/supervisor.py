@@ -1,11 +1,13 @@
 """The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
 
 The others are the workers and the batch worker, which calibrates their batches and audits their answers: it comes when
-the first of them serves, so as not to hold that up, and goes when the last one has ended.
+the first of them has started, so as not to hold that up, and goes when the last one has ended. So do the other workers:
+where the kernels are not compiled yet the first one compiles them, and the others find them compiled.
 
 The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
 then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port
-that answers is a service that is ready.
+that answers is a service that is ready. A worker that has nothing to serve accepts no connection as long as another
+one has: it would refuse what that one answers.
 
 Workers are started as programs, not forked: the runtime of the network has threads, and threads do not survive a fork.
 """
@@ -25,13 +27,15 @@ from . import logs
 from .channel import Channel, Message
 from .listening import bound, refuse_connections
 from .metrics import Metrics
+from .processes import Stall
 from .settings import Settings
 from .tally import Snapshot, merged
 
 log = logging.getLogger("calibrant.supervisor")
 
 SILENCE = 5.0
-"""Seconds without a heartbeat, which comes twice a second, after which a worker hangs."""
+"""Seconds without a heartbeat, which comes twice a second, after which a worker hangs; `processes.Stall` says which
+seconds count on a machine that is busy with others."""
 SILENCE_BEHIND = 60.0
 """The same of the batch worker, which runs when nobody else wants to."""
 START = 600.0
@@ -48,6 +52,8 @@ BATCH_WORKER = "service.batches.worker"
 _KIND = "supervisor"
 """Of process, in the metrics."""
 _WATCH = 0.25
+_HEARTBEATS = 1.0
+"""Seconds in which there are some, of a worker that is well on a machine that is not busy."""
 _SOON = 30.0
 """A worker that ends sooner than so many seconds after its start is started again after a pause that doubles."""
 _LONGEST_PAUSE = 10.0
@@ -73,6 +79,10 @@ class Worker:
         self.channel = channel
         self.born = monotonic()
         self.heard: float | None = None
+        self.serves: bool | None = None
+        """Whether it has anything to serve; None until it has started."""
+        self.accepts = False
+        """Whether it was told to take connections."""
         self.snapshot: Snapshot = {}
 
 
@@ -92,7 +102,7 @@ class Supervisor:
         self._numbers = count(1)
         self._questions = count(1)
         self._answers: dict[int, asyncio.Future[Message]] = {}
-        self._serving = asyncio.Event()
+        self._one_started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -105,10 +115,10 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
         host, port, *_ = self._socket.getsockname()
         log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
-        batch_worker = asyncio.create_task(self._keep_batch_worker())
-        await asyncio.gather(*(self._keep_alive(self._worker) for _ in range(self._settings.workers)))
-        # Now that nobody waits for it. It may not have been started yet.
-        self._serving.set()
+        batch_worker = asyncio.create_task(self._keep_alive_after_the_first(self._batch_worker))
+        others = (self._keep_alive_after_the_first(self._worker) for _ in range(self._settings.workers - 1))
+        await asyncio.gather(self._keep_alive(self._worker), *others)
+        # Now that nobody waits for it.
         for process in self._of(self._batch_worker):
             _signal(process.process, signal.SIGTERM)
         try:
@@ -124,6 +134,8 @@ class Supervisor:
     def _stop(self, how: signal.Signals) -> None:
         again = self._stopping.is_set()
         self._stopping.set()
+        # Nobody need wait for that any more.
+        self._one_started.set()
         drain = 0.0 if again or how != signal.SIGTERM else self._settings.drain_s
         asyncio.get_running_loop().call_later(drain, self._accept_no_more)
         for worker in self._of(self._worker):
@@ -142,9 +154,9 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_batch_worker(self) -> None:
-        await self._serving.wait()
-        await self._keep_alive(self._batch_worker)
+    async def _keep_alive_after_the_first(self, role: Role) -> None:
+        await self._one_started.wait()
+        await self._keep_alive(role)
 
     async def _keep_alive(self, role: Role) -> None:
         """One process after the other, until the end."""
@@ -196,11 +208,20 @@ class Supervisor:
 
     async def _watch(self, worker: Worker) -> None:
         """Kill a worker that falls silent."""
+        # The event loop runs on the thread that has the process's number.
+        stall = Stall(worker.process.pid, worker.process.pid)
+        stalled: float | None = None
         while True:
             await asyncio.sleep(_WATCH)
-            now = monotonic()
-            silence = now - (worker.heard or worker.born)
-            if silence > (START if worker.heard is None else worker.role.silence):
+            silence = monotonic() - (worker.heard or worker.born)
+            if silence < _HEARTBEATS:
+                stalled = None
+            elif stalled is None:
+                stall.restart()
+                stalled = 0.0
+            else:
+                stalled += stall.passed()
+            if stalled is not None and stalled > (START if worker.heard is None else worker.role.silence):
                 log.error(
                     "%s %d has not been heard for %.1f s and is replaced", worker.role.name, worker.number, silence
                 )
@@ -211,6 +232,17 @@ class Supervisor:
         del self._workers[worker.number]
         worker.channel.close()
         self._gone = merged(self._metrics.counters, [self._gone, worker.snapshot])
+        self._share_connections()
+
+    def _share_connections(self) -> None:
+        """Have those take connections that have something to serve; where none has, all of them, to say so."""
+        started = [worker for worker in self._of(self._worker) if worker.serves is not None]
+        some_serve = any(worker.serves for worker in started)
+        for worker in started:
+            accepts = bool(worker.serves) or not some_serve
+            if accepts != worker.accepts:
+                worker.accepts = accepts
+                worker.channel.send("accept", accepts)
 
     def _heard(self, number: int, message: Message) -> None:
         worker = self._workers.get(number)
@@ -222,8 +254,11 @@ class Supervisor:
                 pass
             case ("beat", snapshot):
                 worker.snapshot = snapshot
-            case ("serving",):
-                self._serving.set()
+            case ("started", serves):
+                self._one_started.set()
+                if serves != worker.serves:
+                    worker.serves = serves
+                    self._share_connections()
             case ("hanging", reason):
                 log.error("%s %d is replaced: %s", worker.role.name, number, reason)
                 asyncio.get_running_loop().call_later(LAST_WORDS, _signal, worker.process, signal.SIGKILL)

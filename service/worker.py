@@ -37,10 +37,10 @@ async def serve(settings: Settings, service: Service, app: object, listener: soc
     )
     server = Server(config, service)
     # Without its supervisor a worker serves what it has and ends.
-    link = Link(service, orphaned=server.exit_soon)
+    link = Link(service, orphaned=server.exit_soon, accept=server.accept)
     await link.open(channel)
     service.scrape = link.scrape
-    server.serving = link.say_serving
+    server.begun = link.say_started
     await server.serve([listener])
 
 

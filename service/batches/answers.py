@@ -17,8 +17,8 @@ from ..context import RequestContext, due
 from ..core import Core
 from ..engine import Engine
 from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
+from ..lane import Priority
 from ..memory import Hold, of_panel
-from ..scheduler import Priority
 from ..wire import arrow, oip
 from ..wire.arrow import ArrowBatch, ArrowWriter
 from ..wire.batch import Answer, Batch, DocumentBatch, JsonWriter, Limits, LineWriter, MsgpackWriter, Writer

@@ -18,10 +18,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 from calibrant.errors import InvalidInput
 from calibrant.pipeline import Assessment, Begun
+from calibrant.steps import Progress, Steps, in_one_step, told
 
 from ..engine import CalibrationJob, Engine
 from ..errors import DeadlineExpired, EngineFailed, ServiceError, bare
-from ..scheduler import Priority, Scheduler
+from ..lane import Priority
+from ..scheduler import Scheduler
 from ..wire.batch import Answer, Batch, Deadline, PanelRequest
 from .crew import Crew
 
@@ -88,17 +90,19 @@ class Groups:
         crew = self._crew
 
         async def read(group: range) -> dict[int, _Read | ServiceError]:
-            work = partial(self._read, engine, batch, group, deadline)
+            steps = self._read(engine, batch, group, deadline)
             cost = _BEGINNING * sum(batch.n_quotes(i) for i in group)
-            return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+            done = await self._scheduler.drive(steps, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+            return done.result
 
         async def done_of(group: range, reading: asyncio.Task[dict[int, _Read | ServiceError]]) -> list[Done[Part]]:
             cost = _SECONDS_PER_QUOTE * sum(batch.n_quotes(i) for i in group)
             try:
                 # Shielded: others of its panels may wait for it too.
                 panels = await asyncio.shield(reading)
-                work = partial(self._calibrate, engine, batch, group, panels, handed_in, finish)
-                return await self._scheduler.run(work, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+                steps = self._calibrate(engine, batch, group, panels, handed_in, finish)
+                done = await self._scheduler.drive(steps, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+                return done.result
             except ServiceError as error:
                 if group.start == 0 and not isinstance(error, DeadlineExpired):
                     raise
@@ -122,7 +126,9 @@ class Groups:
             for task in (*under_way, *readings):
                 task.cancel()
 
-    def _read(self, engine: Engine, batch: Batch, group: range, deadline: Deadline) -> dict[int, _Read | ServiceError]:
+    def _read(
+        self, engine: Engine, batch: Batch, group: range, deadline: Deadline
+    ) -> Steps[dict[int, _Read | ServiceError]]:
         """The panels of a group by their number, with what the networks make of them, or why there is none."""
         read: dict[int, _Read | ServiceError] = {}
         of_models: dict[str, list[tuple[int, PanelRequest, float]]] = {}
@@ -135,8 +141,9 @@ class Groups:
                 read[i] = bare(error) if isinstance(error, ServiceError) else _failure(error, i)
             else:
                 of_models.setdefault(request.job.model.name, []).append((i, request, perf_counter() - before))
+            yield Progress(i - group.start + 1, len(group))
         for name, panels in of_models.items():
-            begun = _begun(engine, self._crew, name, [request.job for _, request, _ in panels])
+            begun = yield from _begun(engine, self._crew, name, [request.job for _, request, _ in panels])
             for (i, request, decode), of_panel in zip(panels, begun, strict=True):
                 read[i] = _Read(request, decode, of_panel)
         return read
@@ -149,26 +156,26 @@ class Groups:
         read: Mapping[int, _Read | ServiceError],
         handed_in: float,
         finish: Callable[[Answer], Part],
-    ) -> list[Done[Part]]:
+    ) -> Steps[list[Done[Part]]]:
         began = perf_counter()
 
         def refusal_of(i: int, error: ServiceError) -> Done[Part]:
             return Done(None, error, finish(Answer(i, None, error, {})))
 
-        def one(place: int) -> Done[Part]:
+        def one(place: int) -> Steps[Done[Part]]:
             i = group[place]
             panel = read[i]
             if isinstance(panel, ServiceError):
                 return refusal_of(i, panel)
             job = panel.request.job
             try:
-                outcome = engine.calibrate(job, panel.begun)
+                outcome = yield from told(engine.calibration_steps(job, panel.begun), partial(_passed, job.deadline))
                 stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
                 return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
             except Exception as error:
                 return refusal_of(i, bare(_refusal(error, batch, i)))
 
-        return self._crew.share(one, len(group))
+        return (yield from self._crew.share(one, len(group)))
 
 
 def _together(engine: Engine, crew: Crew) -> tuple[int, int]:
@@ -190,7 +197,7 @@ def _groups(batch: Batch, panels: range, most_panels: int, most_quotes: int) -> 
     yield range(first, panels.stop)
 
 
-def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]) -> Sequence[Begun | None]:
+def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]) -> Steps[Sequence[Begun | None]]:
     """What is done for panels of one model together, each thread taking parts of them; None where it failed."""
     parts = [jobs[at : at + GROUP_PANELS] for at in range(0, len(jobs), GROUP_PANELS)]
 
@@ -201,7 +208,8 @@ def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob
             log.exception("the networks of %s failed on a group of panels", model)
             return [None] * len(parts[place])
 
-    begun = [of_panel for part in crew.share(begin, len(parts)) for of_panel in part]
+    together = yield from crew.share(lambda place: in_one_step(partial(begin, place)), len(parts))
+    begun = [of_panel for part in together for of_panel in part]
     if not engine.gpu_refinement or None in begun:
         return begun
     try:
@@ -209,6 +217,11 @@ def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob
     except Exception:
         log.exception("the GPU failed to refine a group of panels, which are refined on the processor")
         return begun
+
+
+def _passed(deadline: float | None, _: bool) -> bool:
+    """Whether a panel has had its time, by its own deadline, whoever drives it."""
+    return deadline is not None and perf_counter() >= deadline
 
 
 def _refusal(error: Exception, batch: Batch, i: int) -> ServiceError:

@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 from ..audit import Answered
 from ..body import memory_file
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
-from ..scheduler import GRACE
+from ..lane import GRACE
 from .answers import Asked, AuditRequest, BatchAnswer, BatchRequest, Piece
 
 log = logging.getLogger("calibrant.service")

@@ -15,10 +15,11 @@ import uvloop
 
 from .. import logs
 from ..core import Core
+from ..lane import Priority
 from ..link import Link
 from ..metrics import Metrics
 from ..processes import allow_many_descriptors, step_behind
-from ..scheduler import LANES, Priority
+from ..scheduler import LANES
 from ..settings import Settings
 from .answers import BatchAnswers
 from .crew import crew_size, usable_cores
@@ -28,8 +29,6 @@ _AUDITS_APART: Mapping[str, Sequence[Priority]] = {
     "batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK),
     "audit": (Priority.AUDIT,),
 }
-_PATIENCE = 20.0
-"""Beside a core that is busy with others it was given 3 % of it."""
 
 
 def lanes_for(settings: Settings) -> Mapping[str, Sequence[Priority]]:
@@ -72,15 +71,7 @@ def main(arguments: list[str]) -> int:
     allow_many_descriptors()
     metrics = Metrics()
     lanes = lanes_for(settings)
-    core = Core(
-        settings,
-        metrics,
-        metrics.batch_worker_ready,
-        kind="batch worker",
-        refines_batches=True,
-        lanes=lanes,
-        patience=_PATIENCE,
-    )
+    core = Core(settings, metrics, metrics.batch_worker_ready, kind="batch worker", refines_batches=True, lanes=lanes)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -11,6 +11,7 @@ can look at the clock between two, take the work up again on another thread wher
 """
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +28,29 @@ class Progress(NamedTuple):
 
 Steps = Generator[Progress, bool, T]
 """Yields after each step. Sent True, it ends with the best so far as soon as there is any; else it goes on."""
+
+
+def in_one_step(work: Callable[[], T]) -> Steps[T]:
+    """Work that is not cut: nobody hears of it before it is done."""
+    return work()
+    # What makes it a generator.
+    yield Progress(0.0, 0.0)
+
+
+def told(steps: Steps[T], tell: Callable[[bool], bool]) -> Steps[T]:
+    """The same steps, told something else than the driver says.
+
+    tell  from whether the driver says that it is enough, whether the steps are told so; what it raises ends them
+    """
+    with closing(steps):
+        enough: bool | None = None
+        while True:
+            try:
+                progress = next(steps) if enough is None else steps.send(enough)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            enough = tell((yield progress) is True)
 
 
 def finish(steps: Steps[T], enough: Callable[[], bool] | None = None) -> T:

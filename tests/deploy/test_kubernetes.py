@@ -13,8 +13,9 @@ import yaml
 from calibrant.network import MANIFEST, read_manifest
 from service.app import create_app
 from service.auth import Scope, scope_of
+from service.lane import HANGING_IN_BACKGROUND
 from service.metrics import Metrics
-from service.scheduler import HANGING_IN_BACKGROUND, Scheduler
+from service.scheduler import Scheduler
 from service.server import LINGER, SETTLE
 from service.settings import Settings
 from service.supervisor import LAST_BATCH

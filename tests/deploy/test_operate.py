@@ -12,8 +12,8 @@ import yaml
 
 from service.admission import SHED
 from service.errors import ServiceError
+from service.lane import Priority
 from service.metrics import Metrics
-from service.scheduler import Priority
 from service.settings import Settings
 from tests.shared import ROOT
 

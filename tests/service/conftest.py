@@ -13,7 +13,7 @@ from tests.shared import ROOT
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
-    # The machine of the tests may keep a thread waiting for longer than the 50 ms of a quoting path.
+    # The machine of the tests may keep a thread waiting for longer than a second.
     client = Client(Settings(networks=ROOT / "networks", default_deadline_ms=5000.0))
     yield client
     client.close()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from calibrant.pipeline import Assessment
+from calibrant.steps import Steps
 from service import worker
 from service.engine import CalibrationJob, Engine
 from service.settings import Settings
@@ -19,10 +20,10 @@ from service.supervisor import supervise
 HANGS, RAISES, NOT_A_NUMBER = 7, 8, 9
 """Numbers of quotes."""
 
-_sound = Engine.calibrate
+_sound = Engine.calibration_steps
 
 
-def _faulty(engine: Engine, job: CalibrationJob, *rest: Any) -> Assessment:
+def _faulty(engine: Engine, job: CalibrationJob, *rest: Any) -> Steps[Assessment]:
     n = job.panel.n_quotes
     if n == HANGS:
         time.sleep(3600.0)
@@ -30,23 +31,23 @@ def _faulty(engine: Engine, job: CalibrationJob, *rest: Any) -> Assessment:
         raise ZeroDivisionError("secret")
     if n == NOT_A_NUMBER:
         # Without a refinement, which would notice by itself.
-        return _spoilt(engine, job._replace(options=job.options._replace(refine="none")))
-    return _sound(engine, job, *rest)
+        return (yield from _spoilt(engine, job._replace(options=job.options._replace(refine="none"))))
+    return (yield from _sound(engine, job, *rest))
 
 
-def _spoilt(engine: Engine, job: CalibrationJob) -> Assessment:
+def _spoilt(engine: Engine, job: CalibrationJob) -> Steps[Assessment]:
     networks = engine.releases[job.model.name].networks
     for network in networks:
         network.parameters = lambda iv: np.full((1, 5), np.nan)  # type: ignore[method-assign]
     try:
-        return _sound(engine, job)
+        return (yield from _sound(engine, job))
     finally:
         for network in networks:
             del network.parameters
 
 
 def fail_on_demand() -> None:
-    Engine.calibrate = _faulty  # type: ignore[method-assign, assignment]
+    Engine.calibration_steps = _faulty  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import pytest
 from service.admission import LARGE_BODY, Admission, RateLimit, kind_of
 from service.context import RequestContext
 from service.errors import RateLimited
+from service.lane import Priority
 from service.memory import Memory
 from service.metrics import Metrics
 from service.pauses import Pauses
-from service.scheduler import Priority, Scheduler
+from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.service.client import Client
 from tests.service.test_scheduler import held
@@ -116,10 +117,15 @@ def busy(client: Client) -> Iterator[None]:
 @pytest.mark.usefixtures("busy")
 def test_what_cannot_be_in_time_is_refused_before_its_body_is_read(client: Client, dax: dict[str, Any]) -> None:
     before = client.get("/metrics").text.count("calibrant_shed_total")
-    for headers in ({}, {"x_request_deadline_ms": "2000"}):
+    # Whose limit it was: the service's, by the name of its setting, or the client's own.
+    for headers, code, whose in (
+        ({}, "overloaded", "`CALIBRANT_DEFAULT_DEADLINE_MS` of the service"),
+        ({"x_request_deadline_ms": "2000"}, "deadline_unreachable", "its own deadline (`X-Request-Deadline-Ms`"),
+    ):
         # Not even JSON: nobody has looked.
         response = client.post("/v1/calibrate", b"\x00", **headers)
-        assert (response.status_code, response.json()["code"]) == (503, "deadline_unreachable")
+        assert (response.status_code, response.json()["code"]) == (503, code)
+        assert whose in response.json()["detail"]
         assert 10 <= int(response.headers["retry-after"]) <= 11
     # The budget is in the body, so this one is refused behind it.
     patient = client.post("/v1/calibrate", {**dax, "budget_ms": 100}, x_request_deadline_ms="60000")

@@ -212,8 +212,8 @@ def test_prices_satisfy_parity_and_carry_their_vol(client: Client) -> None:
     asked: dict[str, Any] = {
         "model": "heston",
         "parameters": TRUTH,
-        "expiry": [0.02, 0.5, 2.0, 2.0],
-        "log_moneyness": [-0.05, 0.0, 0.3, 8.0],
+        "expiry": [0.02, 0.5, 2.0, 2.0, 0.02],
+        "log_moneyness": [-0.05, 0.0, 0.3, 8.0, 8.0],
         "gradient": True,
     }
     response = client.post("/v1/price", asked)
@@ -222,8 +222,10 @@ def test_prices_satisfy_parity_and_carry_their_vol(client: Client) -> None:
     call, put = np.array(answer["call"]), np.array(answer["put"])
     assert call - put == pytest.approx(-np.expm1(asked["log_moneyness"]), abs=1e-13)
     assert answer["implied_vol"][:3] == pytest.approx([0.22, 0.22, 0.22], abs=0.06)
-    # Twenty standard deviations out there is no time value left to invert.
-    assert answer["implied_vol"][3] is None
+    # Twenty standard deviations out there is a time value still; two hundred out none is left to invert.
+    assert 0.0 < answer["call"][3] < 1e-40
+    assert answer["implied_vol"][3] == pytest.approx(0.4, abs=0.1)
+    assert answer["implied_vol"][4] is None
     assert set(answer["gradient"]) == set(TRUTH)
 
 
@@ -365,7 +367,7 @@ def test_an_unexpected_failure_is_a_problem_that_gives_nothing_away(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(client.app.state.service.engine, "calibrate", fail)
+    monkeypatch.setattr(client.app.state.service.engine, "calibration_steps", fail)
     response = client.post("/v1/calibrate", dax)
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
     assert "secret" not in response.text

@@ -132,13 +132,14 @@ def test_the_metadata_of_the_schema_holds_a_prior(client: Client) -> None:
 
 
 def test_quotes_left_out_are_named_by_their_rows_in_the_table(client: Client) -> None:
-    broken = {**COLUMNS, "iv": [*QUOTES["iv"][:4], 0.0, 7.0]}
+    longer = {name: [*column, *column[:2]] for name, column in COLUMNS.items()}
+    broken = {**longer, "iv": [*QUOTES["iv"], 0.0, 7.0]}
     both = quote_table({"a": COLUMNS, "b": broken, "c": {**COLUMNS, "strike": [-1.0] * 6}})
     first, second, third = table_of(client, arrow_stream(both)).to_pylist()
     assert (first["excluded"], third["excluded"], third["warnings"]) == ([], None, None)
     assert second["excluded"] == [
-        {"index": 10, "reason": "vol is zero or negative"},
-        {"index": 11, "reason": "vol above 5"},
+        {"index": 12, "reason": "vol is zero or negative"},
+        {"index": 13, "reason": "vol above 5"},
     ]
 
 

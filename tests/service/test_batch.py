@@ -22,7 +22,7 @@ from service.batches.answers import Asked, PanelBatch
 from service.batches.groups import GROUP_PANELS
 from service.body import memory_file
 from service.errors import DeadlineUnreachable, ServiceError
-from service.scheduler import Priority
+from service.lane import Priority
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
@@ -257,14 +257,14 @@ def test_a_failure_in_one_panel_is_a_problem_that_gives_nothing_away(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = client.app.state.service.engine
-    calibrate = engine.calibrate
+    steps = engine.calibration_steps
 
-    def fail_on_lbfgs(job: Any, release: Any = None) -> Any:
+    def fail_on_lbfgs(job: Any, begun: Any = None) -> Any:
         if job.options.refine == "lbfgs":
             raise ZeroDivisionError("secret")
-        return calibrate(job, release)
+        return steps(job, begun)
 
-    monkeypatch.setattr(engine, "calibrate", fail_on_lbfgs)
+    monkeypatch.setattr(engine, "calibration_steps", fail_on_lbfgs)
     failed, fine = results(post(client, [{**panel(), "refine": "lbfgs"}, panel()]))
     assert (failed["code"], fine["status"]) == ("engine_failed", "converged")
     assert "secret" not in json.dumps(failed)

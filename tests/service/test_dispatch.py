@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibrant.calibrate import MAX_WORK
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 from calibrant.release import Proposal
+from calibrant.steps import Steps
 from service.costs import Costs
 from service.dispatch import Dispatch
 from service.engine import CalibrationJob, Engine
 from service.errors import DeadlineExpired, DeadlineUnreachable, Overloaded
-from service.scheduler import QUEUE_LIMITS, Priority, Scheduler
+from service.lane import Priority
+from service.metrics import Metrics
+from service.scheduler import QUEUE_LIMITS, Scheduler
 from service.settings import Settings
 from service.wire import schema
 from service.wire.jobs import calibration_job, price_job
@@ -40,8 +44,10 @@ def scheduler() -> Iterator[Scheduler]:
     scheduler.stop()
 
 
-def dispatch(scheduler: Scheduler, costs: Costs | None = None, **settings: float) -> Dispatch:
-    return Dispatch(scheduler, costs or Costs(), Settings(**settings))  # type: ignore[arg-type]
+def dispatch(
+    scheduler: Scheduler, costs: Costs | None = None, metrics: Metrics | None = None, **settings: float
+) -> Dispatch:
+    return Dispatch(scheduler, costs or Costs(), Settings(**settings), metrics or Metrics())  # type: ignore[arg-type]
 
 
 def job_of(body: dict[str, Any], deadline: float | None = None) -> CalibrationJob:
@@ -62,8 +68,7 @@ def test_the_answer_is_the_same_by_whichever_lane_and_with_a_deadline_that_suffi
 ) -> None:
     async def all_ways() -> list[Assessment]:
         answers = []
-        # Ended by the interactive lane; by the background lane after a slice that did not suffice; by it at once.
-        for long_job_ms, deadline in ((60_000.0, None), (2.0, None), (1e-3, None), (60_000.0, perf_counter() + HOUR)):
+        for long_job_ms, deadline in ((60_000.0, None), (1e-3, None), (60_000.0, perf_counter() + HOUR)):
             ways = dispatch(scheduler, long_job_ms=long_job_ms, default_deadline_ms=60_000)
             answer = await ways.calibrate(engine, job_of(dax, deadline))
             answers.append(answer.assessment)
@@ -72,6 +77,44 @@ def test_the_answer_is_the_same_by_whichever_lane_and_with_a_deadline_that_suffi
     first, *others = asyncio.run(all_ways())
     assert first.calibration.status == "converged"
     assert all(same(first, other) for other in others)
+
+
+@pytest.mark.parametrize("refine", ["lm", "lbfgs"])
+def test_nothing_is_begun_anew(
+    refine: str, engine: Engine, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, metrics = engine.releases["heston"], Metrics()
+    propose, threads = release.propose, []
+    job = job_of({**dax, "refine": refine})
+    alone = engine.calibrate(job)
+
+    def traced(panel: OptionPanel) -> list[Proposal]:
+        threads.append(threading.current_thread().name)
+        while scheduler.depth(Priority.INTERACTIVE) == 0:
+            time.sleep(1e-3)
+        return propose(panel)
+
+    monkeypatch.setattr(release, "propose", traced)
+    # Every step is a slice, and others always wait.
+    scheduler = Scheduler(slice_s=1e-9)
+
+    async def beside_others() -> Assessment:
+        async def crowd() -> None:
+            while not asked.done():
+                await scheduler.run(lambda: None)
+
+        ways = dispatch(scheduler, metrics=metrics, long_job_ms=60_000, default_deadline_ms=60_000)
+        asked = asyncio.ensure_future(ways.calibrate(engine, job))
+        await asyncio.gather(*(crowd() for _ in range(4)))
+        return (await asked).assessment
+
+    try:
+        moved = asyncio.run(beside_others())
+    finally:
+        scheduler.stop()
+    assert metrics.moved.values[()] == [1.0]
+    assert len(threads) == 1
+    assert same(moved, alone)
 
 
 def test_a_long_panel_holds_up_no_short_one(scheduler: Scheduler, engine: Engine, dax: dict[str, Any]) -> None:
@@ -96,63 +139,28 @@ def test_a_long_panel_holds_up_no_short_one(scheduler: Scheduler, engine: Engine
     asyncio.run(both())
 
 
-def test_a_short_panel_that_others_keep_waiting_is_not_begun_anew(
-    scheduler: Scheduler, engine: Engine, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release = engine.releases["heston"]
-    propose = release.propose
-
-    def late(panel: OptionPanel) -> list[Proposal]:
-        # Twice its slice, in which it does not run.
-        time.sleep(0.5)
-        return propose(panel)
-
-    monkeypatch.setattr(release, "propose", late)
-
-    async def beside_a_long_one() -> Assessment:
-        hold = threading.Event()
-        blocked = await held(scheduler, Priority.LONG, hold)
-        ways = dispatch(scheduler, long_job_ms=250.0, default_deadline_ms=60_000)
-        answer = await ways.calibrate(engine, job_of(dax))
-        assert not blocked.done()
-        hold.set()
-        await blocked
-        return answer.assessment
-
-    assert asyncio.run(beside_a_long_one()).calibration.status == "converged"
-
-
 def test_a_deadline_of_the_clients_own_ends_with_the_best_so_far(
     scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
 ) -> None:
-    many = {"quotes": {name: column * 20 for name, column in dax["quotes"].items()}, "refine": "lbfgs"}
-    # Those before it were quick: by its size alone this one is not known to be long.
-    costs = Costs()
-    for _ in range(300):
-        costs.observe("lbfgs", 100, 1e-4)
-
-    async def hurried() -> Assessment:
-        ways = dispatch(scheduler, costs, long_job_ms=10.0)
-        hold = threading.Event()
-        blocked = await held(scheduler, Priority.LONG, hold)
-        # The slice ends before the fit does, and the background lane does not come to it in time.
-        answer = await ways.calibrate(engine, job_of(many, perf_counter() + 0.5))
-        hold.set()
-        await blocked
-        return answer.assessment
-
-    calibration = asyncio.run(hurried()).calibration
-    assert calibration.status == "budget_exhausted"
-    assert np.isfinite(calibration.parameters).all()
+    many = {name: column * 450 for name, column in dax["quotes"].items()}
+    job = job_of({"quotes": many, "refine": "lbfgs"})
+    # On either lane.
+    for long_job_ms in (1e-3, 60_000.0):
+        ways = dispatch(scheduler, long_job_ms=long_job_ms)
+        answer = asyncio.run(ways.calibrate(engine, job._replace(deadline=perf_counter() + 0.05)))
+        calibration = answer.assessment.calibration
+        assert calibration.status == "budget_exhausted"
+        assert np.isfinite(calibration.parameters).all()
 
 
-def test_the_default_deadline_is_one_for_the_beginning(
+def test_the_patience_of_the_service_is_for_the_beginning(
     scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
 ) -> None:
     async def late() -> Assessment:
-        ways = dispatch(scheduler, default_deadline_ms=20.0, long_job_ms=1e-3)
-        # Long past its default deadline when it ends, and whole all the same.
-        return (await ways.calibrate(engine, job_of({**dax, "refine": "lbfgs"}))).assessment
+        ways = dispatch(scheduler, default_deadline_ms=20.0, long_job_ms=60_000)
+        many = {"quotes": {name: column * 100 for name, column in dax["quotes"].items()}}
+        # Long past it when it ends, and whole all the same.
+        return (await ways.calibrate(engine, job_of(many))).assessment
 
     assert asyncio.run(late()).calibration.status == "converged"
 
@@ -160,8 +168,10 @@ def test_the_default_deadline_is_one_for_the_beginning(
         ways = dispatch(scheduler, default_deadline_ms=20.0)
         hold = threading.Event()
         blocked = await held(scheduler, Priority.INTERACTIVE, hold)
-        with pytest.raises(DeadlineExpired):
+        with pytest.raises(Overloaded, match="`CALIBRANT_DEFAULT_DEADLINE_MS` of the service"):
             await ways.calibrate(engine, job_of(dax))
+        with pytest.raises(DeadlineExpired, match="its own deadline"):
+            await ways.calibrate(engine, job_of(dax, perf_counter() + 0.02))
         hold.set()
         await blocked
 
@@ -232,22 +242,38 @@ def test_many_prices_go_to_the_background(scheduler: Scheduler, engine: Engine) 
     asyncio.run(price(40))
 
 
-def test_a_long_panel_that_has_begun_ends_when_its_client_goes(
-    scheduler: Scheduler, engine: Engine, dax: dict[str, Any]
+def test_a_panel_that_has_begun_ends_when_its_client_goes(
+    scheduler: Scheduler, engine: Engine, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = {name: column * 450 for name, column in dax["quotes"].items()}
+    begun, closed, ended = threading.Event(), threading.Event(), threading.Event()
+    steps = engine.calibration_steps
 
-    async def seconds_until_free(hang_up: bool) -> float:
-        began = perf_counter()
-        ways = dispatch(scheduler, default_deadline_ms=60_000)
-        asked = asyncio.ensure_future(ways.calibrate(engine, job_of({"quotes": columns, "refine": "lbfgs"})))
-        await asyncio.sleep(0.1)
-        if hang_up:
-            asked.cancel()
-        else:
-            await asked
+    def traced(job: CalibrationJob) -> Steps[Assessment]:
+        try:
+            begun.set()
+            assessment = yield from steps(job)
+            ended.set()
+            return assessment
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(engine, "calibration_steps", traced)
+    many = {"quotes": {name: column * 450 for name, column in dax["quotes"].items()}}
+
+    async def hang_up() -> None:
+        asked = asyncio.ensure_future(dispatch(scheduler).calibrate(engine, job_of(many)))
+        await asyncio.to_thread(begun.wait)
+        asked.cancel()
+        assert await asyncio.to_thread(closed.wait, 30.0)
         await scheduler.run(lambda: None, priority=Priority.LONG)
-        return perf_counter() - began
 
-    whole = asyncio.run(seconds_until_free(hang_up=False))
-    assert asyncio.run(seconds_until_free(hang_up=True)) < 0.5 * whole
+    asyncio.run(hang_up())
+    assert not ended.is_set()
+
+
+def test_the_budget_of_work_is_that_of_the_settings(scheduler: Scheduler, dax: dict[str, Any], engine: Engine) -> None:
+    assert Settings().max_work == MAX_WORK
+    frugal = Engine(engine.releases, max_work=1.0)
+    answers = [asyncio.run(dispatch(scheduler).calibrate(frugal, job_of(dax))).assessment.calibration for _ in range(2)]
+    assert [answer.status for answer in answers] == ["budget_exhausted"] * 2
+    assert np.array_equal(answers[0].parameters, answers[1].parameters)

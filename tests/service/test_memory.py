@@ -166,7 +166,18 @@ LARGE: dict[str, tuple[Any, Callable[[Engine, bytes, Format], bytes], int]] = {
     "quotes": (quotes_of(600, 0), calibrated, of_quotes(600)),
     "a panel of missing quotes": (quotes_of(30_000, 29_940), calibrated, of_quotes(30_000)),
     "options with their gradient": (options_of(20_000), priced, of_options(20_000)),
-    "a few options": (options_of(200), priced, of_options(200)),
+    "as many options as are priced together": (options_of(300), priced, of_options(300)),
+    "a few options": (options_of(30), priced, of_options(30)),
+    "an expiry an option": (
+        {**options_of(400), "expiry": [round(0.01 * i, 2) for i in range(1, 401)]},
+        priced,
+        of_options(400),
+    ),
+    "options far out": (
+        {**options_of(1000), "log_moneyness": [round(0.015 * i - 7.5, 3) for i in range(1000)]},
+        priced,
+        of_options(1000),
+    ),
     "a wrong column": ({"quotes": {"expiry": [1] * 90_000, "iv": ["x"]}}, refused, of_quotes(30_000)),
 }
 """With what is reserved beside the body."""

@@ -27,9 +27,15 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(networks: Path) -> Iterator[Server]:
-    # The default deadline would have more to say about the machine of the tests than about the service.
-    server = Server("tests.service.faulty", workers=2, networks=networks, default_deadline_ms=30_000, drain_s=0.5)
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs") / "log"
+
+
+@pytest.fixture(scope="module")
+def server(networks: Path, log: Path) -> Iterator[Server]:
+    # The patience of the service would have more to say about the machine of the tests than about the service.
+    settings = {"workers": 2, "networks": networks, "default_deadline_ms": 30_000, "drain_s": 0.5}
+    server = Server("tests.service.faulty", log, **settings)
     try:
         server.wait_ready(workers=2)
         yield server
@@ -90,6 +96,13 @@ def test_one_scrape_sums_the_workers(server: Server, dax: dict[str, Any]) -> Non
         # A connection each: whichever worker takes it.
         assert httpx.post(f"{server.url}/v1/calibrate", json={**dax, "id": str(i)}).status_code == 200
         assert answered(server) == before + i + 1
+
+
+def test_until_the_first_worker_has_started_no_other_is(server: Server, log: Path) -> None:
+    """Or both would compile the same kernels."""
+    lines = log.read_text()
+    first, others = lines.index("worker 1 is process"), [lines.index(f"worker {i} is process") for i in (2, 3)]
+    assert first < lines.index("loading the networks") < lines.index("serving heston") < min(others)
 
 
 def test_a_killed_worker_is_replaced_and_its_counts_stay(server: Server, dax: dict[str, Any]) -> None:
@@ -237,6 +250,39 @@ def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_no
     assert set(load.statuses) == {200}
     assert victim not in server.batch_workers()
     assert server.metric("calibrant_ready") == 2
+
+
+def test_a_worker_that_has_nothing_to_serve_takes_no_connection_from_one_that_has(
+    server: Server, networks: Path, log: Path, dax: dict[str, Any]
+) -> None:
+    def not_ready() -> int:
+        return log.read_text().count("calibrant.service: not ready\n")
+
+    files = {path: path.read_bytes() for path in networks.rglob("*.onnx")}
+
+    def statuses(n: int) -> set[int]:
+        # A connection each: whoever takes it.
+        return {httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code for _ in range(n)}
+
+    first, second = server.workers()
+    try:
+        for path, whole in files.items():
+            path.write_bytes(whole[:-1])
+        os.kill(first, signal.SIGKILL)
+        server.until(lambda: not_ready() == 1, 60.0)
+        assert statuses(60) == {200}
+        # With none that serves, whoever is asked says why.
+        os.kill(second, signal.SIGKILL)
+        server.until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503, 60.0)
+        answer = httpx.get(f"{server.url}/health/ready")
+        assert "could not be loaded" in answer.json()["detail"]
+    finally:
+        for path, whole in files.items():
+            path.write_bytes(whole)
+    # And when they serve again they take connections again.
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_ready(workers=2)
+    assert statuses(20) == {200}
 
 
 def test_audits_are_for_the_process_that_lets_all_others_go_first(networks: Path, dax: dict[str, Any]) -> None:
