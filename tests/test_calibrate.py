@@ -324,7 +324,7 @@ def test_how_the_steps_are_driven_changes_nothing() -> None:
 
 def test_a_budget_of_work_ends_the_search_at_the_same_place_each_time() -> None:
     panel = noisy_panel(TRUTH, 65, 300.0)
-    small = CalibrationOptions(max_work=30.0 * panel.n_quotes)
+    small = CalibrationOptions(max_work=10.0 * panel.n_quotes)
     fit, again = (calibrate(panel, HESTON, [], small) for _ in range(2))
     assert fit.status == "budget_exhausted"
     np.testing.assert_array_equal(fit.parameters, again.parameters)
