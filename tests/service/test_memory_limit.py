@@ -57,8 +57,8 @@ def attacks() -> dict[str, tuple[str, bytes, str]]:
     missing["quotes"]["iv"][:6] = [0.2] * 6
     options = {
         "parameters": {"kappa": 2.0, "theta": 0.05, "xi": 0.5, "rho": -0.7, "v0": 0.05},
-        "expiry": [1.0] * 20_000,
-        "log_moneyness": [0.0] * 20_000,
+        "expiry": [1.0] * 49_000,
+        "log_moneyness": [0.0] * 49_000,
         "gradient": True,
     }
     packed = {
