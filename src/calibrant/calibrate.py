@@ -25,7 +25,7 @@ from .optimisers.newton import polish
 from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
 from .optimisers.objective import Problem as FitProblem
 from .panel import Exclusion, OptionPanel, identifiable
-from .pricing.fourier import PricingError, otm_values
+from .pricing.fourier import value_steps
 from .quote_cautions import tallied
 from .remarks import cautions_of, message_of
 from .robust import huber_thresholds, sandwich_errors
@@ -52,6 +52,8 @@ _LEAST_DEVIATION = 1e-6
 """Of a prior, as a share of its parameter's range: below, it is a parameter held, for which there is `fixed`."""
 _LARGE_PANEL = 120
 """Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
+_SETTLED = 1e3
+"""Times its own error that a price of the accurate pricer must be for its vol to be one."""
 _RESCALINGS = 6
 _SAME_SCALE = 0.01
 
@@ -490,11 +492,9 @@ def _known(fit: Fit, problem: FitProblem, model: Model) -> Fit:
     the market for them."""
     unknown = np.flatnonzero(~fit.jacobian.any(axis=0))
     k, t = problem.log_moneyness[unknown], problem.root_expiry[unknown] ** 2
-    try:
-        vols = implied_volatility_from_time_value(otm_values(model, k, t, fit.params), k, t).volatility
-    except PricingError:
-        return fit
-    found = np.isfinite(vols)
+    values = finish(value_steps(model, k, t, fit.params))
+    vols = implied_volatility_from_time_value(values.time_value, k, t).volatility
+    found = np.isfinite(vols) & (values.time_value > _SETTLED * values.error)
     model_vol = fit.model_vol.copy()
     model_vol[unknown[found]] = vols[found]
     residual = fit.residual.copy()

@@ -117,11 +117,6 @@ class Network:
         self._session = session
         self.least_filled = manifest.least_coverage * self.grid.expiry.size * self.grid.log_moneyness.size
         """Nodes that a panel of the domain fills at least."""
-        self.misfit_domain: Matrix | None = None
-        """(n_params, 2), its training domain if that held quotes which no model fits; None if it was all but exact."""
-        if manifest.grid.standardised:
-            # Standardised grids are trained on noisy quotes, fixed ones on panels of the model itself.
-            self.misfit_domain = np.column_stack((manifest.domain_lower, manifest.domain_upper))
         self._lower, self._upper = manifest.domain_lower.tolist(), manifest.domain_upper.tolist()
 
     @classmethod

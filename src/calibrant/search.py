@@ -27,7 +27,7 @@ _LEAST_STRIKES = 4
 _ROUNDS = 14
 _STRETCH = 3
 """Evaluations of a start in one round."""
-_ALIKE = 0.03
+_ALIKE = 0.01
 """Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
 _RESTING = 0.05
 """Share of its objective that a start gains in a round, below which it is about where it leads to."""

@@ -68,7 +68,7 @@ def levenberg_marquardt(
     returns    (objective, evaluations of this call, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
     Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square (1e-5 where there
-    is one expiry), or above 1e-12 in vol. Settled: at 3e-5 of it, three steps on end did not get there.
+    is one expiry and no prior), or above 1e-12 in vol. Settled: at 3e-5 of it, three steps on end did not get there.
     """
     n = params.size
     n_quotes = residual.size
@@ -93,7 +93,8 @@ def levenberg_marquardt(
     bounds_in_chart(problem, lower, upper)
     to_chart(params, problem, point, stretch)
     # One smile tells three numbers: along the other two the steps may go on for long, and the fit no longer moves.
-    nothing = 1e-16 if problem.expiries.size > 1 else 1e-10
+    flat = problem.expiries.size == 1 and problem.noise_variance == 0.0
+    nothing = 1e-10 if flat else 1e-16
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
