@@ -2,8 +2,9 @@
 
 A calibration, or prices of thousands of options, is a generator that yields after each step and returns its result. The
 steps are the same whoever drives them and however slowly, so an answer never depends on the load; clocks, deadlines,
-threads and clients that went away are the driver's alone. A step is short (`docs/library.md` has figures), so a driver
-can look at the clock between two, take the work up again on another thread where it was, or close it and be rid of it.
+threads and clients that went away are the driver's alone. A step takes a few milliseconds at most but on panels of tens
+of thousands of quotes, so a driver can look at the clock between two, take the work up again on another thread where it
+was, or close it and be rid of it.
 
     work = calibration_steps(panel, model, starts)
     result = finish(work)                              # to the end
