@@ -31,7 +31,7 @@ _ALIKE = 0.01
 """Sum of squared differences of two fits, as a share of the best objective, within which they are one."""
 _RESTING = 0.05
 """Share of its objective that a start gains in a round, below which it is about where it leads to."""
-_PATIENCE, _HOPELESS = 2, 3.0
+_PATIENCE, _HOPELESS = 2, 8.0
 """Times the best objective, beyond which a start is given up after so many rounds, unless it falls as fast as this."""
 _FALLING = 0.7
 _WORTH = 1.15
@@ -184,8 +184,8 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
         # The better of two that fit alike goes on, by the name of the first.
         order = np.argsort(objectives)
         best = objectives[order[0]]
-        # One that still descends may only be passing by.
-        resting = (before - objectives <= _RESTING * before) | ~going_on
+        # One that still descends may only be passing by, and one whose steps were all refused has not set out.
+        resting = ((objectives < before) & (before - objectives <= _RESTING * before)) | ~going_on
         falling = objectives < _FALLING * before
         before[:] = objectives
         for place in range(n_starts):
