@@ -34,7 +34,7 @@ _RESTING = 0.05
 _PATIENCE, _HOPELESS = 2, 8.0
 """Times the best objective, beyond which a start is given up after so many rounds, unless it falls as fast as this."""
 _FALLING = 0.7
-_WORTH = 1.15
+_WORTH = 1.03
 """Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
 
 
