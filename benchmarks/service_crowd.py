@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from calibrant.models import HESTON
+from calibrant.panel import OptionPanel, identifiable
+
 from . import serving
 from .load import quantiles_ms, run, summary
 from .load_plan import ANSWERED, Plan, Stream, post
@@ -39,13 +42,16 @@ _MOVED, _ENDED = "calibrant_moved_total", "calibrant_workers_ended_total"
 
 
 def _smiles(folder: Path) -> Iterator[Quotes]:
-    """One-expiry panels: each expiry of a market panel that has some quotes."""
+    """One-expiry panels: each expiry of a market panel that has some quotes, and enough of them that say something."""
     for panel in read_panels(folder):
         quotes = panel.quotes
         for expiry in sorted({t for t in quotes["expiry"] if t is not None}):
             rows = [i for i, t in enumerate(quotes["expiry"]) if t == expiry]
-            if _LEAST_SMILE <= len(rows) <= _LARGEST_SMILE:
-                yield {name: [column[i] for i in rows] for name, column in quotes.items()}
+            if not _LEAST_SMILE <= len(rows) <= _LARGEST_SMILE:
+                continue
+            smile: Quotes = {name: [column[i] for i in rows] for name, column in quotes.items()}
+            if identifiable(OptionPanel.from_quotes(**smile)).n_quotes >= HESTON.n_params:
+                yield smile
 
 
 def _everywhere() -> tuple[tuple[int, ...], str]:

@@ -16,6 +16,8 @@ from .panel import OptionPanel
 
 _POOR = 0.05
 """Mean distance of the vols from the quotes, as a share of them, from which on a fit is called poor."""
+_NOTHING = 5e-4
+"""Largest residual, in vol, of a fit of which nothing is to be said."""
 _NEIGHBOURS = 4
 _STALE_DEVIATIONS = 8.0
 """Robust standard deviations by which a quote, less the fit, differs from its neighbours before it is suspected."""
@@ -75,6 +77,8 @@ def message_of(
 
 def cautions_of(fit: Fit, panel: OptionPanel, problem: Problem | None) -> tuple[Caution, ...]:
     """What a desk should look at in the fit, which is of `problem`; None for a fit that is beyond doubt."""
+    if fit.quality.max_abs <= _NOTHING:
+        return ()
     if fit.quality.mean_relative <= _POOR and fit.quality.max_abs <= 2.0 * _STALE_SHARE * panel.mid.min():
         return ()
     cautions = []

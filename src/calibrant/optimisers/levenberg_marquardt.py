@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..pricing.vector_math import kernel, reduction
 from .bounded_step import bounded_step
 from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
 from .objective import (
@@ -197,7 +197,7 @@ def levenberg_marquardt(
     return memory[_OBJECTIVE], evaluations, OUT_OF_ITERATIONS
 
 
-@kernel
+@reduction
 def _bend(
     params: Vector,
     trial: Vector,
