@@ -10,7 +10,7 @@ from calibrant.models import HESTON
 from calibrant.optimisers.levenberg_marquardt import memory_for
 from calibrant.optimisers.objective import FINE, OUT_OF_ITERATIONS, Problem, evaluate, normal_equations
 from calibrant.panel import OptionPanel
-from calibrant.robust import huber_thresholds, sandwich_errors
+from calibrant.robust import residual_thresholds, sandwich_errors, spread_thresholds
 from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
@@ -85,14 +85,14 @@ def test_the_threshold_is_each_quote_s_own_spread() -> None:
         expiry=paper_box.EXPIRY, log_moneyness=paper_box.LOG_MONEYNESS, bid_iv=vols - spread, ask_iv=vols + spread
     )
     root_weight = fit_problem(panel, HESTON, CalibrationOptions()).root_weight
-    np.testing.assert_allclose(huber_thresholds(panel) / root_weight, panel.ask - panel.bid, rtol=1e-9)
+    np.testing.assert_allclose(spread_thresholds(panel) / root_weight, panel.ask - panel.bid, rtol=1e-9)
 
 
 def test_without_spreads_it_is_one_and_a_half_median_residuals() -> None:
     problem = _problem(TRUTHS[2], 2)
     fit = _fit_at(TRUTHS[2], problem)
     median = np.median(np.abs(problem.root_weight * (fit.model_vol - problem.vol)))
-    np.testing.assert_allclose(huber_thresholds(fit, problem), 1.5 * median, rtol=1e-12)
+    np.testing.assert_allclose(residual_thresholds(fit, problem), 1.5 * median, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))

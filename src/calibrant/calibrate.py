@@ -28,7 +28,7 @@ from .panel import Exclusion, OptionPanel, identifiable
 from .pricing.fourier import value_steps
 from .quote_cautions import tallied
 from .remarks import cautions_of, message_of
-from .robust import huber_thresholds, sandwich_errors
+from .robust import residual_thresholds, sandwich_errors, spread_thresholds
 from .search import Optimum, distinct_optima
 from .starts import N_KINDS, objective_at, surface_starts
 from .steps import Progress, Steps, finish
@@ -190,7 +190,7 @@ def calibration_steps(
         return _report(_unrefined(problem, starts), used, model, options, "network_only", 0, problem)
     work = _Work(used.n_quotes, options.max_work)
     if options.loss == "huber" and used.weights_from == "spreads":
-        problem = problem._replace(huber=huber_thresholds(used))
+        problem = problem._replace(huber=spread_thresholds(used))
     attempts, n_starts = yield from _attempts(problem, starts, options, begun, work)
     best = _best(attempts)
     if options.loss == "huber" and used.weights_from != "spreads":
@@ -425,21 +425,21 @@ def _refine(
     at: Vector | Fit = start.params
     done = 0
     if options.refine == "lbfgs":
-        fit = yield from _descended(problem, at, "lbfgs", _MAX_EVALUATIONS, work)
+        fit = yield from _descended(problem, at, "lbfgs", work)
         if work.ended:
             return _Attempt(start.name, fit)
         at, done = fit.params, fit.evaluations
     if begun is not None:
         at = begun
-    fit = yield from _descended(problem, at, "lm", _MAX_EVALUATIONS, work)
+    fit = yield from _descended(problem, at, "lm", work)
     return _Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
 
 
-def _descended(problem: FitProblem, at: Vector | Fit, method: Method, most: int, work: _Work) -> Steps[Fit]:
-    """A descent from a start, or on from where one stands, to its end or to so many evaluations."""
+def _descended(problem: FitProblem, at: Vector | Fit, method: Method, work: _Work) -> Steps[Fit]:
+    """A descent from a start, or on from where one stands, to its end or to `_MAX_EVALUATIONS`."""
     fit = at if isinstance(at, Fit) else refined(problem, at, method)
     yield from work.step(fit.evaluations * problem.vol.size)
-    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < most:
+    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
         before = fit.evaluations
         fit = refined(problem, fit, method)
         yield from work.step((fit.evaluations - before) * problem.vol.size)
@@ -457,7 +457,7 @@ def _rescaled(
     for _ in range(_RESCALINGS):
         if work.ended:
             break
-        thresholds = huber_thresholds(best.fit, problem)
+        thresholds = residual_thresholds(best.fit, problem)
         problem = problem._replace(huber=thresholds)
         best = yield from _refine(problem, Start(best.start, best.fit.params), options, work)
         scale = float(thresholds[0])

@@ -73,9 +73,8 @@ def refined(problem: Problem, start: Vector | Fit, method: Method = "lm") -> Fit
         memory = (least_squares if method == "lm" else limited_memory).memory_for(params.size)
     n = params.size
     on_bound, errors, correlation = np.empty(n, np.bool_), np.empty(n), np.empty((n, n))
-    refine = _refine_by_least_squares if method == "lm" else _refine_by_limited_memory
-    objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = refine(
-        params, problem, memory, *arrays, on_bound, errors, correlation
+    objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = _refine(
+        params, problem, method == "lbfgs", memory, *arrays, on_bound, errors, correlation
     )
     stands = params, objective, before + evaluations, outcome, memory, *arrays
     return Fit(*stands, Quality(*quality), on_bound, n_on_bound, n_loose, n_unknown, errors, correlation)
@@ -218,9 +217,10 @@ def _bring_inside(params: Vector, problem: Problem) -> None:
 
 
 @_careful
-def _refine_by_least_squares(
+def _refine(
     params: Vector,
     problem: Problem,
+    with_lbfgs: bool,
     memory: Vector,
     model_vol: Vector,
     residual: Vector,
@@ -229,38 +229,16 @@ def _refine_by_least_squares(
     errors: Vector,
     correlation: Matrix,
 ) -> tuple[float, int, int, tuple[float, float, float], int, int, int]:
-    """Objective, evaluations, outcome, `quality_of`, parameters on a bound, parameters not identified and quotes
-    not known; `params`, first brought
-    inside the bounds, and all arrays are filled."""
+    """Objective, evaluations, outcome and, unless it is to go on, `quality_of`, parameters on a bound, parameters not
+    identified and quotes not known; `params`, first brought inside the bounds, and all arrays are filled."""
     _bring_inside(params, problem)
-    objective, evaluations, outcome = levenberg_marquardt(
-        params, problem, _slice_of(residual.size), True, memory, model_vol, residual, jacobian
-    )
-    if outcome == OUT_OF_ITERATIONS:
-        return objective, evaluations, outcome, (math.nan, math.nan, math.nan), 0, 0, 0
-    quality, n_on_bound, n_loose, n_unknown = _judge(
-        params, problem, model_vol, residual, jacobian, on_bound, errors, correlation
-    )
-    return objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown
-
-
-@_careful
-def _refine_by_limited_memory(
-    params: Vector,
-    problem: Problem,
-    memory: Vector,
-    model_vol: Vector,
-    residual: Vector,
-    jacobian: Matrix,
-    on_bound: BoolVector,
-    errors: Vector,
-    correlation: Matrix,
-) -> tuple[float, int, int, tuple[float, float, float], int, int, int]:
-    """The same by L-BFGS: numba caches no kernel that is handed another."""
-    _bring_inside(params, problem)
-    objective, evaluations, outcome = lbfgs(
-        params, problem, _slice_of(residual.size), memory, model_vol, residual, jacobian
-    )
+    most = _slice_of(residual.size)
+    # By a flag: numba caches no kernel that is handed another.
+    if with_lbfgs:
+        ended = lbfgs(params, problem, most, memory, model_vol, residual, jacobian)
+    else:
+        ended = levenberg_marquardt(params, problem, most, True, memory, model_vol, residual, jacobian)
+    objective, evaluations, outcome = ended
     if outcome == OUT_OF_ITERATIONS:
         return objective, evaluations, outcome, (math.nan, math.nan, math.nan), 0, 0, 0
     quality, n_on_bound, n_loose, n_unknown = _judge(
@@ -316,9 +294,10 @@ def _refine_all(
             never[a:b],
             0.0,
         )
-        objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = _refine_by_least_squares(
+        objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown = _refine(
             params[at],
             problem,
+            False,
             memory[at],
             model_vol[a:b],
             residual[a:b],

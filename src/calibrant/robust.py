@@ -4,7 +4,6 @@ P. J. Huber, "Robust Estimation of a Location Parameter" (1964); errors by the s
 """
 
 import math
-from typing import overload
 
 import numpy as np
 
@@ -20,21 +19,16 @@ _MEDIANS = 1.5
 """Threshold in median absolute residuals: that is one standard deviation of normal ones."""
 
 
-@overload
-def huber_thresholds(source: OptionPanel) -> Vector: ...
-@overload
-def huber_thresholds(source: Fit, problem: Problem) -> Vector: ...
-def huber_thresholds(source: OptionPanel | Fit, problem: Problem | None = None) -> Vector:
-    """Weighted residuals beyond which quotes count linearly, (n_quotes,).
+def spread_thresholds(panel: OptionPanel) -> Vector:
+    """Weighted residuals beyond which quotes count linearly, (n_quotes,), where weights come from spreads: a spread
+    from the mid."""
+    # Weighted by one over the squared spread, over the mean of these: a spread is the same for all.
+    return np.full(panel.n_quotes, 1.0 / math.sqrt(panel.weight.mean()))
 
-    source  a panel whose weights come from spreads: its quotes count linearly beyond a spread from the mid; or a fit of
-            `problem`: beyond 1.5 times its median absolute residual
-    """
-    if isinstance(source, OptionPanel):
-        # Weighted by one over the squared spread, over the mean of these: a spread is the same for all.
-        return np.full(source.n_quotes, 1.0 / math.sqrt(source.weight.mean()))
-    assert problem is not None
-    weighted = np.abs(problem.root_weight * (source.model_vol - problem.vol))
+
+def residual_thresholds(fit: Fit, problem: Problem) -> Vector:
+    """The same without spreads: 1.5 times the median absolute residual of a fit of `problem`."""
+    weighted = np.abs(problem.root_weight * (fit.model_vol - problem.vol))
     return np.full(weighted.size, max(_MEDIANS * float(np.median(weighted)), LEAST_SPREAD * 1e-4))
 
 
