@@ -1,4 +1,4 @@
-"""Whether a change keeps Heston's answers: record what some 350 requests are answered today, and compare after it.
+"""Whether a change keeps Heston's answers: record what some 320 requests are answered today, and compare after it.
 
     python -m benchmarks.same_answers record answers.npz
     python -m benchmarks.same_answers compare answers.npz
@@ -46,8 +46,8 @@ def requests(quotes: Path) -> Iterator[Request]:
     """The requests, the same ones in every run."""
     plain = CalibrationOptions()
     market = [OptionPanel.from_quotes(**panel.quotes) for panel in read_panels(quotes)] if quotes.is_dir() else []
-    clean = [sample.panel for sample in clean_panels(40, SEED)]
-    noisy = [sample.panel for sample in noisy_panels(40, SEED)]
+    clean = [sample.panel for sample in clean_panels(60, SEED)]
+    noisy = [sample.panel for sample in noisy_panels(60, SEED)]
     for name, panels in (("clean", clean), ("noisy", noisy), ("market", market)):
         for i, panel in enumerate(panels):
             yield Request(f"{name} {i}", panel, plain)
@@ -62,7 +62,7 @@ def requests(quotes: Path) -> Iterator[Request]:
         ("huber", plain._replace(loss="huber"), None),
         ("given", plain, np.array([3.0, 0.05, 0.9, -0.4, 0.06])),
     )
-    mixed = [panel for group in zip(noisy, (small * 40)[:40], strict=True) for panel in group] if small else noisy
+    mixed = [panel for group in zip(noisy, (small * 60)[:60], strict=True) for panel in group] if small else noisy
     for i, panel in enumerate(mixed):
         kind, options, given = kinds[i % len(kinds)]
         yield Request(f"{kind} {i}", panel, options, given)
@@ -119,7 +119,7 @@ def main() -> None:
         for label, of in answers(arguments.quotes):
             parts = (of.objective, of.parameters, of.standard_errors, of.model_iv, of.status)
             recorded |= {f"{label}/{part}": np.asarray(value) for part, value in zip(_PARTS, parts, strict=True)}
-        np.savez_compressed(arguments.file, **recorded)
+        np.savez_compressed(arguments.file, allow_pickle=False, **recorded)
         print(f"{len(recorded) // len(_PARTS)} answers recorded in {arguments.file}.")
         return
     with np.load(arguments.file) as file:
