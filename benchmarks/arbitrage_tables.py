@@ -38,7 +38,7 @@ from calibrant.black import implied_volatility_from_time_value, vega
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
-from calibrant.pricing import heston_fit
+from calibrant.pricing import fit_kernel
 from calibrant.pricing.fourier import otm_values
 from calibrant.quotes_csv import read_csv
 from tests import paper_box
@@ -62,7 +62,8 @@ def exact_time_values(log_moneyness: Vector, expiries: Vector, params: Vector) -
     """Out-of-the-money values on a grid, (n_expiries, n_strikes)."""
     n = log_moneyness.size
     out = np.empty(expiries.size * n)
-    heston_fit.time_values(
+    fit_kernel.time_values(
+        HESTON.layout,
         params,
         expiries,
         np.arange(expiries.size + 1) * n,

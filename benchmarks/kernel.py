@@ -25,9 +25,9 @@ from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE
 from calibrant.optimisers.objective import Problem as FitProblem
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LEAST_VEGA, identifiable
+from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.pricing.heston_block import MAX_NODES
-from calibrant.pricing.heston_fit import time_values
+from calibrant.pricing.nodes import MAX_NODES
 from calibrant.quotes_csv import read_csv
 from tests import paper_box
 
@@ -68,7 +68,9 @@ def run_kernel(sample: Sample, vol_error: float) -> tuple[Panel, float]:
     times = np.empty(REPEATS)
     for i in range(REPEATS):
         began = perf_counter()
-        time_values(sample.truth, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, *answer)
+        time_values(
+            HESTON.layout, sample.truth, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, *answer
+        )
         times[i] = perf_counter() - began
     return answer, 1e6 * float(np.median(times))
 
@@ -178,7 +180,7 @@ def time_evaluation(params: Vector, problem: FitProblem) -> tuple[Panel, float]:
     times = np.empty(2 * REPEATS)
     for i in range(times.size):
         began = thread_time()
-        time_values(params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, *answer)
+        time_values(HESTON.layout, params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, *answer)
         times[i] = thread_time() - began
     return answer, 1e6 * float(np.median(times))
 
@@ -274,6 +276,7 @@ def price_draw(params: Vector, expiry: float, vol_error: float) -> Draw:
         return Draw(np.nan, 0, 0)
     out, n_nodes = np.empty(int(used.sum())), np.empty(1, np.int64)
     time_values(
+        HESTON.layout,
         params,
         np.array([expiry]),
         np.array([0, out.size]),
@@ -399,6 +402,7 @@ def gradient_lines(n: int) -> list[str]:
         for asked in VOL_ERRORS:
             out, gradient, n_nodes = np.empty(80), np.empty((5, 80)), np.empty(8, np.int64)
             time_values(
+                HESTON.layout,
                 params,
                 paper_box.EXPIRIES,
                 offsets,

@@ -32,7 +32,7 @@ def measure() -> None:
     from calibrant.calibrate import CalibrationOptions
     from calibrant.models import HESTON
     from calibrant.panel import OptionPanel
-    from calibrant.pricing.heston_fit import time_values
+    from calibrant.pricing.fit_kernel import time_values
     from service.engine import CalibrationJob, Engine
 
     engine = Engine.load(ROOT / "networks")
@@ -43,7 +43,7 @@ def measure() -> None:
         n, n_expiries = problem.vol.size, problem.expiries.size
         out = Panel(np.empty(n), np.empty((5, n)), np.empty(n_expiries, np.int64), np.empty(n_expiries))
         asked = problem.expiries, problem.offsets, problem.log_moneyness, VOL_ERROR * problem.least_vega
-        return lambda: time_values(sample.truth, *asked, *out)
+        return lambda: time_values(HESTON.layout, sample.truth, *asked, *out)
 
     def calibration(sample: Sample) -> Callable[[], object]:
         problem = sample.problem

@@ -6,10 +6,10 @@ import pytest
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import vega
 from calibrant.models import HESTON
+from calibrant.pricing.bent_contour import bent_values
+from calibrant.pricing.fit_kernel import alias_length, integrated_variance, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.pricing.heston_bent import bent_values
 from calibrant.pricing.heston_block import MAX_NODES, N_PARTS, N_ROWS, log_moment
-from calibrant.pricing.heston_fit import alias_length, integrated_variance, time_values
 from tests import paper_box
 
 

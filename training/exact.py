@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
-from calibrant.pricing.heston_fit import time_values
+from calibrant.models import HESTON
+from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.vector_math import kernel
 
 from .domain import VISIBLE_DEVIATIONS, Domain
+
+_LAYOUT = HESTON.layout
 
 SMALLEST_TIME_VALUE = 1e-9
 """Of the forward. Below it there is no quote: a vol would say more about rounding than about the option."""
@@ -79,7 +82,7 @@ def _fill_panels(
     priced = np.empty(n_quotes)
     vega = np.empty(n_quotes)
     for p in range(params.shape[0]):
-        time_values(params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes, error)
+        time_values(_LAYOUT, params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes, error)
         if n_nodes.min() < 0:
             return p
         for q in range(n_quotes):

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
 from calibrant.grid import interpolate
-from calibrant.pricing.heston_fit import time_values
+from calibrant.models import HESTON
+from calibrant.pricing.fit_kernel import time_values
 
 from .domain import Domain
+
+_LAYOUT = HESTON.layout
 
 MOST_EXPIRIES = 12
 MOST_STRIKES = 20
@@ -154,6 +157,7 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
     # At the money first: strikes are placed in its standard deviations.
     atm = np.empty(n)
     time_values(
+        _LAYOUT,
         params,
         expiries,
         np.arange(n + 1),
@@ -190,7 +194,7 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
     gradient = np.empty((n_params, n_quotes))
     n_nodes = np.empty(n_expiries, np.int64)
     tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
-    time_values(params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
+    time_values(_LAYOUT, params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
     sd = np.empty(n_quotes)
     for q in range(n_quotes):
         sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > _LEAST_TIME_VALUE else -1.0

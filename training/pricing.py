@@ -16,11 +16,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_sd_kernel
 from calibrant.models import HESTON
-from calibrant.pricing.heston_fit import time_values
+from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.implied import refresh_implied_sd
 from calibrant.pricing.vector_math import kernel
 
 from .exact import SMALLEST_TIME_VALUE
+
+_LAYOUT = HESTON.layout
 
 PRICE_TOLERANCE = 1e-10
 """Of a price in a loss, in units of the forward: 1e-3 bp of vol where vega is 1e-3 of the forward."""
@@ -176,7 +178,7 @@ def _fill(
     n_nodes = np.empty(expiries.size, np.int64)
     error = np.empty(expiries.size)
     for p in range(params.shape[0]):
-        time_values(params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes, error)
+        time_values(_LAYOUT, params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes, error)
         settled[p] = n_nodes.min() >= 0
 
 

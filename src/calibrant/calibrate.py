@@ -251,6 +251,7 @@ def fit_problem(panel: OptionPanel, model: Model, options: CalibrationOptions) -
         precision = (noise / deviations) ** 2
     scales = panel.scales
     return FitProblem(
+        model.layout,
         scales.expiries,
         scales.offsets,
         panel.log_moneyness,

@@ -118,6 +118,7 @@ def first_fits(group: PanelGroup, model: Model, starts: Sequence[Vector | None])
     on_bound = np.empty((which.size, n), np.bool_)
     errors, correlation = np.empty((which.size, n)), np.empty((which.size, n, n))
     _refine_all(
+        model.layout,
         which,
         group.first,
         group.n_expiries,
@@ -249,6 +250,7 @@ def _refine(
 
 @_careful
 def _refine_all(
+    layout: IntVector,
     which: IntVector,
     first: IntVector,
     n_expiries: IntVector,
@@ -280,6 +282,7 @@ def _refine_all(
         i = which[at]
         a, b, m = first[i], first[i + 1], n_expiries[i]
         problem = Problem(
+            layout,
             expiries[a : a + m],
             offsets[a + i : a + i + m + 1],
             log_moneyness[a:b],

@@ -136,6 +136,7 @@ def _sketch(problem: Problem) -> Problem:
     linear /= problem.vol.size
     root_weight = np.sqrt(weight[:at] * (total / weight[:at].sum()))
     return Problem(
+        problem.layout,
         expiries,
         offsets,
         log_moneyness[:at],

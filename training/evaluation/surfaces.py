@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value
 from calibrant.models import HESTON
+from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.fourier import otm_values
-from calibrant.pricing.heston_fit import time_values
 from training.domain import Domain
 from training.exact import SMALLEST_TIME_VALUE
 
@@ -90,7 +90,7 @@ def otm(params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
     k = np.ascontiguousarray(log_moneyness).reshape(n, -1)
     out = np.empty(k.shape)
     for i in range(n):
-        time_values(admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes, error)
+        time_values(HESTON.layout, admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes, error)
         if n_nodes.min() < 0:
             out[i] = otm_values(HESTON, k[i], np.repeat(expiry, n_strikes), admissible[i])
     return out.reshape(log_moneyness.shape)

@@ -1,7 +1,7 @@
 """Samples of a model's characteristic function, the only thing the surface check knows of a model.
 
 They are taken on Lewis's contour u = x - i/2 at x = 0, h, 2h, ..., together with their derivative by expiry, which the
-calendar condition needs. `sample_row` takes them in compiled code for the models it knows by number; any other model is
+calendar condition needs. `sample_row` takes them in compiled code for models made of factors; any other model is
 sampled through its readable `log_characteristic`, slower and to the same effect.
 """
 
@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..arrays import ComplexVector, Matrix, Vector
+from ..arrays import ComplexVector, IntVector, Matrix, Vector
+from ..layout import VARIANCE
 from ..models.model import Model
 from ..pricing.heston_block import heston_node
+from ..pricing.jump_block import jump_node
 from ..pricing.vector_math import cos_sin, exp, kernel
 
 BLOCK = 8
@@ -22,9 +24,6 @@ GROUP = 4
 REAL, IMAG, RATE_REAL, RATE_IMAG = range(4)
 """Rows of an array of samples: phi = E[exp(iu ln(S_T/F))], and d phi/dT per year."""
 
-_HESTON = 0
-COMPILED = {"heston": _HESTON}
-"""Models that `sample_row` knows. A number and not a function: numba does not cache what is compiled for a function."""
 _EPSILON = 2.2e-16
 
 Sampler = Callable[[float, float, float, float, Matrix], tuple[int, float, float, float]]
@@ -64,7 +63,7 @@ def _phi_and_rate(model: Model, x: Vector, expiry: float, params: Vector) -> tup
 
 @kernel
 def sample_row(
-    code: int,
+    layout: IntVector,
     params: Vector,
     expiry: float,
     step: float,
@@ -75,7 +74,7 @@ def sample_row(
 ) -> tuple[int, float, float, float]:
     """Samples of one expiry, as many as it takes.
 
-    code      of the model, in `COMPILED`
+    layout    kinds of the model's factors, see `calibrant.layout`
     expiry    years, > 0
     step      the spacing h of the nodes
     target    nodes are taken until the tails below, the second one times the interval, are no larger
@@ -95,17 +94,32 @@ def sample_row(
         n += GROUP
         if n > sampled:
             end = min(max(expected - expected % GROUP, n), n_max)
-            if code == _HESTON:
-                noise = _sample_heston(params, expiry, step, sampled, end, samples)
+            noise = _sample(layout, params, expiry, step, sampled, end, samples)
             sampled = end
         # No tail is less than its first term says: most blocks need no closer look.
         limit = (target * math.pi * step * n * n) ** 2
         late = max(_largest(samples, REAL, n), interval * interval * _largest(samples, RATE_REAL, n))
         if late > limit and n < n_max:
             continue
-        tail = _tail(samples, REAL, n, step)
-        rate_tail = _tail(samples, RATE_REAL, n, step)
+        rise = _rise(layout, params, expiry, n * step)
+        tail = rise * _tail(samples, REAL, n, step)
+        rate_tail = rise * _tail(samples, RATE_REAL, n, step)
     return n, noise, tail, rate_tail
+
+
+@kernel
+def _rise(layout: IntVector, params: Vector, expiry: float, x: float) -> float:
+    """By how much |phi| may exceed, beyond x, what its fall says: while jumps turn it comes back."""
+    log_rise = 0.0
+    p = 0
+    for kind in layout:
+        if kind == VARIANCE:
+            p += 5
+        else:
+            mu_j, square = params[p + 1], params[p + 2] * params[p + 2]
+            log_rise += 2.0 * params[p] * expiry * math.exp(0.5 * mu_j + square * (0.125 - 0.5 * x * x))
+            p += 3
+    return math.exp(min(log_rise, 300.0))
 
 
 @kernel
@@ -135,18 +149,55 @@ def _tail(samples: Matrix, part: int, n: int, step: float) -> float:
 
 
 @kernel
-def natural_scales(code: int, params: Vector, expiry: Vector, scale: Vector) -> None:
+def natural_scales(layout: IntVector, params: Vector, expiry: Vector, scale: Vector) -> None:
     """sqrt(-8 ln E[sqrt(S/F)]) of each expiry, (n_expiries,), filled: the standard deviation of a lognormal S, and a
     scale that any model has, a little above the at-the-money one."""
-    if code == _HESTON:
-        kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
-        for i in range(expiry.size):
-            _, _, _, _, _, _, _, _, log_real, _ = heston_node(0.0, 0.0, expiry[i], kappa, theta, xi, rho, v0)
-            scale[i] = math.sqrt(-8.0 * log_real)
+    at_zero = np.empty((4, 1))
+    for i in range(expiry.size):
+        at_zero[REAL, 0] = 0.0
+        _add_factors(layout, params, expiry[i], 0.0, 0, 1, at_zero)
+        scale[i] = math.sqrt(-8.0 * at_zero[REAL, 0])
 
 
 @kernel
-def _sample_heston(params: Vector, expiry: float, step: float, first: int, last: int, samples: Matrix) -> float:
+def _sample(
+    layout: IntVector, params: Vector, expiry: float, step: float, first: int, last: int, samples: Matrix
+) -> float:
+    for j in range(np.uint64(first), np.uint64(last)):
+        samples[REAL, j] = samples[IMAG, j] = samples[RATE_REAL, j] = samples[RATE_IMAG, j] = 0.0
+    noise = _add_factors(layout, params, expiry, step, first, last, samples)
+    for j in range(np.uint64(first), np.uint64(last)):
+        size = exp(samples[REAL, j])
+        cosine, sine = cos_sin(samples[IMAG, j])
+        ar, ai = samples[RATE_REAL, j], samples[RATE_IMAG, j]
+        pr = size * cosine
+        pi = size * sine
+        samples[REAL, j] = pr
+        samples[IMAG, j] = pi
+        samples[RATE_REAL, j] = pr * ar - pi * ai
+        samples[RATE_IMAG, j] = pr * ai + pi * ar
+    return noise
+
+
+@kernel
+def _add_factors(
+    layout: IntVector, params: Vector, expiry: float, step: float, first: int, last: int, samples: Matrix
+) -> float:
+    """Add log phi and d log phi/dT to the samples; returns the relative rounding error of phi."""
+    noise = 8.0 * _EPSILON
+    p = 0
+    for kind in layout:
+        if kind == VARIANCE:
+            noise += _add_heston(params[p : p + 5], expiry, step, first, last, samples)
+            p += 5
+        else:
+            noise += _add_jumps(params[p : p + 3], expiry, step, first, last, samples)
+            p += 3
+    return noise
+
+
+@kernel
+def _add_heston(params: Vector, expiry: float, step: float, first: int, last: int, samples: Matrix) -> float:
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     beta_real = kappa - 0.5 * rho * xi
     half_square = 0.5 * xi * xi
@@ -158,16 +209,26 @@ def _sample_heston(params: Vector, expiry: float, step: float, first: int, last:
         beta_imag = -rho * xi * x
         gr = half_square * (dr * dr - di * di) - (beta_real * dr - beta_imag * di) - 0.5 * (x * x + 0.25)
         gi = 2.0 * half_square * dr * di - (beta_real * di + beta_imag * dr)
-        ar = kappa * theta * dr + v0 * gr
-        ai = kappa * theta * di + v0 * gi
-        size = exp(log_real)
-        cosine, sine = cos_sin(log_imag)
-        pr = size * cosine
-        pi = size * sine
-        samples[REAL, j] = pr
-        samples[IMAG, j] = pi
-        samples[RATE_REAL, j] = pr * ar - pi * ai
-        samples[RATE_IMAG, j] = pr * ai + pi * ar
+        samples[REAL, j] += log_real
+        samples[IMAG, j] += log_imag
+        samples[RATE_REAL, j] += kappa * theta * dr + v0 * gr
+        samples[RATE_IMAG, j] += kappa * theta * di + v0 * gi
     # The logarithm in log phi is good to an absolute epsilon, and is multiplied by kappa theta / xi^2.
-    noise: float = _EPSILON * (8.0 + 4.0 * kappa * theta / (xi * xi))
+    noise: float = 4.0 * _EPSILON * kappa * theta / (xi * xi)
+    return noise
+
+
+@kernel
+def _add_jumps(params: Vector, expiry: float, step: float, first: int, last: int, samples: Matrix) -> float:
+    lam, mu_j, sigma_j = params[0], params[1], params[2]
+    drift = math.expm1(mu_j + 0.5 * sigma_j * sigma_j)
+    for j in range(np.uint64(first), np.uint64(last)):
+        x = j * step
+        jr, ji, _ = jump_node(x, 0.5, mu_j, sigma_j)
+        rate_real, rate_imag = lam * (jr - 1.0 - 0.5 * drift), lam * (ji - x * drift)
+        samples[REAL, j] += expiry * rate_real
+        samples[IMAG, j] += expiry * rate_imag
+        samples[RATE_REAL, j] += rate_real
+        samples[RATE_IMAG, j] += rate_imag
+    noise: float = 4.0 * _EPSILON * lam * expiry * max(1.0, math.exp(0.5 * mu_j + 0.125 * sigma_j * sigma_j))
     return noise

@@ -31,7 +31,7 @@ from ..errors import InvalidInput, Problem
 from ..models.model import Model
 from ..steps import Steps, finish
 from .accurate_look import accurate_look
-from .samples import COMPILED, Sampler, plain_sampler
+from .samples import Sampler, plain_sampler
 from .surface_kernels import (
     FIRST_STRIKES,
     LARGEST_ERROR,
@@ -155,10 +155,11 @@ def _count(
     between: bool,
 ) -> tuple[int, int, float]:
     """`count_missed` of any model."""
-    code = COMPILED.get(model.name)
-    if code is not None:
+    if model.layout.size > 0:
         turns = _turns(n_strikes)
-        return count_missed(code, params, shortest, longest, n_expiries, n_strikes, *turns, most_detail, between)
+        return count_missed(
+            model.layout, params, shortest, longest, n_expiries, n_strikes, *turns, most_detail, between
+        )
     grid = price_grid(model, params, spread_expiries(shortest, longest, n_expiries), n_strikes)
     ended = np.flatnonzero(~(grid.error <= LARGEST_ERROR) | (grid.detail > most_detail))
     if ended.size > 0:
@@ -182,12 +183,11 @@ def price_grid(model: Model, params: Vector, expiry: Vector, n_strikes: int = N_
 
     expiry  (n_expiries,), years, > 0, ascending, two or more
     """
-    code = COMPILED.get(model.name)
-    if code is None:
+    if model.layout.size == 0:
         return sampled_grid(plain_sampler(model, params), expiry, n_strikes)
     grid = _empty_grid(expiry, n_strikes)
     contiguous = np.ascontiguousarray(params, dtype=np.float64)
-    price_grid_kernel(code, contiguous, expiry, *_turns(n_strikes), *grid[1:], math.inf, math.inf, False)
+    price_grid_kernel(model.layout, contiguous, expiry, *_turns(n_strikes), *grid[1:], math.inf, math.inf, False)
     return grid
 
 

@@ -28,7 +28,7 @@ import math
 import numpy as np
 from numba import njit
 
-from ..arrays import Matrix, Vector
+from ..arrays import IntVector, Matrix, Vector
 from ..pricing.vector_math import cos_sin, exp, inlined, kernel
 from .products import N_ROWS, WIDTH, turned_sums
 from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
@@ -448,7 +448,7 @@ def count_on_grid(capped: Matrix, growth: Matrix, strike: Matrix, error: Vector,
 
 @kernel
 def price_grid_kernel(
-    code: int,
+    layout: IntVector,
     params: Vector,
     expiry: Vector,
     places: Matrix,
@@ -464,7 +464,7 @@ def price_grid_kernel(
     largest_error: float,
     between: bool,
 ) -> tuple[int, int]:
-    """`surface.price_grid` for a compiled model; the six from `scale` on, one row an expiry, are filled.
+    """`surface.price_grid` for a model with a layout; the six from `scale` on, one row an expiry, are filled.
 
     strike, capped, growth  with a row each, or with a single one that all expiries share: who only counts does not fill
                             the caches with what it never reads
@@ -477,7 +477,7 @@ def price_grid_kernel(
     samples = np.empty((4, MAX_NODES))
     work = np.empty(WORK_SHAPE)
     natural = np.empty(expiry.size)
-    natural_scales(code, params, expiry, natural)
+    natural_scales(layout, params, expiry, natural)
     excess = np.empty((N_KINDS, strike.shape[1]))
     n_missed = 0
     n = 0
@@ -493,7 +493,7 @@ def price_grid_kernel(
             scale[i] = wanted
             step = 2.0 * math.pi / (PERIODS[level] * wanted)
             n, noise, tail, rate_tail = sample_row(
-                code, params, expiry[i], step, tail_target(wanted), interval, n, samples
+                layout, params, expiry[i], step, tail_target(wanted), interval, n, samples
             )
             at_the_money, error[i], alias = invert_row(
                 samples,
@@ -545,7 +545,7 @@ def spread_expiries(shortest: float, longest: float, n_expiries: int) -> Vector:
 
 @_careful
 def count_missed(
-    code: int,
+    layout: IntVector,
     params: Vector,
     shortest: float,
     longest: float,
@@ -566,7 +566,7 @@ def count_missed(
     scale, error, detail = np.empty(n_expiries), np.zeros(n_expiries), np.empty(n_expiries)
     strike, capped, growth = np.empty((1, n_strikes)), np.empty((1, n_strikes)), np.empty((1, n_strikes))
     n_swept, n_missed = price_grid_kernel(
-        code,
+        layout,
         params,
         expiry,
         places,

@@ -1,4 +1,4 @@
-"""Model vols of a panel and their gradient, cut up for the threads of a block: what `pricing/heston_fit.py` and
+"""Model vols of a panel and their gradient, cut up for the threads of a block: what `pricing/fit_kernel.py` and
 `optimisers/levenberg_marquardt.evaluate` do on the CPU.
 
 The same integral on the same contour with the same step rule and the same control of the tail. What differs is the
@@ -16,7 +16,7 @@ that write and read the same array there is a barrier.
 import math
 
 from ..arrays import Matrix, Vector
-from ..pricing import heston_block, heston_fit
+from ..pricing import composed_block, fit_kernel, heston_block
 from .target import cos_sin, device, from_cpu, select
 
 N_PARTS = heston_block.N_PARTS
@@ -24,7 +24,7 @@ CHUNK = 64
 SLICES = 4
 _SLICE = CHUNK // SLICES
 MAX_CHUNKS = 24
-_TAIL = heston_fit.BLOCK
+_TAIL = fit_kernel.BLOCK
 _HALF_TAIL = _TAIL // 2
 _LARGEST_SD = 10.0
 _LEAST_SD = 1e-9
@@ -38,16 +38,25 @@ _node = from_cpu(
     heston_block.heston_node, exp=device(lambda x: math.exp(x)), log1p=device(lambda x: math.log1p(x)),
     atan2=device(lambda y, x: math.atan2(y, x)), cos_sin=cos_sin, select=select,
 )  # fmt: skip
-_log_moment = from_cpu(heston_block.log_moment)
-_alias_length = from_cpu(heston_fit.alias_length, log_moment=_log_moment)
-_variance = from_cpu(heston_fit.integrated_variance)
+_log_moment_of_heston = from_cpu(heston_block.log_moment_of_heston)
+_variance = from_cpu(composed_block.heston_variance)
+
+
+@device
+def _log_moment(_: int, s: float, expiry: float, params: Vector) -> float:
+    moment: float = _log_moment_of_heston(s, expiry, params[0], params[1], params[2], params[3], params[4])
+    return moment
+
+
+_alias_length = from_cpu(fit_kernel.alias_length, log_moment=_log_moment, one_heston=device(lambda _: True))
+"""The layout is always Heston's here: a number stands for it."""
 
 
 @device
 def plan_expiry(expiry: float, k_low: float, k_high: float, tolerance: float, params: Vector, plan: Vector) -> None:
     """Fill (variance of the control variate, step between nodes, error allowed in the sums) of one expiry."""
     variance = _variance(expiry, params[0], params[1], params[4])
-    length = _alias_length(expiry, params, math.sqrt(variance), k_low, k_high, tolerance)
+    length = _alias_length(0, expiry, params, math.sqrt(variance), k_low, k_high, tolerance)
     plan[0] = variance
     plan[1] = 2.0 * math.pi / length
     plan[2] = 0.5 * math.pi * tolerance * math.exp(-0.5 * max(k_high, 0.0))
@@ -86,7 +95,7 @@ def fill_chunk(lane: int, n_lanes: int, chunk: int, expiry: float, params: Vecto
 
 @device
 def tail_is_small(target: float, nodes: Matrix) -> bool:
-    """Whether the integral beyond this chunk is below `target`, by the rule of `heston_fit._march`."""
+    """Whether the integral beyond this chunk is below `target`, by the rule of `fit_kernel._march`."""
     early = 0.0
     late = 0.0
     for j in range(CHUNK - _TAIL, CHUNK - _HALF_TAIL):

@@ -1,8 +1,10 @@
 """The models, by the name that requests use."""
 
+from .bates import BATES
+from .double_heston_jump import DOUBLE_HESTON_JUMP
 from .heston import HESTON
 from .model import Model
 
-MODELS: dict[str, Model] = {HESTON.name: HESTON}
+MODELS: dict[str, Model] = {model.name: model for model in (HESTON, BATES, DOUBLE_HESTON_JUMP)}
 
-__all__ = ["HESTON", "MODELS", "Model"]
+__all__ = ["BATES", "DOUBLE_HESTON_JUMP", "HESTON", "MODELS", "Model"]

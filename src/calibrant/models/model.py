@@ -1,12 +1,14 @@
 """What a pricing model is to the rest of the library: names, bounds and a characteristic function."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-from ..arrays import ComplexMatrix, ComplexVector, Vector
+import numpy as np
 
-LogCharacteristic = Callable[[ComplexVector, float, Vector], ComplexVector]
-LogCharacteristicGradient = Callable[[ComplexVector, float, Vector], tuple[ComplexVector, ComplexMatrix]]
+from ..arrays import IntVector, Vector
+from .factor import Factor, LogCharacteristic, LogCharacteristicGradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,22 @@ class Model:
     """(expiry, params) -> expected quadratic variation of the log-price until expiry, in units of total variance."""
     feller_ratio: Callable[[Vector], float]
     """2 kappa theta / xi^2 (of the tightest factor): above 1 the variance stays positive."""
+    factors: tuple[Factor, ...] = ()
+    """What it is composed of, see `composition.compose`; a model without them is priced but not fitted."""
+    objective_ms: float = 2.0
+    """Compute within which its refined answer is expected: alerts and dashboards hold answers against it."""
 
     @property
     def n_params(self) -> int:
         return len(self.parameters)
+
+    @cached_property
+    def layout(self) -> IntVector:
+        """(n_factors,) the kinds of its factors, by which the compiled kernels know the model."""
+        return np.array([factor.kind for factor in self.factors], np.int64)
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """Of each factor, its part of a parameter vector."""
+        ends = np.cumsum([0, *(len(factor.parameters) for factor in self.factors)]).tolist()
+        return tuple(slice(first, last) for first, last in itertools.pairwise(ends))

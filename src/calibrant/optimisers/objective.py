@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
-from ..pricing.heston_fit import time_values
+from ..pricing.fit_kernel import time_values
 from ..pricing.implied import refresh_implied_sd
 from ..pricing.vector_math import kernel, reduction
 
@@ -39,8 +39,10 @@ _UNKNOWN = 2.0
 
 
 class Problem(NamedTuple):
-    """The quotes to fit, as the kernel wants them; all of float64 and contiguous."""
+    """The quotes to fit and the model to fit them by, as the kernel wants them; contiguous."""
 
+    layout: IntVector
+    """(n_factors,) kinds of the model's factors, see `calibrant.layout`."""
     expiries: Vector
     """(n_expiries,) years, ascending."""
     offsets: IntVector
@@ -86,8 +88,9 @@ def evaluate(
     error = np.empty(n_expiries)
     tolerance = vol_error * problem.least_vega
     time_values(
-        params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, residual, jacobian, n_nodes, error
-    )
+        problem.layout, params, problem.expiries, problem.offsets, problem.log_moneyness, tolerance, residual, jacobian,
+        n_nodes, error,
+    )  # fmt: skip
     n_quotes = model_vol.size
     unknown = np.zeros(n_quotes, np.bool_)
     for e in range(n_expiries):

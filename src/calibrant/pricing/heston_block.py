@@ -15,25 +15,36 @@ import math
 
 import numpy as np
 
-from ..arrays import Vector
-from .vector_math import atan2, cos_sin, exp, inlined, kernel, log, log1p, reduction, select
+from ..arrays import Matrix, Vector
+from .nodes import (
+    COS,
+    HALVES,
+    IMAG,
+    LOG_IMAG,
+    LOG_REAL,
+    MAX_NODES,
+    N_SHARED,
+    PHI_IMAG,
+    PHI_REAL,
+    REAL,
+    SIN,
+    X,
+    Y,
+    growth,
+    phi_times,
+)
+from .vector_math import atan2, cos_sin, exp, inlined, kernel, log1p, reduction, select
 
-EPSILON = 2.220446049250313e-16
 N_PARTS = 6
 """Integrals that price and gradient are made of: phi times 1, D, G, M, ixM and aN/d (see `heston_node`)."""
-# Rows a multiple of 4096 bytes apart would compete for the same lines of the first-level cache.
-MAX_NODES = 520
-N_ROWS = 2 * N_PARTS + 4
+N_ROWS = 2 * (N_PARTS - 1)
+"""Rows of the factor: those parts but the first, real and imaginary."""
 
-# One flat array of rows with a constant pitch, indexed without sign: so LLVM sees that rows do not overlap and that no
-# index wraps around, and vectorises without a test at run time. Tests for 14 separate rows cost more than 8 nodes do.
-_HALVES = np.arange(MAX_NODES) + 0.5
-_R0, _R1, _R2, _R3, _R4, _R5 = (np.uint64(m * MAX_NODES) for m in range(N_PARTS))
-_I0, _I1, _I2, _I3, _I4, _I5 = (np.uint64((N_PARTS + m) * MAX_NODES) for m in range(N_PARTS))
-_COS, _SIN, _X, _Y = (np.uint64((2 * N_PARTS + m) * MAX_NODES) for m in range(4))
-# Where `cos_sin` still returns numbers between -1 and 1, if not the right ones.
-_LARGEST_ANGLE = 1e15
-_LOG_NEAREST_POLE = 2.0
+_R1, _R2, _R3, _R4, _R5 = (np.uint64(m * MAX_NODES) for m in range(N_PARTS - 1))
+_I1, _I2, _I3, _I4, _I5 = (np.uint64((N_PARTS - 1 + m) * MAX_NODES) for m in range(N_PARTS - 1))
+"""Of the factor's own rows."""
+_FIRST = np.uint64(N_SHARED * MAX_NODES)
+"""Where those begin in a model of one factor."""
 
 NodeParts = tuple[float, float, float, float, float, float, float, float, float, float]
 
@@ -165,7 +176,9 @@ def heston_node(
 
 
 @kernel
-def log_moment(s: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float) -> float:
+def log_moment_of_heston(
+    s: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float
+) -> float:
     """log E[(S_T/F)^s] for real s, or +inf where the moment has exploded (Andersen & Piterbarg 2007)."""
     beta = kappa - rho * xi * s
     q = s * s - s
@@ -195,16 +208,16 @@ def _store_gradient(j: int, x: float, y: float, fr: float, fi: float, parts: Nod
     dr, di, gr, gi, mr, mi, nr, ni, _, _ = parts
     mfr = fr * mr - fi * mi
     mfi = fr * mi + fi * mr
-    work[_R1 + j] = fr * dr - fi * di
-    work[_I1 + j] = fr * di + fi * dr
-    work[_R2 + j] = fr * gr - fi * gi
-    work[_I2 + j] = fr * gi + fi * gr
-    work[_R3 + j] = mfr
-    work[_I3 + j] = mfi
-    work[_R4 + j] = -x * mfi - y * mfr
-    work[_I4 + j] = x * mfr - y * mfi
-    work[_R5 + j] = fr * nr - fi * ni
-    work[_I5 + j] = fr * ni + fi * nr
+    work[_FIRST + _R1 + j] = fr * dr - fi * di
+    work[_FIRST + _I1 + j] = fr * di + fi * dr
+    work[_FIRST + _R2 + j] = fr * gr - fi * gi
+    work[_FIRST + _I2 + j] = fr * gi + fi * gr
+    work[_FIRST + _R3 + j] = mfr
+    work[_FIRST + _I3 + j] = mfi
+    work[_FIRST + _R4 + j] = -x * mfi - y * mfr
+    work[_FIRST + _I4 + j] = x * mfr - y * mfi
+    work[_FIRST + _R5 + j] = fr * nr - fi * ni
+    work[_FIRST + _I5 + j] = fr * ni + fi * nr
 
 
 @kernel
@@ -214,11 +227,11 @@ def heston_parts(
     """The six integrands of price and gradient at the nodes x = (j + 1/2) step, first <= j < last, times their weights.
 
     variance  of the control variate, whose characteristic function (real on this contour) is taken from the first part
-    work      (N_ROWS * MAX_NODES,), rows m (real) and N_PARTS + m (imaginary) of part m filled
+    work      filled
     """
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     for j in range(np.uint64(first), np.uint64(last)):
-        x = _HALVES[j] * step
+        x = HALVES[j] * step
         a = x * x + 0.25
         scale = step / a
         parts = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
@@ -226,8 +239,8 @@ def heston_parts(
         cosine, sine = cos_sin(parts[9])
         fr = size * cosine
         fi = size * sine
-        work[_R0 + j] = fr - scale * exp(-0.5 * variance * a)
-        work[_I0 + j] = fi
+        work[REAL + j] = fr - scale * exp(-0.5 * variance * a)
+        work[IMAG + j] = fi
         _store_gradient(j, x, 0.0, fr, fi, parts, work)
 
 
@@ -238,186 +251,154 @@ def heston_phi(
     """The first part of `heston_parts` alone: what prices need without their gradient."""
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     for j in range(np.uint64(first), np.uint64(last)):
-        x = _HALVES[j] * step
+        x = HALVES[j] * step
         a = x * x + 0.25
         scale = step / a
         _, _, _, _, _, _, _, _, pr, pi = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
         size = scale * exp(pr)
         cosine, sine = cos_sin(pi)
-        work[_R0 + j] = size * cosine - scale * exp(-0.5 * variance * a)
-        work[_I0 + j] = size * sine
-
-
-@inlined
-def _bent_weight(
-    t: float, step: float, centre: float, width: float, bend_cos: float, bend_sin: float
-) -> tuple[float, float, float, float]:
-    """The node x = i centre + width sinh(t + i bend), and its weight step dx/dt / (x^2 + 1/4)."""
-    rise = exp(t)
-    fall = 1.0 / rise
-    sinh = 0.5 * (rise - fall)
-    cosh = 0.5 * (rise + fall)
-    x = width * sinh * bend_cos
-    y = centre + width * cosh * bend_sin
-    slope_r = step * width * cosh * bend_cos
-    slope_i = step * width * sinh * bend_sin
-    a_r = x * x - y * y + 0.25
-    a_i = 2.0 * x * y
-    inverse = 1.0 / (a_r * a_r + a_i * a_i)
-    return x, y, inverse * (slope_r * a_r + slope_i * a_i), inverse * (slope_i * a_r - slope_r * a_i)
-
-
-@inlined
-def _growth(k: float, y: float, low: float, high: float) -> float:
-    """log |e^{-ixk}| less that of the strike between `low` and `high` for which |e^{-ixk}| e^{k/2} is largest."""
-    less: float = (k - select(y > -0.5, high, low)) * y
-    return less
-
-
-@inlined
-def _bent_phi(scale_r: float, scale_i: float, pr: float, pi: float) -> tuple[float, float]:
-    """phi times a complex weight. Beyond the largest angle cosine and sine have no digits, and phi is negligible."""
-    size = exp(min(pr, 690.0))
-    cosine, sine = cos_sin(min(max(pi, -_LARGEST_ANGLE), _LARGEST_ANGLE))
-    return size * (scale_r * cosine - scale_i * sine), size * (scale_r * sine + scale_i * cosine)
+        work[REAL + j] = size * cosine - scale * exp(-0.5 * variance * a)
+        work[IMAG + j] = size * sine
 
 
 @kernel
-def bent_parts(
-    first: int, last: int, step: float, centre: float, width: float, bend: float, low: float, high: float,
-    expiry: float, params: Vector, work: Vector,
-) -> None:  # fmt: skip
-    """The six integrands at the nodes x = i centre + width sinh((j + 1/2) step + i bend), times their weights.
+def heston_bent_parts(
+    first: int, last: int, low: float, high: float, expiry: float, params: Vector, work: Vector
+) -> None:
+    """The six integrands at the nodes in the rows X and Y, whose weights are in the rows PHI_REAL and PHI_IMAG.
 
     low, high  strikes; what is filled holds |e^{-ixk}| of the one for which a node counts most: nothing overflows
-    work       (N_ROWS * MAX_NODES,), filled as by `heston_parts`, without a control variate; and the nodes themselves
     """
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
-    bend_cos, bend_sin = math.cos(bend), math.sin(bend)
     for j in range(np.uint64(first), np.uint64(last)):
-        x, y, scale_r, scale_i = _bent_weight(_HALVES[j] * step, step, centre, width, bend_cos, bend_sin)
+        x, y = work[X + j], work[Y + j]
         parts = heston_node(x, y, expiry, kappa, theta, xi, rho, v0)
-        fr, fi = _bent_phi(scale_r, scale_i, parts[8] - _growth(0.0, y, low, high), parts[9])
-        work[_X + j] = x
-        work[_Y + j] = y
-        work[_R0 + j] = fr
-        work[_I0 + j] = fi
+        fr, fi = phi_times(work[PHI_REAL + j], work[PHI_IMAG + j], parts[8] - growth(0.0, y, low, high), parts[9])
+        work[REAL + j] = fr
+        work[IMAG + j] = fi
         _store_gradient(j, x, y, fr, fi, parts, work)
 
 
 @kernel
-def bent_phi(
-    first: int, last: int, step: float, centre: float, width: float, bend: float, low: float, high: float,
-    expiry: float, params: Vector, work: Vector,
-) -> None:  # fmt: skip
-    """The first part of `bent_parts` alone."""
-    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
-    bend_cos, bend_sin = math.cos(bend), math.sin(bend)
-    for j in range(np.uint64(first), np.uint64(last)):
-        x, y, scale_r, scale_i = _bent_weight(_HALVES[j] * step, step, centre, width, bend_cos, bend_sin)
-        _, _, _, _, _, _, _, _, pr, pi = heston_node(x, y, expiry, kappa, theta, xi, rho, v0)
-        fr, fi = _bent_phi(scale_r, scale_i, pr - _growth(0.0, y, low, high), pi)
-        work[_X + j] = x
-        work[_Y + j] = y
-        work[_R0 + j] = fr
-        work[_I0 + j] = fi
+def add_heston(
+    first: int,
+    last: int,
+    straight: bool,
+    with_gradient: bool,
+    expiry: float,
+    params: Vector,
+    work: Vector,
+    rows: Vector,
+) -> None:
+    """Add the factor's log phi to its row, and fill D, G, M and aN/d, of which `times_phi_heston` makes integrands.
 
-
-@kernel
-def bent_sizes(
-    first: int, last: int, step: float, centre: float, width: float, bend: float, expiry: float, params: Vector,
-    sizes: Vector, heights: Vector,
-) -> None:  # fmt: skip
-    """log |phi dx/dt / (x^2 + 1/4)| and Im x at t = j step, first <= j < last; no pole counts as very near."""
-    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
-    bend_cos, bend_sin = math.cos(bend), math.sin(bend)
-    for j in range(np.uint64(first), np.uint64(last)):
-        x, y, scale_r, scale_i = _bent_weight(j * step, 1.0, centre, width, bend_cos, bend_sin)
-        _, _, _, _, _, _, _, _, pr, _ = heston_node(x, y, expiry, kappa, theta, xi, rho, v0)
-        sizes[j] = pr + min(0.5 * log(scale_r * scale_r + scale_i * scale_i), _LOG_NEAREST_POLE)
-        heights[j] = y
-
-
-@kernel
-def bent_bounds(
-    first: int, last: int, low: float, high: float, expiry: float, params: Vector, work: Vector, bounds: Vector,
-    losses: Vector,
-) -> None:  # fmt: skip
-    """What nodes of `bent_parts` add at most to the value of a strike between `low` and `high`, and rounding's share.
-
-    bounds, losses  (MAX_NODES,), first:last filled
+    straight  whether the nodes are real ones
+    rows      (N_ROWS * MAX_NODES,), the factor's
     """
-    kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
-    far = max(high, -low)
-    of_turn, of_square = exponent_rounding(expiry, kappa, theta, xi, rho)
-    for j in range(np.uint64(first), np.uint64(last)):
-        x = work[_X + j]
-        y = work[_Y + j]
-        fr = work[_R0 + j]
-        fi = work[_I0 + j]
-        bound = (1.0 / math.pi) * exp(0.5 * select(y > -0.5, high, low)) * math.sqrt(fr * fr + fi * fi)
-        square = x * x + y * y + 0.25
-        bounds[j] = bound
-        losses[j] = EPSILON * bound * (4.0 + far * (abs(x) + abs(y)) + of_turn + of_square * square)
+    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
+    if not with_gradient:
+        if straight:
+            for j in range(np.uint64(first), np.uint64(last)):
+                _, _, _, _, _, _, _, _, pr, pi = heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0)
+                work[LOG_REAL + j] += pr
+                work[LOG_IMAG + j] += pi
+        else:
+            for j in range(np.uint64(first), np.uint64(last)):
+                _, _, _, _, _, _, _, _, pr, pi = heston_node(
+                    work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0
+                )
+                work[LOG_REAL + j] += pr
+                work[LOG_IMAG + j] += pi
+    elif straight:
+        for j in range(np.uint64(first), np.uint64(last)):
+            _keep(j, heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0), work, rows)
+    else:
+        for j in range(np.uint64(first), np.uint64(last)):
+            _keep(j, heston_node(work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0), work, rows)
 
 
 @inlined
-def _squared(c: float, s: float) -> tuple[float, float]:
-    """Cosine and sine of twice the angle."""
-    return c * c - s * s, 2.0 * c * s
+def _keep(j: int, parts: NodeParts, work: Vector, rows: Vector) -> None:
+    work[LOG_REAL + j] += parts[8]
+    work[LOG_IMAG + j] += parts[9]
+    rows[_R1 + j], rows[_I1 + j] = parts[0], parts[1]
+    rows[_R2 + j], rows[_I2 + j] = parts[2], parts[3]
+    rows[_R3 + j], rows[_I3 + j] = parts[4], parts[5]
+    rows[_R5 + j], rows[_I5 + j] = parts[6], parts[7]
 
 
 @kernel
-def turn_evenly(k: float, step: float, n_nodes: int, work: Vector) -> None:
-    """cos and sin of x_j k at x_j = (j + 1/2) step: one cosine and sine, then powers of it by doubling."""
-    work[_COS], work[_SIN] = cos_sin(0.5 * step * k)
-    # e^{i step k m} for m = 1, 2, 4, 8 fills the first sixteen nodes, and for m = 16 leads from sixteen to the next:
-    # two vectors at once, since one alone would wait for its own arithmetic.
-    c, s = _squared(work[_COS], work[_SIN])
-    for done in (1, 2, 4, 8):
-        for lane in range(done):
-            x = work[_COS + np.uint64(lane)]
-            y = work[_SIN + np.uint64(lane)]
-            work[_COS + np.uint64(done + lane)] = x * c - y * s
-            work[_SIN + np.uint64(done + lane)] = x * s + y * c
-        c, s = _squared(c, s)
-    for j in range(np.uint64(16), np.uint64(n_nodes)):
-        x = work[_COS + j - np.uint64(16)]
-        y = work[_SIN + j - np.uint64(16)]
-        work[_COS + j] = x * c - y * s
-        work[_SIN + j] = x * s + y * c
-
-
-@kernel
-def turn_bent(k: float, low: float, high: float, n_nodes: int, work: Vector) -> None:
-    """Real part and minus the imaginary part of e^{-ixk} at the nodes of `bent_parts`, less what those hold of it."""
-    for j in range(np.uint64(n_nodes)):
-        size = exp(_growth(k, work[_Y + j], low, high))
-        cosine, sine = cos_sin(min(max(k * work[_X + j], -_LARGEST_ANGLE), _LARGEST_ANGLE))
-        work[_COS + j] = size * cosine
-        work[_SIN + j] = size * sine
+def times_phi_heston(first: int, last: int, straight: bool, work: Vector, rows: Vector) -> None:
+    """The factor's integrands: phi times its weight, times D, G, M, i (x + iy) M and aN/d."""
+    for j in range(np.uint64(first), np.uint64(last)):
+        fr, fi = work[PHI_REAL + j], work[PHI_IMAG + j]
+        x = work[X + j]
+        y = 0.0 if straight else work[Y + j]
+        dr, di = rows[_R1 + j], rows[_I1 + j]
+        gr, gi = rows[_R2 + j], rows[_I2 + j]
+        mr, mi = rows[_R3 + j], rows[_I3 + j]
+        nr, ni = rows[_R5 + j], rows[_I5 + j]
+        mfr = fr * mr - fi * mi
+        mfi = fr * mi + fi * mr
+        rows[_R1 + j] = fr * dr - fi * di
+        rows[_I1 + j] = fr * di + fi * dr
+        rows[_R2 + j] = fr * gr - fi * gi
+        rows[_I2 + j] = fr * gi + fi * gr
+        rows[_R3 + j] = mfr
+        rows[_I3 + j] = mfi
+        rows[_R4 + j] = -x * mfi - y * mfr
+        rows[_I4 + j] = x * mfr - y * mfi
+        rows[_R5 + j] = fr * nr - fi * ni
+        rows[_I5 + j] = fr * ni + fi * nr
 
 
 @reduction
-def sum_first(n_nodes: int, work: Vector) -> float:
-    """sum_j Re[e^{-i x_j k} part_0] for the strike that `turn_evenly` or `turn_bent` was called for."""
-    s0 = 0.0
+def sum_heston(n_nodes: int, work: Vector, rows: Vector) -> tuple[float, float, float, float, float]:
+    """sum_j Re[e^{-i x_j k} part] of the factor's five parts, for the strike that the nodes are turned to."""
+    s1, s2, s3, s4, s5 = 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(np.uint64(n_nodes)):
-        s0 += work[_COS + j] * work[_R0 + j] + work[_SIN + j] * work[_I0 + j]
-    return s0
+        c = work[COS + j]
+        s = work[SIN + j]
+        s1 += c * rows[_R1 + j] + s * rows[_I1 + j]
+        s2 += c * rows[_R2 + j] + s * rows[_I2 + j]
+        s3 += c * rows[_R3 + j] + s * rows[_I3 + j]
+        s4 += c * rows[_R4 + j] + s * rows[_I4 + j]
+        s5 += c * rows[_R5 + j] + s * rows[_I5 + j]
+    return s1, s2, s3, s4, s5
 
 
 @reduction
 def sum_parts(n_nodes: int, work: Vector) -> tuple[float, float, float, float, float, float]:
-    """The same for all six parts."""
+    """The same for all six parts of a model of this one factor."""
     s0, s1, s2, s3, s4, s5 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(np.uint64(n_nodes)):
-        c = work[_COS + j]
-        s = work[_SIN + j]
-        s0 += c * work[_R0 + j] + s * work[_I0 + j]
-        s1 += c * work[_R1 + j] + s * work[_I1 + j]
-        s2 += c * work[_R2 + j] + s * work[_I2 + j]
-        s3 += c * work[_R3 + j] + s * work[_I3 + j]
-        s4 += c * work[_R4 + j] + s * work[_I4 + j]
-        s5 += c * work[_R5 + j] + s * work[_I5 + j]
+        c = work[COS + j]
+        s = work[SIN + j]
+        s0 += c * work[REAL + j] + s * work[IMAG + j]
+        s1 += c * work[_FIRST + _R1 + j] + s * work[_FIRST + _I1 + j]
+        s2 += c * work[_FIRST + _R2 + j] + s * work[_FIRST + _I2 + j]
+        s3 += c * work[_FIRST + _R3 + j] + s * work[_FIRST + _I3 + j]
+        s4 += c * work[_FIRST + _R4 + j] + s * work[_FIRST + _I4 + j]
+        s5 += c * work[_FIRST + _R5 + j] + s * work[_FIRST + _I5 + j]
     return s0, s1, s2, s3, s4, s5
+
+
+@inlined
+def fold_heston(factor: float, sums: Vector, params: Vector, gradient: Matrix, q: int) -> None:
+    """Turn the sums of one quote into its derivatives by kappa, theta, xi, rho, v0.
+
+    factor    -e^{k/2} / pi
+    sums      (5,), of the factor's parts
+    gradient  (5, n_quotes), the factor's rows; column q is filled
+    """
+    kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
+    s_d = factor * sums[0]
+    s_g = factor * sums[1]
+    s_m = factor * sums[2]
+    # d beta / d(rho xi) = -(1/2 + ix) on this contour.
+    s_z = 0.5 * s_m + factor * sums[3]
+    gradient[0, q] = theta / (xi * xi) * s_g + s_m
+    gradient[1, q] = kappa / (xi * xi) * s_g
+    gradient[2, q] = -2.0 * kappa * theta / (xi * xi * xi) * s_g - rho * s_z + xi * factor * sums[4]
+    gradient[3, q] = -xi * s_z
+    gradient[4, q] = s_d

@@ -13,8 +13,9 @@ converges exponentially. Everything about it is chosen beforehand, from a survey
   agreement of two results is trusted. Of all pairs the one is taken that needs the fewest nodes.
 * The poles need neither a control variate nor a distance: a pole at t = i eta adds its residue over
   1 + e^{2 pi eta / h} to the midpoint rule, whichever side it is on.
-* Far out log phi falls like -(sqrt(1 - rho^2) x + i rho x) m with m = (v0 + kappa theta T) / xi, so that strikes on
-  different sides of k = -rho m want opposite bends; they are taken apart where that pays.
+* Far out log phi of a variance factor falls like -(sqrt(1 - rho^2) x + i rho x) m with m = (v0 + kappa theta T) / xi,
+  so that strikes on different sides of k = -rho m want opposite bends; they are taken apart where that pays.
+* Jumps fall off within 45 degrees of the real line only, so with them the hyperbolas bend less.
 """
 
 import math
@@ -23,24 +24,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
-from .heston_block import (
-    EPSILON,
-    MAX_NODES,
-    bent_bounds,
-    bent_parts,
-    bent_phi,
+from .composed_block import (
+    add_up,
+    balanced_strike,
     bent_sizes,
+    fill_bent,
+    jumps_matter,
     log_moment,
-    sum_first,
-    sum_parts,
-    turn_bent,
+    rounding_of,
 )
-from .vector_math import kernel
+from .nodes import EPSILON, IMAG, MAX_NODES, REAL, X, Y, turn_bent
+from .vector_math import exp, kernel, select
 
 _LOG_EPSILON = math.log(2.220446049250313e-16)
 _BLOCK = 8
 _N_BENDS = 9
 _BENDS = np.linspace(-1.45, 1.45, _N_BENDS)
+_NARROW_BENDS = np.linspace(-0.7, 0.7, _N_BENDS)
+"""With jumps."""
 _T_STEP = 0.5
 _N_T = 5 * _BLOCK
 _PEAK_WIDTH = 3.0
@@ -66,14 +67,13 @@ class Contour(NamedTuple):
 
 
 @kernel
-def _reach(side: float, limit: float, variance: float, expiry: float, params: Vector) -> float:
+def _reach(layout: IntVector, side: float, limit: float, variance: float, expiry: float, params: Vector) -> float:
     """The largest s with log E[S^(1/2 + side s)] below `limit`, or of Black's where that is smaller."""
-    kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     low = 0.5
     high = math.sqrt(2.0 * limit / variance + 0.25)
     for _ in range(8):
         middle = math.sqrt(low * high)
-        if log_moment(0.5 + side * middle, expiry, kappa, theta, xi, rho, v0) < limit:
+        if log_moment(layout, 0.5 + side * middle, expiry, params) < limit:
             low = middle
         else:
             high = middle
@@ -82,12 +82,15 @@ def _reach(side: float, limit: float, variance: float, expiry: float, params: Ve
 
 @kernel
 def _survey(
+    layout: IntVector,
+    bends: Vector,
     centre: float,
     width: float,
     turn: float,
     digits: float,
     expiry: float,
     params: Vector,
+    work: Vector,
     sizes: Matrix,
     heights: Matrix,
     counts: IntVector,
@@ -102,7 +105,9 @@ def _survey(
         while last < _N_T:
             # Two blocks at first: one is hardly ever enough.
             first, last = last, max(last + _BLOCK, 2 * _BLOCK)
-            bent_sizes(first, last, _T_STEP, centre, width, _BENDS[i], expiry, params, sizes[i], heights[i])
+            bent_sizes(
+                layout, first, last, _T_STEP, centre, width, bends[i], expiry, params, work, sizes[i], heights[i]
+            )
             if sizes[i, last - 1] + turn * heights[i, last - 1] < -digits - 3.0:
                 counts[i] = last
                 break
@@ -147,22 +152,22 @@ def _profile(
 
 
 @kernel
-def _choose(digits: float, peaks: Vector, ends: Vector) -> Contour:
+def _choose(bends: Vector, digits: float, peaks: Vector, ends: Vector) -> Contour:
     """The contour between the pair of hyperbolas that needs the fewest nodes.
 
     digits  log of one over what either error may be
     """
     fewest = 1e300
     chosen = Contour(0.0, 1.0, 1e300, 0.0, 0.0)
-    spacing = _BENDS[1] - _BENDS[0]
+    spacing = bends[1] - bends[0]
     for i in range(_N_BENDS):
         for j in range(i + 1, _N_BENDS):
             if peaks[i] < _GROWING and peaks[j] < _GROWING:
                 above = max(peaks[j] + digits, 1.0)
                 below = max(peaks[i] + digits, 1.0)
-                step = 2.0 * math.pi * (_BENDS[j] - _BENDS[i]) / (above + below)
-                bend = _BENDS[i] + step * below / (2.0 * math.pi)
-                place = (bend - _BENDS[0]) / spacing
+                step = 2.0 * math.pi * (bends[j] - bends[i]) / (above + below)
+                bend = bends[i] + step * below / (2.0 * math.pi)
+                place = (bend - bends[0]) / spacing
                 at = min(int(place), _N_BENDS - 2)
                 part = place - at
                 # The largest integrand is log-convex in the bend (the three lines theorem): a chord lies above it.
@@ -171,7 +176,7 @@ def _choose(digits: float, peaks: Vector, ends: Vector) -> Contour:
                 lost = max(peak + digits + _LOG_EPSILON, 0.0)
                 if nodes + _NODES_PER_DIGIT * lost < fewest:
                     fewest = nodes + _NODES_PER_DIGIT * lost
-                    chosen = Contour(bend, step, nodes, _BENDS[i], _BENDS[j])
+                    chosen = Contour(bend, step, nodes, bends[i], bends[j])
     return chosen
 
 
@@ -191,6 +196,28 @@ def _passed(place: float, centre: float, width: float, contour: Contour) -> floa
 
 
 @kernel
+def _bounds(
+    layout: IntVector, first: int, last: int, low: float, high: float, expiry: float, params: Vector, work: Vector,
+    bounds: Vector, losses: Vector,
+) -> None:  # fmt: skip
+    """What nodes of `fill_bent` add at most to the value of a strike between `low` and `high`, and rounding's share.
+
+    bounds, losses  (MAX_NODES,), first:last filled
+    """
+    far = max(high, -low)
+    of_turn, of_square = rounding_of(layout, expiry, params)
+    for j in range(np.uint64(first), np.uint64(last)):
+        x = work[X + j]
+        y = work[Y + j]
+        fr = work[REAL + j]
+        fi = work[IMAG + j]
+        bound = (1.0 / math.pi) * exp(0.5 * select(y > -0.5, high, low)) * math.sqrt(fr * fr + fi * fi)
+        square = x * x + y * y + 0.25
+        bounds[j] = bound
+        losses[j] = EPSILON * bound * (4.0 + far * (abs(x) + abs(y)) + of_turn + of_square * square)
+
+
+@kernel
 def _tail(count: int, bounds: Vector) -> float:
     """What the nodes from `count` on add, from the decay over the last block."""
     half = _BLOCK // 2
@@ -207,6 +234,7 @@ def _tail(count: int, bounds: Vector) -> float:
 
 @kernel
 def _group(
+    layout: IntVector,
     expiry: float,
     params: Vector,
     centre: float,
@@ -230,11 +258,9 @@ def _group(
     tail = 1e300
     count = min(max(int(contour.nodes) // _BLOCK + 1, 1) * _BLOCK, MAX_NODES)
     while True:
-        if sums.shape[1] == 1:
-            bent_phi(done, count, step, centre, width, bend, low, high, expiry, params, work)
-        else:
-            bent_parts(done, count, step, centre, width, bend, low, high, expiry, params, work)
-        bent_bounds(done, count, low, high, expiry, params, work, bounds, losses)
+        with_gradient = sums.shape[1] > 1
+        fill_bent(layout, done, count, step, centre, width, bend, low, high, expiry, params, with_gradient, work)
+        _bounds(layout, done, count, low, high, expiry, params, work, bounds, losses)
         done = count
         tail = _tail(count, bounds)
         if tail < 0.25 * tolerance or count == MAX_NODES:
@@ -250,16 +276,14 @@ def _group(
         strike = math.exp(k[q])
         base[q] = strike * (1.0 - put) - (1.0 - call) if k[q] < 0.0 else call - strike * put
         turn_bent(k[q], low, high, done, work)
-        if sums.shape[1] == 1:
-            sums[q, 0] = sum_first(done, work)
-        else:
-            sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(done, work)
+        add_up(layout, done, work, sums[q])
     taken = done if tail < 0.25 * tolerance else -done
     return taken, tail + lost + EPSILON * max(1.0, math.exp(high))
 
 
 @kernel
 def bent_values(
+    layout: IntVector,
     expiry: float,
     params: Vector,
     variance: float,
@@ -273,19 +297,20 @@ def bent_values(
 
     k        (n_strikes,), ascending
     base     (n_strikes,), filled: the residues
-    sums     (n_strikes, 1 or N_PARTS), filled
+    sums     (n_strikes, 1 or 1 + n_params), filled
     returns  (nodes taken, negative where MAX_NODES do not reach the tolerance; error of the values)
     """
     digits = math.log(4.0 * _PEAK_WIDTH / tolerance)
-    above = _reach(-1.0, 0.5 * digits, variance, expiry, params)
-    below = _reach(1.0, 0.5 * digits, variance, expiry, params)
+    bends = _NARROW_BENDS if jumps_matter(layout, expiry, params) else _BENDS
+    above = _reach(layout, -1.0, 0.5 * digits, variance, expiry, params)
+    below = _reach(layout, 1.0, 0.5 * digits, variance, expiry, params)
     centre = 0.5 * (above - below)
-    width = 0.5 * (above + below) / math.sin(_BENDS[-1])
-    turn = min(max(-params[3] * (params[4] + params[0] * params[1] * expiry) / params[2], k[0]), k[-1])
+    width = 0.5 * (above + below) / math.sin(bends[-1])
+    turn = min(max(balanced_strike(layout, expiry, params), k[0]), k[-1])
     sizes = np.empty((_N_BENDS, _N_T))
     heights = np.empty((_N_BENDS, _N_T))
     counts = np.empty(_N_BENDS, np.int64)
-    _survey(centre, width, turn, digits, expiry, params, sizes, heights, counts)
+    _survey(layout, bends, centre, width, turn, digits, expiry, params, work, sizes, heights, counts)
     cut = np.searchsorted(k, turn)
     peaks = np.empty((3, _N_BENDS))
     ends = np.empty((3, _N_BENDS))
@@ -296,9 +321,9 @@ def bent_values(
     reached = True
     nodes = 0.0
     while True:
-        left = _choose(digits, peaks[0], ends[0])
-        right = _choose(digits, peaks[1], ends[1])
-        both = _choose(digits, peaks[2], ends[2])
+        left = _choose(bends, digits, peaks[0], ends[0])
+        right = _choose(bends, digits, peaks[1], ends[1])
+        both = _choose(bends, digits, peaks[2], ends[2])
         n_left, n_right = min(left.nodes, 1e6), min(right.nodes, 1e6)
         apart = (
             cut > 0
@@ -321,10 +346,10 @@ def bent_values(
     error = 2.0 * _PEAK_WIDTH * math.exp(-digits)
     goal = 2.0 * error
     if not apart:
-        taken, more = _group(expiry, params, centre, width, both, k, goal, work, base, sums)
+        taken, more = _group(layout, expiry, params, centre, width, both, k, goal, work, base, sums)
     else:
-        taken, more = _group(expiry, params, centre, width, left, k[:cut], goal, work, base[:cut], sums[:cut])
-        n, other = _group(expiry, params, centre, width, right, k[cut:], goal, work, base[cut:], sums[cut:])
+        taken, more = _group(layout, expiry, params, centre, width, left, k[:cut], goal, work, base[:cut], sums[:cut])
+        n, other = _group(layout, expiry, params, centre, width, right, k[cut:], goal, work, base[cut:], sums[cut:])
         reached = reached and taken > 0 and n > 0
         taken = abs(taken) + abs(n)
         more = max(more, other)

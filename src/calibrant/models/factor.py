@@ -1,0 +1,34 @@
+"""A factor: one additive piece of the log characteristic function of a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..arrays import ComplexMatrix, ComplexVector, Vector
+
+LogCharacteristic = Callable[[ComplexVector, float, Vector], ComplexVector]
+LogCharacteristicGradient = Callable[[ComplexVector, float, Vector], tuple[ComplexVector, ComplexMatrix]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """An independent part of what moves the asset, in its readable form and by the number of its compiled one."""
+
+    kind: int
+    """Of `layout`."""
+    parameters: tuple[str, ...]
+    lower: Vector
+    """(n,) smallest admissible values."""
+    upper: Vector
+    """(n,) largest admissible values."""
+    absent: Vector
+    """(n,) values with which the factor adds nothing, from which a search may set out."""
+    sizes: tuple[str, ...]
+    """The parameters that are zero where the factor is absent: the others then mean nothing."""
+    log_characteristic: LogCharacteristic
+    """(u, expiry, params) -> its part of log E[exp(iu ln(S_T/F))] for complex u inside the strip of finite moments."""
+    log_characteristic_gradient: LogCharacteristicGradient
+    """The same with its derivatives by each parameter, (n, n_u)."""
+    expected_variance: Callable[[float, Vector], float]
+    """(expiry, params) -> its part of the expected quadratic variation until expiry."""
+    feller_ratio: Callable[[Vector], float] | None = None
+    """2 kappa theta / xi^2, of a variance factor."""
