@@ -156,10 +156,8 @@ def _count(
 ) -> tuple[int, int, float]:
     """`count_missed` of any model."""
     if model.layout.size > 0:
-        turns = _turns(n_strikes)
-        return count_missed(
-            model.layout, params, shortest, longest, n_expiries, n_strikes, *turns, most_detail, between
-        )
+        asked = shortest, longest, n_expiries, n_strikes, *_turns(n_strikes), most_detail, between
+        return count_missed(model.layout, params, *asked)
     grid = price_grid(model, params, spread_expiries(shortest, longest, n_expiries), n_strikes)
     ended = np.flatnonzero(~(grid.error <= LARGEST_ERROR) | (grid.detail > most_detail))
     if ended.size > 0:
