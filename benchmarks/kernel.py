@@ -25,9 +25,8 @@ from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE
 from calibrant.optimisers.objective import Problem as FitProblem
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LEAST_VEGA, identifiable
-from calibrant.pricing.fit_kernel import time_values
+from calibrant.pricing.fit_kernel import BENT, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.pricing.nodes import MAX_NODES
 from calibrant.quotes_csv import read_csv
 from tests import paper_box
 
@@ -206,10 +205,10 @@ def market_lines(folder: Path) -> list[str]:
             sample = quotes[np.unique(np.linspace(0, quotes.size - 1, SAMPLED_STRIKES).astype(int))]
             exact = exact_values(params, float(problem.expiries[e]), problem.log_moneyness[sample])
             error = float(np.abs(answer.value[sample] - exact).max())
-            bent = int(abs(answer.n_nodes[e]) > MAX_NODES)
+            bent = int(abs(answer.n_nodes[e]) > BENT)
             wrong[bent] = max(wrong[bent], error)
             stated[bent] = max(stated[bent], error / answer.error[e])
-        is_bent = np.abs(answer.n_nodes) > MAX_NODES
+        is_bent = np.abs(answer.n_nodes) > BENT
         rows.append(
             [
                 label,
@@ -296,8 +295,8 @@ def accuracy_lines(title: str, draws: Matrix, expiries: Vector, vol_error: float
     judged = [r for r in results if r.n_strikes > 0]
     error = np.array([r.error_bp for r in judged])
     nodes = np.array([r.n_nodes for r in judged])
-    bent = np.abs(nodes) > MAX_NODES
-    taken = np.abs(nodes) - MAX_NODES * bent
+    bent = np.abs(nodes) > BENT
+    taken = np.abs(nodes) - BENT * bent
     missed = error >= target_bp
     unsaid = missed & (nodes > 0)
     shares = [50, 90, 99, 99.9, 100]

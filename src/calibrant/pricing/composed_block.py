@@ -191,11 +191,12 @@ def _times_phi(layout: IntVector, first: int, last: int, straight: bool, work: V
 
 @kernel
 def fill_even(
-    layout: IntVector, first: int, last: int, step: float, expiry: float, params: Vector, variance: float,
-    with_gradient: bool, work: Vector,
+    layout: IntVector, first: int, last: int, step: float, begin: float, expiry: float, params: Vector,
+    variance: float, with_gradient: bool, work: Vector,
 ) -> None:  # fmt: skip
-    """The integrands of price and gradient at the nodes x = (j + 1/2) step, first <= j < last, times their weights.
+    """The integrands of price and gradient at x = (begin + j + 1/2) step, first <= j < last, times their weights.
 
+    begin     nodes that went before; zero for a model of one variance factor
     variance  of the control variate, whose characteristic function (real on this contour) is taken from the price's
     """
     if one_heston(layout):
@@ -205,7 +206,7 @@ def fill_even(
             heston_phi(first, last, step, expiry, params, variance, work)
         return
     for j in range(np.uint64(first), np.uint64(last)):
-        work[X + j] = HALVES[j] * step
+        work[X + j] = (begin + HALVES[j]) * step
     _add_factors(layout, first, last, True, with_gradient, expiry, params, work)
     for j in range(np.uint64(first), np.uint64(last)):
         x = work[X + j]

@@ -37,8 +37,12 @@ from .nodes import EPSILON, IMAG, MAX_NODES, REAL, SLACK, turn_evenly
 from .vector_math import exp, inlined, kernel, log
 
 BLOCK = 8
+BENT = 100_000
+"""Added to the number of nodes on the bent contour."""
 _LEAST_MARCH = 48
 """Nodes after which the decay tells how many more it takes."""
+_MOST_PARTS = 16
+"""Times MAX_NODES nodes on the real line, where no contour may bend."""
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
 _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
 
@@ -97,18 +101,21 @@ def _march(
     variance: float,
     step: float,
     target: float,
+    begin: float,
     most: int,
+    patient: bool,
     with_gradient: bool,
     work: Vector,
 ) -> tuple[int, float, float]:
-    """Fill blocks of nodes at x = (j + 1/2) step until the tail of the integral is below `target`.
+    """Fill blocks of nodes at x = (begin + j + 1/2) step until the tail of the integral is below `target`.
 
+    patient  False gives up as soon as the decay says that it will take more than `most`
     returns (number of nodes, or 0 where it would take more than `most`; the tail; int |phi - phi_BS| dx, from above)
     """
     half = BLOCK // 2
     spread = 0.0
     for first in range(0, most, BLOCK):
-        fill_even(layout, first, first + BLOCK, step, expiry, params, variance, with_gradient, work)
+        fill_even(layout, first, first + BLOCK, step, begin, expiry, params, variance, with_gradient, work)
         early = 0.0
         late = 0.0
         for j in range(first, first + half):
@@ -116,7 +123,7 @@ def _march(
             late = max(late, _envelope(layout, j + half, work))
         early = math.sqrt(early)
         late = math.sqrt(late)
-        end = (first + BLOCK) * step
+        end = (begin + first + BLOCK) * step
         spread += half * (early + late) * (end * end + 0.25)
         if late < target and late < early:
             # The envelope falls from half-block to half-block by this ratio or faster, so the tail is a geometric sum.
@@ -126,7 +133,7 @@ def _march(
                 return first + BLOCK, tail, spread
         elif late == 0.0:
             return first + BLOCK, 0.0, spread
-        if first >= _LEAST_MARCH:
+        if first >= _LEAST_MARCH and not patient:
             decay = log(early / late)
             if log(late / target) * half > decay * (most - first - BLOCK):
                 break
@@ -150,6 +157,39 @@ def _rounding(layout: IntVector, expiry: float, params: Vector, variance: float,
 
 
 @kernel
+def _long_sums(
+    layout: IntVector,
+    expiry: float,
+    params: Vector,
+    variance: float,
+    step: float,
+    target: float,
+    k: Vector,
+    work: Vector,
+    sums: Matrix,
+) -> tuple[int, float, float]:
+    """The integrals by more nodes on the real line than there is room for at once; returns as `_march`."""
+    sums[:] = 0.0
+    more = np.empty(sums.shape[1])
+    spread = 0.0
+    for part in range(_MOST_PARTS):
+        begin = part * MAX_NODES
+        count, tail, wider = _march(
+            layout, expiry, params, variance, step, target, float(begin), MAX_NODES, True, sums.shape[1] > 1, work
+        )
+        spread += wider
+        n = count if count > 0 else MAX_NODES
+        for q in range(k.size):
+            turn_evenly(k[q], step, float(begin), n, work)
+            add_up(layout, n, work, more)
+            for i in range(more.size):
+                sums[q, i] += more[i]
+        if count > 0:
+            return begin + count, tail, spread
+    return 0, 0.0, spread
+
+
+@kernel
 def _expiry_sums(
     layout: IntVector,
     expiry: float,
@@ -170,14 +210,20 @@ def _expiry_sums(
     target = 0.5 * math.pi * tolerance / growth
     step = 2.0 * math.pi / length
     count, tail, spread = _march(
-        layout, expiry, params, variance, step, target, _most_nodes(k.size), sums.shape[1] > 1, work
+        layout, expiry, params, variance, step, target, 0.0, _most_nodes(k.size), False, sums.shape[1] > 1, work
     )
     if count == 0:
         taken, error = bent_values(layout, expiry, params, variance, k, tolerance, work, base, sums)
-        return (taken + MAX_NODES if taken > 0 else taken - MAX_NODES), error
+        if taken < 0 and not one_heston(layout):
+            # Jumps of nearly one size leave no contour that bends.
+            count, tail, spread = _long_sums(layout, expiry, params, variance, step, target, k, work, sums)
+            if count > 0:
+                rounding = _rounding(layout, expiry, params, variance, max(k[-1], -k[0]), spread)
+                return count, 0.5 * tolerance + growth * (rounding + tail / math.pi)
+        return (taken + BENT if taken > 0 else taken - BENT), error
     rounding = _rounding(layout, expiry, params, variance, max(k[-1], -k[0]), spread)
     for q in range(k.size):
-        turn_evenly(k[q], step, count, work)
+        turn_evenly(k[q], step, 0.0, count, work)
         add_up(layout, count, work, sums[q])
     return count, 0.5 * tolerance + growth * (rounding + tail / math.pi)
 
@@ -205,7 +251,7 @@ def time_values(
     tolerance      (n_expiries,) price error allowed
     out            (n_quotes,), filled: the put for log_moneyness < 0, else the call
     gradient       (n_params, n_quotes), filled; (0, n_quotes) for prices alone
-    n_nodes        (n_expiries,), filled: nodes taken; above MAX_NODES where the expiry switched to the bent contour,
+    n_nodes        (n_expiries,), filled: nodes taken; above BENT where the expiry switched to the bent contour,
                    negative where even that does not reach the tolerance
     error          (n_expiries,), filled: what the values of the expiry may be wrong by, rounding included
     """
@@ -229,7 +275,7 @@ def time_values(
             out[first:last],
             sums[first:last],
         )
-        if abs(n_nodes[e]) > MAX_NODES:
+        if abs(n_nodes[e]) > BENT:
             # The control variates of the expiries before it; the bent contour has none.
             otm_and_vega(log_moneyness[unpriced:first], sd[unpriced:first], out[unpriced:first], density)
             unpriced = last

@@ -68,12 +68,14 @@ def _squared(c: float, s: float) -> tuple[float, float]:
 
 
 @kernel
-def turn_evenly(k: float, step: float, n_nodes: int, work: Vector) -> None:
-    """cos and sin of x_j k at x_j = (j + 1/2) step: one cosine and sine, then powers of it by doubling."""
+def turn_evenly(k: float, step: float, begin: float, n_nodes: int, work: Vector) -> None:
+    """cos and sin of x_j k at x_j = (begin + j + 1/2) step: one cosine and sine, then powers of it by doubling."""
     work[COS], work[SIN] = cos_sin(0.5 * step * k)
     # e^{i step k m} for m = 1, 2, 4, 8 fills the first sixteen nodes, and for m = 16 leads from sixteen to the next:
     # two vectors at once, since one alone would wait for its own arithmetic.
     c, s = _squared(work[COS], work[SIN])
+    if begin > 0.0:
+        work[COS], work[SIN] = cos_sin((begin + 0.5) * step * k)
     for done in (1, 2, 4, 8):
         for lane in range(done):
             x = work[COS + np.uint64(lane)]
