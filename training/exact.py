@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
+from calibrant.compiled import kernel
 from calibrant.models import HESTON
 from calibrant.pricing.fit_kernel import time_values
-from calibrant.pricing.vector_math import kernel
 
 from .domain import VISIBLE_DEVIATIONS, Domain
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ..arrays import ComplexVector, IntVector, Matrix, Vector
+from ..compiled import kernel
 from ..layout import VARIANCE
 from ..models.model import Model
 from ..pricing.heston_block import heston_node
 from ..pricing.jump_block import jump_node
-from ..pricing.vector_math import cos_sin, exp, kernel
+from ..pricing.vector_math import cos_sin, exp
 
 BLOCK = 8
 """Nodes that a tail is judged by."""

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import kernel
 from .composed_block import (
     add_up,
     balanced_strike,
@@ -34,7 +35,7 @@ from .composed_block import (
     rounding_of,
 )
 from .nodes import EPSILON, IMAG, MAX_NODES, REAL, X, Y, turn_bent
-from .vector_math import exp, kernel, select
+from .vector_math import exp, select
 
 _LOG_EPSILON = math.log(2.220446049250313e-16)
 _BLOCK = 8

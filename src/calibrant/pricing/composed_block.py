@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import inlined, kernel
 from ..layout import VARIANCE
 from .heston_block import (
     N_PARTS,
@@ -48,7 +49,7 @@ from .nodes import (
     phi_times,
     sum_first,
 )
-from .vector_math import cos_sin, exp, inlined, kernel, log
+from .vector_math import cos_sin, exp, log
 
 _LEAST_VARIANCE = 1e-12
 """Total variance of a model of which nothing moves."""

@@ -31,10 +31,11 @@ import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
+from ..compiled import inlined, kernel
 from .bent_contour import bent_values
 from .composed_block import add_up, fill_even, fold, integrated_variance, log_moment, one_heston, rounding_of, work_size
 from .nodes import EPSILON, IMAG, MAX_NODES, REAL, SLACK, turn_evenly
-from .vector_math import exp, inlined, kernel, log
+from .vector_math import exp, log
 
 BLOCK = 8
 BENT = 100_000

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
+from ..compiled import inlined, kernel, reduction
 from .nodes import (
     COS,
     HALVES,
@@ -33,7 +34,7 @@ from .nodes import (
     growth,
     phi_times,
 )
-from .vector_math import atan2, cos_sin, exp, inlined, kernel, log1p, reduction, select
+from .vector_math import atan2, cos_sin, exp, log1p, select
 
 N_PARTS = 6
 """Integrals that price and gradient are made of: phi times 1, D, G, M, ixM and aN/d (see `heston_node`)."""

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
+from ..compiled import inlined, kernel, reduction
 from .nodes import COS, LARGEST_ANGLE, LOG_IMAG, LOG_REAL, MAX_NODES, PHI_IMAG, PHI_REAL, SIN, SLACK, X, Y
-from .vector_math import cos_sin, exp, inlined, kernel, reduction
+from .vector_math import cos_sin, exp
 
 N_ROWS = 6
 """Rows of the factor: derivatives of log phi by lam, mu_j and sigma_j, real and imaginary."""

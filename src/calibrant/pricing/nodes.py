@@ -8,7 +8,8 @@ index wraps around, and vectorises without a test at run time. Tests for 14 sepa
 import numpy as np
 
 from ..arrays import Vector
-from .vector_math import cos_sin, exp, inlined, kernel, reduction, select
+from ..compiled import inlined, kernel, reduction
+from .vector_math import cos_sin, exp, select
 
 EPSILON = 2.220446049250313e-16
 # Rows a multiple of 4096 bytes apart would compete for the same lines of the first-level cache.
