@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import kernel, reduction
 from ..pricing.fit_kernel import time_values
 from ..pricing.implied import refresh_implied_sd
 
