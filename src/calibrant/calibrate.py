@@ -20,6 +20,7 @@ from .errors import InvalidInput, Problem
 from .fits import Fit, Method, first_fits, judged, refined, room_again, room_for
 from .group import PanelGroup
 from .models.model import Model
+from .nesting import extended, nested_in
 from .optimisers.levenberg_marquardt import memory_for
 from .optimisers.newton import polish
 from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
@@ -369,8 +370,10 @@ def _attempts(
             return attempts, 1
         # Where it led stands in the race for where it began.
         starts = [Start(best.name, attempts[0].fit.params)]
+    embedded, candidates = yield from _from_nested(problem, work)
+    starts += [Start("fallback", params) for params in embedded]
     proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
-    optima, spent = distinct_optima(problem, proposed)
+    optima, spent = distinct_optima(problem, proposed, candidates)
     yield from work.step(spent)
     for optimum in optima:
         if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
@@ -378,7 +381,31 @@ def _attempts(
         name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
         start = Start(name, optimum.params)
         attempts.append((yield from _refine(problem, start, options, work)))
-    return attempts, len(starts) + N_KINDS
+    lowest = min(attempt.fit.objective for attempt in attempts)
+    for params in embedded:
+        # A smaller model's optimum is one of this model's fits: the answer is never worse.
+        if objective_at(problem, params) < lowest * (1.0 + _SAME_OPTIMUM) and not work.ended:
+            attempts.append((yield from _refine(problem, Start("fallback", params), options, work)))
+    return attempts, len(starts) + (N_KINDS if candidates is None else len(candidates))
+
+
+def _from_nested(problem: FitProblem, work: _Work) -> Steps[tuple[list[Vector], Matrix | None]]:
+    """The optima of the models nested in this one, as its parameters, and starts from there; None without any."""
+    if problem.layout.size == 1:
+        return [], None
+    embedded, candidates = [], []
+    for nested in nested_in(problem):
+        optimum = yield from _optimum(nested.problem, work)
+        embedded.append(nested.embedded(optimum))
+        candidates.append(extended(nested, problem, optimum))
+    return embedded, np.concatenate(candidates)
+
+
+def _optimum(problem: FitProblem, work: _Work) -> Steps[Vector]:
+    """The best fit of a nested model, from nothing but the surface."""
+    plain = CalibrationOptions()
+    attempts, _ = yield from _attempts(problem, [], plain, None, work)
+    return _best(attempts).fit.params
 
 
 def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:

@@ -16,12 +16,16 @@ from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .compiled import careful
 from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
-from .optimisers.objective import OUT_OF_ITERATIONS, Problem
+from .optimisers.objective import OUT_OF_ITERATIONS, ROUGH, Problem, evaluate
 from .starts import N_KINDS, fill_surface_starts
 
 _EXPIRIES = 8
 _QUOTES = 32
+_QUOTES_OF_MANY = 64
+"""For a model of more than one factor."""
 _LEAST_STRIKES = 4
+_RACING = 8
+"""Candidates that take part, of all that were looked at."""
 _ROUNDS = 14
 _STRETCH = 3
 """Evaluations of a start in one round."""
@@ -45,12 +49,19 @@ class Optimum(NamedTuple):
     """The first that led there, by its number."""
 
 
-def distinct_optima(problem: Problem, proposals: Matrix) -> tuple[list[Optimum], float]:
+def distinct_optima(
+    problem: Problem, proposals: Matrix, candidates: Matrix | None = None
+) -> tuple[list[Optimum], float]:
     """The optima worth refining, best first, and the quote-evaluations that finding them took.
 
-    proposals  (n_proposals, n_params), inside the bounds: they count before the starts read off the surface
+    proposals   (n_proposals, n_params), inside the bounds: they count before the other starts
+    candidates  (n, n_params), likewise, of which the most promising take part; None for starts read off the surface,
+                which only a model of one variance factor has
     """
-    ends, objectives, leaders, work, n_quotes = _searched(problem, proposals)
+    if candidates is None:
+        ends, objectives, leaders, work, n_quotes = _searched(problem, proposals)
+    else:
+        ends, objectives, leaders, work, n_quotes = _searched_among(problem, proposals, candidates)
     order = np.argsort(objectives, kind="stable").tolist()
     # An exact fit leaves nothing but rounding to tell optima apart.
     worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
@@ -80,12 +91,32 @@ def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntV
 
 
 @careful
+def _searched_among(
+    problem: Problem, proposals: Matrix, candidates: Matrix
+) -> tuple[Matrix, Vector, IntVector, float, int]:
+    """The race of the proposals and the best of many candidates, on the sketch."""
+    small = _sketch(problem)
+    n_quotes = small.vol.size
+    first = np.empty(candidates.shape[0])
+    nothing = np.empty((0, n_quotes))
+    for i in range(first.size):
+        first[i] = evaluate(candidates[i], small, ROUGH, small.vol.copy(), np.empty(n_quotes), nothing)
+        if not np.isfinite(first[i]):
+            first[i] = np.inf
+    n_racing = min(_RACING, first.size)
+    starts = np.concatenate((proposals, candidates[np.argsort(first)[:n_racing]]))
+    ends, objectives, leaders, work = _race(small, starts)
+    return ends, objectives, leaders, work + first.size * n_quotes, n_quotes
+
+
+@careful
 def _sketch(problem: Problem) -> Problem:
     n_expiries = problem.expiries.size
-    if problem.vol.size <= _QUOTES + _LEAST_STRIKES and n_expiries <= _EXPIRIES:
+    quotes = _QUOTES if problem.lower.size <= 5 else _QUOTES_OF_MANY
+    if problem.vol.size <= quotes + _LEAST_STRIKES and n_expiries <= _EXPIRIES:
         return problem
     m = min(n_expiries, _EXPIRIES)
-    most = max(_QUOTES // m, _LEAST_STRIKES)
+    most = max(quotes // m, _LEAST_STRIKES)
     size = m * most
     expiries, least_vega = np.empty(m), np.empty(m)
     offsets = np.zeros(m + 1, np.int64)

@@ -29,6 +29,8 @@ def bounded_step(
         at_lower = point[i] <= lower[i]
         at_upper = point[i] >= upper[i]
         free[i] = not ((at_lower and at_upper) or (at_lower and slope[i] > 0.0) or (at_upper and slope[i] < 0.0))
+        # What nothing sees, the speed of a factor that is absent, stays where it is.
+        free[i] = free[i] and hessian[i, i] != 0.0
     matrix = np.empty((n, n))
     right = np.empty(n)
     for _ in range(n):
