@@ -1,0 +1,8 @@
+"""Double Heston (Christoffersen, Heston & Jacobs 2009): a fast and a slow variance factor."""
+
+from .composition import compose
+from .variance_factor import variance_factor
+
+DOUBLE_HESTON = compose(
+    "double_heston", [variance_factor(may_vanish=True), variance_factor(may_vanish=True)], objective_ms=6.0
+)
