@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.fits import room_for
 from calibrant.grid import project
 from calibrant.models import HESTON
 from calibrant.network import Network, open_session
 from calibrant.optimisers.lbfgs import lbfgs, memory_for
 from calibrant.optimisers.objective import Problem
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.release import Release
 from model_export.to_onnx import to_onnx

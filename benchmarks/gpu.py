@@ -20,11 +20,12 @@ import numpy as np
 from numba import cuda
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Start, calibrate
+from calibrant.calibrate import calibrate
 from calibrant.gpu.heston_lm import CONVERGED, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, TOO_SLOW
 from calibrant.gpu.refine import refine
 from calibrant.models import HESTON
 from calibrant.network import Network
+from calibrant.options import Start
 from calibrant.release import Release
 from calibrant.sessions import BATCH_SIZES, CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, ArtefactError
 from model_export.to_tensorrt import largest_difference, verification_panels

@@ -19,11 +19,13 @@ import numpy as np
 
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value, vega
-from calibrant.calibrate import CalibrationOptions, calibrate, fit_problem
+from calibrant.calibrate import calibrate
 from calibrant.errors import InvalidInput
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE
 from calibrant.optimisers.objective import Problem as FitProblem
+from calibrant.options import CalibrationOptions
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LEAST_VEGA, identifiable
 from calibrant.pricing.fit_kernel import BENT, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values

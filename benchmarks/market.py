@@ -29,10 +29,12 @@ from scipy.optimize import least_squares
 from benchmarks.exact_panels import model_vols
 from benchmarks.machine import CACHE, RESULTS, ROOT, describe_machine, write_report
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, Start, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import COARSE, FINE, evaluate
 from calibrant.optimisers.objective import Problem as FitProblem
+from calibrant.options import CalibrationOptions, Effort, Start
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.quotes_csv import COLUMNS
@@ -210,7 +212,7 @@ def from_network(quotes: Quotes, release: Release, used: OptionPanel, judged_bes
         iv=mids(quotes),
         weight=np.ones(len(quotes["expiry"])),
     )
-    fit = assess(panel, HESTON, release, CalibrationOptions(second_opinion=False)).calibration
+    fit = assess(panel, HESTON, release, effort=Effort(second_opinion=False)).calibration
     default = assess(panel, HESTON, release).calibration
     return Alone(
         excess=judged_objective(used, fit.parameters) / judged_best - 1.0,

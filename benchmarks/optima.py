@@ -19,8 +19,10 @@ from benchmarks.machine import RESULTS, ROOT, describe_machine, table, write_rep
 from benchmarks.market import read_panels
 from benchmarks.odd_panels import OddPanel, odd_panels
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate, fit_problem
+from calibrant.calibrate import Calibration, calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Effort, Start
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.pipeline import starting_from
 from calibrant.release import Release, released
@@ -64,8 +66,8 @@ def best_of_many(panel: OptionPanel, seed: int) -> float:
         *surface_starts(fit_problem(used, HESTON, CalibrationOptions())),
         *_random_starts(generator, N_STARTS - N_KINDS),
     ]
-    alone = CalibrationOptions(second_opinion=False)
-    return min(calibrate(used, HESTON, [Start("given", start)], alone).objective for start in starts)
+    alone = Effort(second_opinion=False)
+    return min(calibrate(used, HESTON, [Start("given", start)], effort=alone).objective for start in starts)
 
 
 def _random_starts(generator: np.random.Generator, n: int) -> Iterator[Vector]:
@@ -79,17 +81,17 @@ def _random_starts(generator: np.random.Generator, n: int) -> Iterator[Vector]:
 
 def examine(kind: str, label: str, panel: OptionPanel, release: Release, seed: int) -> Outcome:
     """Every fit of one panel."""
-    starts, options = starting_from(release.propose(panel))
-    answer, answer_ms = _timed(panel, starts, options)
-    alone, alone_ms = _timed(panel, starts, options._replace(second_opinion=False))
-    without_network, _ = _timed(panel, [], CalibrationOptions())
+    starts = starting_from(release.propose(panel))
+    answer, answer_ms = _timed(panel, starts)
+    alone, alone_ms = _timed(panel, starts, Effort(second_opinion=False))
+    without_network, _ = _timed(panel, [])
     best = min(best_of_many(panel, seed), answer.objective, without_network.objective)
     return Outcome(kind, label, best, answer, answer_ms, without_network, alone, alone_ms)
 
 
-def _timed(panel: OptionPanel, starts: Sequence[Start], options: CalibrationOptions) -> tuple[Calibration, float]:
+def _timed(panel: OptionPanel, starts: Sequence[Start], effort: Effort | None = None) -> tuple[Calibration, float]:
     began = thread_time()
-    fit = calibrate(panel, HESTON, starts, options)
+    fit = calibrate(panel, HESTON, starts, effort=effort)
     return fit, 1e3 * (thread_time() - began)
 
 

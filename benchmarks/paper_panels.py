@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import Problem
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 from tests import paper_box
 

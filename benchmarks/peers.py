@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, Refine, Start, calibrate
+from calibrant.calibrate import calibrate
 from calibrant.models import HESTON
 from calibrant.network import ArtefactError
+from calibrant.options import CalibrationOptions, Refine, Start
 from calibrant.panel import LEAST_VEGA
 from calibrant.release import Release, released
 from calibrant.starts import surface_starts
@@ -98,9 +99,9 @@ def ours(refine: Refine) -> Callable[[Prepared], Fit]:
     options = CalibrationOptions(refine=refine)
 
     def fit(prepared: Prepared) -> Fit:
-        starts = [Start("network", prepared.start)]
+        starts = [Start("network", prepared.start, prepared.trusted)]
         began = perf_counter()
-        result = calibrate(prepared.sample.panel, HESTON, starts, options._replace(trusted=prepared.trusted))
+        result = calibrate(prepared.sample.panel, HESTON, starts, options)
         return Fit(result.parameters, perf_counter() - began, result.iterations)
 
     return fit

@@ -17,9 +17,10 @@ import numpy as np
 from benchmarks.exact_panels import grid_quotes, model_vols
 from benchmarks.machine import RESULTS, describe_machine, write_report
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate
+from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.network import Network
+from calibrant.options import Start
 from calibrant.panel import OptionPanel
 from calibrant.release import released
 from training.domain import DOMAINS
@@ -60,11 +61,11 @@ class Recovered(NamedTuple):
         return ", ".join(reasons) or None
 
 
-def propose(network: Network, panel_vols: Vector) -> tuple[list[Start], CalibrationOptions]:
+def propose(network: Network, panel_vols: Vector) -> list[Start]:
     """The network's start for vols (n_quotes,) on its own grid, NaN where missing, as the pipeline would make it."""
     iv = panel_vols.reshape(1, network.grid.expiry.size, network.grid.log_moneyness.size)
     params = network.parameters(iv)[0]
-    return [Start("network", params)], CalibrationOptions(trusted=network.in_domain(params, np.isfinite(iv[0])))
+    return [Start("network", params, network.in_domain(params, np.isfinite(iv[0])))]
 
 
 def recover(network: Network, number: int, truth: Vector, repeats: int) -> Recovered:
@@ -72,11 +73,11 @@ def recover(network: Network, number: int, truth: Vector, repeats: int) -> Recov
     expiry, log_moneyness = grid_quotes(DOMAINS["paper"])
     vols = model_vols(HESTON, log_moneyness, expiry, truth)
     panel = OptionPanel.from_quotes(expiry=expiry, log_moneyness=log_moneyness, iv=vols)
-    starts, options = propose(network, vols)
+    starts = propose(network, vols)
     times = []
     for _ in range(repeats):
         began = perf_counter()
-        calibration = calibrate(panel, HESTON, starts, options)
+        calibration = calibrate(panel, HESTON, starts)
         times.append(1e3 * (perf_counter() - began))
     used = calibration.panel
     fitted = model_vols(HESTON, used.log_moneyness, used.expiry, calibration.parameters)

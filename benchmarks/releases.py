@@ -57,7 +57,7 @@ def run(release: Release, panel: OptionPanel) -> Run:
         began = thread_time()
         proposals = release.propose(panel)
         proposed = thread_time()
-        found: Calibration = calibrate(panel, HESTON, *starting_from(proposals))
+        found: Calibration = calibrate(panel, HESTON, starting_from(proposals))
         refine.append(1e6 * (thread_time() - proposed))
         network.append(1e6 * (proposed - began))
     return Run(min(network), min(refine), found.iterations, found.n_starts, found.objective, found.rmse_bp)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from calibrant.calibrate import CalibrationOptions, calibrate
+from calibrant.calibrate import calibrate
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
 from calibrant.steps import finish, in_one_step
@@ -52,7 +53,7 @@ def _refined(cores: tuple[int, ...], seconds: float, networks: Path, noise_bp: f
         part = parts[i % len(parts)]
         begun = begin_all(part, HESTON, release, [CalibrationOptions()] * len(part), [None] * len(part))
         ended = [
-            calibrate(panel, HESTON, *starting_from(of_panel.proposals), of_panel.fit).status
+            calibrate(panel, HESTON, starting_from(of_panel.proposals), begun=of_panel.fit).status
             for panel, of_panel in zip(part, begun, strict=True)
         ]
         return ended.count("converged")

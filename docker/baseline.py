@@ -29,8 +29,8 @@ def measure() -> None:
     """Time every panel once for each line read."""
     from benchmarks.kernel import Panel
     from benchmarks.paper_panels import Sample, noisy_panels
-    from calibrant.calibrate import CalibrationOptions
     from calibrant.models import HESTON
+    from calibrant.options import CalibrationOptions
     from calibrant.panel import OptionPanel
     from calibrant.pricing.fit_kernel import time_values
     from service.engine import CalibrationJob, Engine

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import StartName, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined
 from calibrant.optimisers.objective import OUT_OF_ITERATIONS, Problem
+from calibrant.options import StartName
 from calibrant.pipeline import Assessment
 from calibrant.starts import surface_starts
 from calibrant.steps import Progress, Steps

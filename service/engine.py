@@ -18,13 +18,14 @@ from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import MAX_WORK, CalibrationOptions, Refine, fit_problem
 from calibrant.errors import InvalidInput, Problem
+from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
 from calibrant.optimisers.newton import polish
+from calibrant.options import MAX_WORK, CalibrationOptions, Effort, Refine
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
 from calibrant.pricing.fourier import UNSETTLED, value_steps
@@ -108,7 +109,7 @@ class Engine:
     ) -> None:
         self.releases = releases
         self.max_work = max_work
-        """Budget of every calibration: see `CalibrationOptions.max_work`."""
+        """Budget of every calibration: see `calibrant.options.Effort`."""
         self.gpu_refinement = gpu_refinement
         """Whether batches are refined on the GPU."""
         self.provider = provider
@@ -214,9 +215,10 @@ class Engine:
 
     def calibration_steps(self, job: CalibrationJob, begun: Begun | None = None) -> Steps[Assessment]:
         """`calibrate`, a step at a time and without a look at the clock."""
-        release, options = self.releases[job.model.name], job.options._replace(max_work=self.max_work)
+        release = self.releases[job.model.name]
+        effort = Effort(max_work=self.max_work)
         try:
-            return (yield from assessment_steps(job.panel, job.model, release, options, job.given, begun))
+            return (yield from assessment_steps(job.panel, job.model, release, job.options, job.given, begun, effort))
         except NetworkTooLate as error:
             raise DeadlineExpired(str(error)) from None
         except ArithmeticError as error:

@@ -5,9 +5,10 @@ import pytest
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility, vega
-from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Refine, Start, calibrate, calibration_steps
+from calibrant.calibrate import Calibration, calibrate, calibration_steps
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Effort, Prior, Refine, Start
 from calibrant.panel import OptionPanel
 from calibrant.quotes_csv import read_csv
 from calibrant.steps import finish
@@ -98,11 +99,11 @@ def test_a_poor_fit_is_in_doubt_whoever_proposed_it() -> None:
 
 def test_a_proposal_can_be_left_alone_with_its_answer() -> None:
     worst = np.array([60.0, 4.0, 0.001, 0.9999, 1e-4])
-    alone = CalibrationOptions(trusted=False, second_opinion=False)
+    alone = Effort(second_opinion=False)
     panel = noisy_panel(TRUTH, 53, 0.5)
-    fit = calibrate(panel, HESTON, [Start("network", worst)], alone)
+    fit = calibrate(panel, HESTON, [Start("network", worst, trusted=False)], effort=alone)
     assert (fit.start, fit.n_starts) == ("network", 1)
-    assert calibrate(panel, HESTON, [], alone).start == "fallback"
+    assert calibrate(panel, HESTON, [], effort=alone).start == "fallback"
 
 
 @pytest.mark.parametrize("refine", REFINEMENTS)
@@ -324,8 +325,8 @@ def test_how_the_steps_are_driven_changes_nothing() -> None:
 
 def test_a_budget_of_work_ends_the_search_at_the_same_place_each_time() -> None:
     panel = noisy_panel(TRUTH, 65, 300.0)
-    small = CalibrationOptions(max_work=10.0 * panel.n_quotes)
-    fit, again = (calibrate(panel, HESTON, [], small) for _ in range(2))
+    small = Effort(max_work=10.0 * panel.n_quotes)
+    fit, again = (calibrate(panel, HESTON, [], effort=small) for _ in range(2))
     assert fit.status == "budget_exhausted"
     np.testing.assert_array_equal(fit.parameters, again.parameters)
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, evaluate
+from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import OptionPanel
 from tests import paper_box
 
@@ -75,7 +77,7 @@ def coverage(trials: Iterator[Trial], sought: int = 5 * N_TRIALS) -> Coverage:
     """Of fits from the truth; `sought` is the number of parameters to be found, in all trials."""
     z, converged = [], 0
     for panel, truth, options in trials:
-        fit = calibrate(panel, HESTON, [Start("network", truth)], options)
+        fit = calibrate(panel, HESTON, [Start("network", truth)], options, effort=Effort(second_opinion=False))
         converged += fit.status == "converged"
         z.append((fit.parameters - truth) / fit.standard_errors)
     assert len(z) == N_TRIALS
@@ -143,7 +145,7 @@ def test_errors_beside_a_prior_cover_truths_drawn_from_it(grid: Grid, noise_bp: 
         n = grid.expiry.size
         for _ in range(N_TRIALS):
             truth = MEAN + deviations * generator.standard_normal(5)
-            vols, options = grid.vols(truth), CalibrationOptions(prior=prior, second_opinion=False)
+            vols, options = grid.vols(truth), CalibrationOptions(prior=prior)
             if by_spreads:
                 # Each quote's deviation is half its own spread.
                 half = 0.5e-4 * np.exp(generator.uniform(np.log(5.0), np.log(80.0), n))
@@ -186,7 +188,7 @@ def test_what_short_dated_panels_tell_of_theta_is_covered() -> None:
     kappa, theta, v0 = (NAMES.index(name) for name in ("kappa", "theta", "v0"))
     z = []
     for panel, truth, options in _short_dated():
-        fit = calibrate(panel, HESTON, [Start("network", truth)], options)
+        fit = calibrate(panel, HESTON, [Start("network", truth)], options, effort=Effort(second_opinion=False))
         slope = np.zeros(5)
         slope[kappa] = fit.parameters[theta] - fit.parameters[v0]
         slope[theta], slope[v0] = fit.parameters[kappa], -fit.parameters[kappa]
@@ -213,7 +215,7 @@ def test_errors_cover_the_truth_where_the_request_s_bounds_are_near() -> None:
                     bounds[i, 0] = max(truth[i] - away, HESTON.lower[i])
                 else:
                     bounds[i, 1] = min(truth[i] + away, HESTON.upper[i])
-            yield Trial(panel, truth, CalibrationOptions(bounds=bounds, second_opinion=False))
+            yield Trial(panel, truth, CalibrationOptions(bounds=bounds))
 
     found = coverage(trials())
     assert 0.85 < found.given < 0.95
@@ -238,6 +240,6 @@ def test_errors_by_huber_s_loss_cover_the_truth_with_and_without_outliers(by_spr
                 )
             else:
                 panel = PAPER.panel(mid)
-            yield Trial(panel, truth, CalibrationOptions(loss="huber", second_opinion=False))
+            yield Trial(panel, truth, CalibrationOptions(loss="huber"))
 
     assert_claimed(coverage(trials()))

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Start, begin, calibrate
+from calibrant.calibrate import Calibration, begin, calibrate
 from calibrant.errors import InvalidInput
 from calibrant.fits import SLICE
 from calibrant.grid import Grid, project, project_all
 from calibrant.group import PanelGroup
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import OUT_OF_ITERATIONS
+from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import LEAST_VEGA, OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from tests import paper_box
@@ -74,12 +75,13 @@ def test_what_is_begun_together_ends_as_by_itself() -> None:
     asked = [panel for panel in panels() if panel.n_quotes > 1]
     # One that a slice does not bring home, and one from outside the bounds.
     starts = [FAR, 100.0 * FAR, *NEAR[2:], *NEAR[:2]]
-    options = [CalibrationOptions(second_opinion=i % 2 == 0) for i in range(len(asked))]
-    begun = begin(PanelGroup(asked), HESTON, starts, options)
-    for panel, start, o, fit in zip(asked, starts, options, begun, strict=True):
+    options = CalibrationOptions()
+    begun = begin(PanelGroup(asked), HESTON, starts, [options] * len(asked))
+    for i, (panel, start, fit) in enumerate(zip(asked, starts, begun, strict=True)):
         assert fit is not None
         alone = [Start("network", start)]
-        same(calibrate(panel, HESTON, alone, o, fit), calibrate(panel, HESTON, alone, o))
+        effort = Effort(second_opinion=i % 2 == 0)
+        same(calibrate(panel, HESTON, alone, begun=fit, effort=effort), calibrate(panel, HESTON, alone, effort=effort))
     assert begun[0] is not None
     assert (begun[0].outcome, begun[0].evaluations) == (OUT_OF_ITERATIONS, SLICE)
     assert identifiable(asked[6]).n_quotes < asked[6].n_quotes

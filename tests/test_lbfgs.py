@@ -1,7 +1,8 @@
 import numpy as np
 
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions
 from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, starts_nearby

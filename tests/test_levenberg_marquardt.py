@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.bounded_step import bounded_step
 from calibrant.optimisers.objective import (
@@ -14,6 +14,7 @@ from calibrant.optimisers.objective import (
     evaluate,
     normal_equations,
 )
+from calibrant.options import CalibrationOptions
 from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.newton import polish
 from calibrant.optimisers.objective import CONVERGED, SETTLED, Problem
+from calibrant.options import CalibrationOptions
 from tests.descents import solve
 from tests.exact_vols import exact_panel, noisy_panel
 

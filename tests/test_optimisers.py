@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, Prior, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.newton import polish
 from calibrant.optimisers.objective import COARSE, CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
+from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel
 from tests import paper_box
 from tests.descents import SOLVERS, Solved, solve

@@ -5,10 +5,10 @@ import pytest
 
 from calibrant.arrays import Vector
 from calibrant.black import implied_volatility
-from calibrant.calibrate import CalibrationOptions
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.network import Network
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import NetworkTooLate, assess, assessment_steps
 from calibrant.pricing.fourier import call_prices

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Start, calibrate
+from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Prior, Start
 from calibrant.panel import OptionPanel, identifiable
 from tests import paper_box
 from tests.exact_vols import exact_vols

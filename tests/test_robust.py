@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.fits import Fit, judged, room_for
 from calibrant.models import HESTON
 from calibrant.optimisers.levenberg_marquardt import memory_for
 from calibrant.optimisers.objective import FINE, OUT_OF_ITERATIONS, Problem, evaluate, normal_equations
+from calibrant.options import CalibrationOptions, Prior, Start
 from calibrant.panel import OptionPanel
 from calibrant.robust import residual_thresholds, sandwich_errors, spread_thresholds
 from tests import paper_box

@@ -5,8 +5,10 @@ import pytest
 
 from benchmarks.odd_panels import odd_panels
 from benchmarks.optima import WORSE, best_of_many
-from calibrant.calibrate import CalibrationOptions, Refine, Start, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Effort, Refine, Start
 from calibrant.panel import OptionPanel
 from calibrant.search import distinct_optima, sketch
 from calibrant.starts import N_KINDS, surface_starts
@@ -51,7 +53,7 @@ def test_a_start_that_leads_to_a_worse_optimum_is_overruled() -> None:
     for odd in ODD:
         answer = calibrate(odd.panel, HESTON, [])
         for start in surface_starts(fit_problem(odd.panel, HESTON, CalibrationOptions())):
-            alone = calibrate(odd.panel, HESTON, [Start("network", start)], CalibrationOptions(second_opinion=False))
+            alone = calibrate(odd.panel, HESTON, [Start("network", start)], effort=Effort(second_opinion=False))
             if alone.rmse_bp > 15.0 and alone.objective > 1.01 * answer.objective:
                 led_astray += 1
                 asked = calibrate(odd.panel, HESTON, [Start("network", start)])
@@ -72,9 +74,7 @@ def test_a_sketch_keeps_the_optimum(seed: int) -> None:
     problem = fit_problem(_dense(seed), HESTON, CalibrationOptions())
     optima, _ = distinct_optima(problem, np.empty((0, 5)))
     fits = [
-        calibrate(
-            _dense(seed), HESTON, [Start("given", optimum.params)], CalibrationOptions(second_opinion=False)
-        ).objective
+        calibrate(_dense(seed), HESTON, [Start("given", optimum.params)], effort=Effort(second_opinion=False)).objective
         for optimum in optima
     ]
     assert min(fits) <= WORSE * best_of_many(_dense(seed), seed)
@@ -150,8 +150,9 @@ def test_a_budget_ends_the_search_at_the_same_place_and_more_of_it_is_never_wors
     for odd in ODD[::8]:
         before = np.inf
         for evaluations in (5.0, 20.0, 80.0, 320.0, 5000.0):
-            options = CalibrationOptions(refine=refine, max_work=evaluations * odd.panel.n_quotes)
-            fit, again = (calibrate(odd.panel, HESTON, [], options) for _ in range(2))
+            options = CalibrationOptions(refine=refine)
+            effort = Effort(max_work=evaluations * odd.panel.n_quotes)
+            fit, again = (calibrate(odd.panel, HESTON, [], options, effort=effort) for _ in range(2))
             np.testing.assert_array_equal(fit.parameters, again.parameters)
             assert (fit.status, fit.n_starts, fit.iterations) == (again.status, again.n_starts, again.iterations)
             assert np.isfinite(fit.parameters).all()

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import CalibrationOptions, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import COARSE, Problem, evaluate
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from calibrant.starts import objective_at, smile_shapes, surface_starts

@@ -5,8 +5,9 @@ import pytest
 
 from calibrant.arrays import IntVector, Vector
 from calibrant.black import implied_volatility_from_time_value
-from calibrant.calibrate import Calibration, CalibrationOptions, Refine, Start, calibrate
+from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Refine, Start
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.pricing.fourier import PricingError, otm_values
 from tests import paper_box

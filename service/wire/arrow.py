@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Vector
-from calibrant.calibrate import CalibrationOptions, Loss, Refine
 from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
+from calibrant.options import CalibrationOptions, Loss, Refine
 from calibrant.panel import OptionPanel
 from calibrant.report import warnings
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector, column_of
-from calibrant.calibrate import CalibrationOptions, Prior
 from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
+from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
 
 from ..engine import CalibrationJob, PriceJob

@@ -20,9 +20,9 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 from calibrant.arrays import IntVector, Matrix, Vector
-from calibrant.calibrate import CalibrationOptions, Prior
 from calibrant.errors import InvalidInput, Path, Problem, name_of, shown
 from calibrant.models.model import Model
+from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 from calibrant.report import exclusions, warnings

@@ -9,10 +9,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
 
-from .calibrate import CalibrationOptions
 from .errors import InvalidInput
 from .models import MODELS, Model
 from .network import ArtefactError
+from .options import CalibrationOptions
 from .pipeline import Assessment, assess
 from .quote_cautions import tallied
 from .quotes_csv import read_csv

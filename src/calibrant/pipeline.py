@@ -10,12 +10,13 @@ from typing import NamedTuple, TypeVar
 
 from .arbitrage import Verdict, check_quotes, check_surface_steps, surface_caution
 from .arrays import Vector
-from .calibrate import Calibration, CalibrationOptions, Start, begin, calibration_steps
+from .calibrate import Calibration, begin, calibration_steps
 from .caution import Caution
 from .errors import InvalidInput, Problem
 from .fits import Fit
 from .group import PanelGroup
 from .models.model import Model
+from .options import CalibrationOptions, Effort, Start
 from .panel import OptionPanel
 from .release import Proposal, Release
 from .steps import Progress, Steps, finish
@@ -76,6 +77,7 @@ def assess(
     options: CalibrationOptions | None = None,
     given: Vector | None = None,
     begun: Begun | None = None,
+    effort: Effort | None = None,
 ) -> Assessment:
     """Calibrate a panel and check it for arbitrage.
 
@@ -85,7 +87,7 @@ def assess(
     raises     InvalidInput if the panel or an option allows no calibration; ArithmeticError if the result holds a
                number that is not finite
     """
-    return finish(assessment_steps(panel, model, release, options, given, begun))
+    return finish(assessment_steps(panel, model, release, options, given, begun, effort))
 
 
 def assessment_steps(
@@ -95,6 +97,7 @@ def assessment_steps(
     options: CalibrationOptions | None = None,
     given: Vector | None = None,
     begun: Begun | None = None,
+    effort: Effort | None = None,
 ) -> Steps[Assessment]:
     """`assess`, a step at a time.
 
@@ -115,8 +118,8 @@ def assessment_steps(
         network += perf_counter() - began
     if release is not None:
         yield from _go_on()
-    starts, options = starting_from(proposals, options, given)
-    calibrating = calibration_steps(panel, model, starts, options, None if begun is None else begun.fit)
+    starts = starting_from(proposals, given)
+    calibrating = calibration_steps(panel, model, starts, options, None if begun is None else begun.fit, effort)
     calibration, seconds = yield from _timed(calibrating)
     refine += seconds
     # The root mean square is finite only if every model vol is.
@@ -193,20 +196,13 @@ def begin_all(
     return [Begun(*of_panel, *seconds) for of_panel in zip(proposals, fits, strict=True)]
 
 
-def starting_from(
-    proposals: Sequence[Proposal], options: CalibrationOptions | None = None, given: Vector | None = None
-) -> tuple[list[Start], CalibrationOptions]:
-    """The starts of a panel, and the options with what is known of how far to trust them.
+def starting_from(proposals: Sequence[Proposal], given: Vector | None = None) -> list[Start]:
+    """The starts of a panel, and how far to trust them.
 
     given  parameters to start from besides those that the networks propose
     """
-    options = options or CalibrationOptions()
-    starts = [Start("network", proposal.params) for proposal in proposals]
+    trusted = not proposals or any(proposal.trusted for proposal in proposals)
+    starts = [Start("network", proposal.params, trusted) for proposal in proposals]
     if given is not None:
-        starts.append(Start("given", given))
-    if not proposals:
-        return starts, options
-    trusted = any(proposal.trusted for proposal in proposals)
-    if trusted == options.trusted:
-        return starts, options
-    return starts, options._replace(trusted=trusted)
+        starts.append(Start("given", given, trusted))
+    return starts

@@ -37,8 +37,12 @@ def message_of(
     status: Literal["converged", "network_only", "budget_exhausted", "not_converged"],
     fixed: Mapping[str, float],
     with_prior: bool,
+    unseen: tuple[int, ...] = (),
 ) -> str | None:
-    """What a user should know before trusting the numbers; None when there is nothing."""
+    """What a user should know before trusting the numbers; None when there is nothing.
+
+    unseen  the model's factors, by their place, without which no vol would change
+    """
     several = panel.expiries.size > 1
     if status == "converged" and several and fit.n_loose == 0:
         return None
@@ -54,7 +58,16 @@ def message_of(
         sentences.append("The budget ended the refinement: these are the best parameters so far.")
     if at_bounds:
         sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
-    free = [i for i, name in enumerate(model.parameters) if name not in fixed]
+    meaningless: set[str] = set()
+    for place in unseen:
+        factor, names = model.factors[place], model.names_of(place)
+        others = [name for name in names if name not in at_bounds and name not in fixed]
+        meaningless.update(names)
+        sentences.append(
+            f"Without the {factor.noun} ({', '.join(names)}) no vol would change by 0.1 bp: the quotes say nothing of "
+            f"{', '.join(others)}."
+        )
+    free = [i for i, name in enumerate(model.parameters) if name not in fixed and name not in meaningless]
     inside = [i for i in free if model.parameters[i] not in at_bounds]
     if panel.n_quotes <= len(free) and not with_prior:
         advice = "; give a `prior`." if fixed else "; hold some parameters with `fixed`, or give a `prior`."
@@ -70,8 +83,11 @@ def message_of(
             relative = [100.0 * error[i] / abs(size[i]) if size[i] else math.inf for i in loose]
             named = [f"{model.parameters[i]} ({share:.0f} %)" for i, share in zip(loose, relative, strict=True)]
             sentences.append(f"The panel does not identify {', '.join(named)}: standard error in brackets.")
-    if not several and not with_prior and {"kappa", "theta", "v0"}.isdisjoint(fixed):
-        sentences.append("One expiry does not tell kappa and theta apart from v0.")
+    if not several and not with_prior:
+        for place, factor in enumerate(model.factors):
+            merged = [model.names_of(place)[factor.parameters.index(name)] for name in factor.merged]
+            if merged and set(merged).isdisjoint(fixed):
+                sentences.append(f"One expiry does not tell {' and '.join(merged[:-1])} apart from {merged[-1]}.")
     return " ".join(sentences) or None
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, CalibrationOptions, Prior
+from calibrant.calibrate import Calibration
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.release import Release, released

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from calibrant.calibrate import CalibrationOptions
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.quotes_csv import read_csv

@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 
-from calibrant.calibrate import CalibrationOptions, fit_problem
+from calibrant.fit_problem import fit_problem
 from calibrant.gpu import heston_lm, target
 from calibrant.gpu.refine import refine
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 
 assert target.ON_GPU

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Matrix
-from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
+from calibrant.calibrate import calibrate
+from calibrant.fit_problem import fit_problem
 from calibrant.gpu.heston_device import CHUNK, MAX_CHUNKS, implied_sd, time_value
 from calibrant.gpu.heston_lm import CONVERGED, OUT_OF_ITERATIONS, SETTLED, TOO_SLOW
 from calibrant.gpu.refine import Refined, refine
 from calibrant.gpu.target import ON_GPU
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, Problem, evaluate
+from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import OptionPanel, identifiable
 from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby
@@ -114,7 +116,7 @@ def test_vols_are_those_of_the_cpu_kernel_s_last_digits(truth: Matrix) -> None:
 def test_a_fit_too_poor_for_gauss_newton_to_end_is_given_back_as_settled(truth: Matrix) -> None:
     panel = noisy_panel(truth[5], 3, 300.0)
     found = refine([problem_of(panel)], truth[5:6])
-    expected = calibrate(panel, HESTON, [Start("network", truth[5])], CalibrationOptions(second_opinion=False))
+    expected = calibrate(panel, HESTON, [Start("network", truth[5])], effort=Effort(second_opinion=False))
     assert found.outcome[0] == SETTLED
     assert found.objective[0] == pytest.approx(expected.objective, rel=1e-6)
 
@@ -137,14 +139,12 @@ def test_bounds_held_parameters_and_priors_are_those_of_calibrate(truth: Matrix)
     bounds = np.column_stack([HESTON.lower, HESTON.upper])
     bounds[2, 1] = 0.99 * params[2]
     for options in (
-        CalibrationOptions(bounds=bounds, second_opinion=False),
-        CalibrationOptions(fixed={"kappa": 0.97 * params[0]}, second_opinion=False),
-        CalibrationOptions(
-            prior=Prior(parameters=0.97 * params, standard_deviations=np.full(5, 0.01)), second_opinion=False
-        ),
+        CalibrationOptions(bounds=bounds),
+        CalibrationOptions(fixed={"kappa": 0.97 * params[0]}),
+        CalibrationOptions(prior=Prior(parameters=0.97 * params, standard_deviations=np.full(5, 0.01))),
     ):
         start = np.clip(params * [1.1, 0.9, 0.8, 1.0, 1.1], bounds[:, 0], bounds[:, 1])
-        expected = calibrate(panel, HESTON, [Start("network", start)], options)
+        expected = calibrate(panel, HESTON, [Start("network", start)], options, effort=Effort(second_opinion=False))
         found = refine([problem_of(panel, options)], start[np.newaxis])
         assert largest_relative(expected.parameters, free.parameters) > 1e-4, "it matters"
         assert found.outcome[0] == CONVERGED

@@ -6,9 +6,10 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from calibrant.arrays import Matrix
-from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate
+from calibrant.calibrate import Calibration, calibrate
 from calibrant.gpu.sharpen import sharpen
 from calibrant.models import HESTON
+from calibrant.options import CalibrationOptions, Start
 from calibrant.panel import OptionPanel
 from calibrant.release import Proposal, Release, released
 from tests import paper_box

@@ -125,7 +125,7 @@ def test_what_is_sent_of_an_answer_is_what_was_used_of_its_panel(engine: Engine,
 def test_the_starts_are_spread_over_the_bounds_and_repeat_with_the_seed(
     scheduler: Scheduler, job: CalibrationJob, engine: Engine
 ) -> None:
-    from calibrant.calibrate import fit_problem
+    from calibrant.fit_problem import fit_problem
 
     problem = fit_problem(engine.calibrate(job).calibration.panel, job.model, job.options)
     first, second = (

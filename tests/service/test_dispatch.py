@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibrant.calibrate import MAX_WORK
+from calibrant.options import MAX_WORK
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 from calibrant.release import Proposal

@@ -50,7 +50,7 @@ def time_panels(network: Network, release: Release, panels: list[OptionPanel]) -
 
 def refined_params(release: Release, panel: OptionPanel) -> Vector:
     """The parameters that the service would answer with."""
-    return calibrate(panel, HESTON, *starting_from(release.propose(panel))).parameters
+    return calibrate(panel, HESTON, starting_from(release.propose(panel))).parameters
 
 
 def _time_one(network: Network, release: Release, panel: OptionPanel) -> tuple[float, float]:

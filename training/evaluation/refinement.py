@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate
+from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
+from calibrant.options import Start
 from calibrant.panel import OptionPanel
 
 from .accuracy import Spread
@@ -39,8 +40,7 @@ def refined(panel: OptionPanel, mid: Matrix, start: Vector, network: Answerer) -
 
     mid  (n_expiries, n_strikes), what the network saw: it decides, with its answer, whether the start is trusted
     """
-    options = CalibrationOptions(trusted=network.in_domain(start, np.isfinite(mid)))
-    return calibrate(panel, HESTON, [Start("network", start)], options)
+    return calibrate(panel, HESTON, [Start("network", start, network.in_domain(start, np.isfinite(mid)))])
 
 
 def refine_clean(network: Answerer, nodes: Nodes, truth: Matrix, starts: Matrix) -> Refined:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..calibrate import CalibrationOptions, fit_problem
 from ..errors import InvalidInput
+from ..fit_problem import fit_problem
 from ..models import HESTON
 from ..optimisers.objective import Problem
+from ..options import CalibrationOptions
 from ..panel import OptionPanel, identifiable
 from ..release import Proposal
 from .heston_lm import CONVERGED, SETTLED

@@ -20,10 +20,12 @@ class Factor:
     """(n,) smallest admissible values."""
     upper: Vector
     """(n,) largest admissible values."""
-    absent: Vector
-    """(n,) values with which the factor adds nothing, from which a search may set out."""
     sizes: tuple[str, ...]
     """The parameters that are zero where the factor is absent: the others then mean nothing."""
+    noun: str
+    """What to call it in a sentence."""
+    merged: tuple[str, ...] = ()
+    """Parameters that a single expiry does not tell apart."""
     log_characteristic: LogCharacteristic
     """(u, expiry, params) -> its part of log E[exp(iu ln(S_T/F))] for complex u inside the strip of finite moments."""
     log_characteristic_gradient: LogCharacteristicGradient

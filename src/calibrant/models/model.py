@@ -45,6 +45,15 @@ class Model:
         """(n_factors,) the kinds of its factors, by which the compiled kernels know the model."""
         return np.array([factor.kind for factor in self.factors], np.int64)
 
+    def names_of(self, place: int) -> tuple[str, ...]:
+        """The parameters of a factor."""
+        return self.parameters[self.slices[place]]
+
+    def sizes_of(self, place: int) -> tuple[str, ...]:
+        """Of those the ones that are zero where the factor is absent."""
+        factor = self.factors[place]
+        return tuple(self.names_of(place)[factor.parameters.index(name)] for name in factor.sizes)
+
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Of each factor, its part of a parameter vector."""

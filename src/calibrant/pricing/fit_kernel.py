@@ -69,7 +69,7 @@ def alias_length(
             moment = max(left, right)
         if moment >= 1e300:
             break
-        bound = (moment + p * math.log(p) - (1.0 + p) * math.log(1.0 + p) - log_tolerance) / (p + 0.5)
+        bound: float = (moment + p * math.log(p) - (1.0 + p) * math.log(1.0 + p) - log_tolerance) / (p + 0.5)
         if bound > length:
             break
         length = bound

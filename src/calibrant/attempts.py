@@ -1,0 +1,224 @@
+"""Where a calibration goes: from its proposals to the best optimum that it finds, a step at a time.
+
+The first proposal is refined on the panel as it is. A good fit from inside a network's training domain is the answer;
+any other is in doubt, whoever proposed it: real panels are fitted poorly as a rule, and no poor fit tells of itself
+whether there is a better one. Then `search` races all starts on a sketch of the panel, and what it finds besides is
+refined too. Where a panel is large the race comes first, and only its winners are refined on all quotes.
+
+A model of several factors has the optima of the models nested in it among its starts, found likewise.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import Matrix, Vector
+from .fits import Fit, Method, judged, refined, room_again, room_for
+from .nesting import extended, nested_in
+from .optimisers.levenberg_marquardt import memory_for
+from .optimisers.newton import polish
+from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
+from .optimisers.objective import Problem as FitProblem
+from .options import Effort, Refine, Start, StartName
+from .robust import residual_thresholds
+from .search import Optimum, distinct_optima
+from .starts import N_KINDS, objective_at, surface_starts
+from .steps import Progress, Steps
+
+_QUOTES_OF_A_BUDGET = 1000.0
+_MAX_EVALUATIONS = 200
+"""Of one refinement."""
+_TRUSTED_RMSE = 10e-4
+"""A fit this good from a start inside the training domain needs no second opinion."""
+_SAME_OPTIMUM = 1e-6
+_LARGE_PANEL = 120
+"""Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
+_RESCALINGS = 6
+_SAME_SCALE = 0.01
+
+
+class Attempt(NamedTuple):
+    """A start and where it led."""
+
+    start: StartName
+    fit: Fit
+
+
+class Work:
+    """The work of one calibration, counted so that where it ends depends on nothing but the request."""
+
+    def __init__(self, n_quotes: int, most: float) -> None:
+        self._spent = 0.0
+        self._limit = most * max(1.0, n_quotes / _QUOTES_OF_A_BUDGET)
+        self.ended = False
+        """No more is to be spent: the budget is, or the driver has said that it is enough."""
+
+    def step(self, quote_evaluations: float) -> Generator[Progress, bool, None]:
+        """Count a step, and let the driver look up."""
+        self._spent += quote_evaluations
+        enough = yield Progress(self._spent, self._limit)
+        self.ended = self.ended or enough is True or self._spent >= self._limit
+
+
+def attempts_of(
+    problem: FitProblem, proposals: Sequence[Start], refine: Refine, effort: Effort, begun: Fit | None, work: Work
+) -> Steps[tuple[list[Attempt], int]]:
+    """The fits of all optima that may be the best, as many of them as there is time for, one at least; and the starts
+    that were tried."""
+    n_quotes = problem.vol.size
+    starts = list(proposals)
+    if problem.noise_variance > 0.0:
+        # Where the prior is narrow the optimum is beside its means, wherever the network starts.
+        named = problem.prior_precision > 0.0
+        starts += [s._replace(params=np.where(named, problem.prior_mean, s.params)) for s in proposals]
+    attempts: list[Attempt] = []
+    if starts and (begun is not None or not race_first(n_quotes, effort)):
+        best = starts[0]
+        if len(starts) > 1:
+            best = min(starts, key=lambda s: objective_at(problem, _inside(s.params, problem)))
+            yield from work.step(n_quotes * len(starts))
+        attempts.append((yield from _refine(problem, best, refine, work, begun)))
+        if work.ended or not (effort.second_opinion and in_doubt(attempts[0].fit, proposals)):
+            return attempts, 1
+        # Where it led stands in the race for where it began.
+        starts = [Start(best.name, attempts[0].fit.params)]
+    embedded, candidates = yield from _from_nested(problem, work)
+    starts += [Start("fallback", params) for params in embedded]
+    proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
+    optima, spent = distinct_optima(problem, proposed, candidates)
+    yield from work.step(spent)
+    for optimum in optima:
+        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
+            continue
+        name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
+        attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
+    lowest = min(attempt.fit.objective for attempt in attempts)
+    for params in embedded:
+        # A smaller model's optimum is one of this model's fits: the answer is never worse.
+        if objective_at(problem, params) < lowest * (1.0 + _SAME_OPTIMUM) and not work.ended:
+            attempts.append((yield from _refine(problem, Start("fallback", params), refine, work)))
+    return attempts, len(starts) + (N_KINDS if candidates is None else len(candidates))
+
+
+def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], Matrix | None]]:
+    """The optima of the models nested in this one, as its parameters, and starts from there; None without any."""
+    if problem.layout.size == 1:
+        return [], None
+    embedded, candidates = [], []
+    for nested in nested_in(problem):
+        optimum = yield from _optimum(nested.problem, work)
+        embedded.append(nested.embedded(optimum))
+        candidates.append(extended(nested, problem, optimum))
+    return embedded, np.concatenate(candidates)
+
+
+def _optimum(problem: FitProblem, work: Work) -> Steps[Vector]:
+    """The best fit of a nested model, from nothing but the surface."""
+    attempts, _ = yield from attempts_of(problem, [], "lm", Effort(), None, work)
+    return best_of(attempts).fit.params
+
+
+def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
+    """Whether an optimum of the sketch may be better than the first fit: another, or one that came of it and left."""
+    if optimum.start > 0:
+        return True
+    return objective_at(problem, optimum.params) < first.objective * (1.0 - _SAME_OPTIMUM)
+
+
+def race_first(n_quotes: int, effort: Effort) -> bool:
+    """Whether a panel is too large to be refined from a start that may turn out to be the wrong one."""
+    return effort.second_opinion and n_quotes >= _LARGE_PANEL
+
+
+def best_of(attempts: Sequence[Attempt]) -> Attempt:
+    """Of starts that lead to one optimum the first is named, whatever the rounding of the last digits says."""
+    best = attempts[0]
+    for attempt in attempts:
+        if attempt.fit.objective < best.fit.objective * (1.0 - _SAME_OPTIMUM):
+            best = attempt
+    return best
+
+
+def _inside(params: Vector, problem: FitProblem) -> Vector:
+    """A copy inside the bounds."""
+    return np.minimum(np.maximum(params, problem.lower), problem.upper)
+
+
+def unrefined(problem: FitProblem, proposals: Sequence[Start]) -> Attempt:
+    start = proposals[0] if proposals else Start("fallback", surface_starts(problem)[0])
+    params, arrays = _inside(start.params, problem), room_for(problem)
+    objective = float(evaluate(params, problem, FINE, *arrays))
+    memory = memory_for(params.size)
+    return Attempt(start.name, judged(problem, params, objective, 0, OUT_OF_ITERATIONS, memory, arrays))
+
+
+def _refine(
+    problem: FitProblem,
+    start: Start,
+    refine: Refine,
+    work: Work,
+    begun: Fit | None = None,
+) -> Steps[Attempt]:
+    """L-BFGS, where it is asked for, and in any case Levenberg-Marquardt: only that has all digits."""
+    at: Vector | Fit = start.params
+    done = 0
+    if refine == "lbfgs":
+        fit = yield from _descended(problem, at, "lbfgs", work)
+        if work.ended:
+            return Attempt(start.name, fit)
+        at, done = fit.params, fit.evaluations
+    if begun is not None:
+        at = begun
+    fit = yield from _descended(problem, at, "lm", work)
+    return Attempt(start.name, fit._replace(evaluations=done + fit.evaluations))
+
+
+def _descended(problem: FitProblem, at: Vector | Fit, method: Method, work: Work) -> Steps[Fit]:
+    """A descent from a start, or on from where one stands, to its end or to `_MAX_EVALUATIONS`."""
+    fit = at if isinstance(at, Fit) else refined(problem, at, method)
+    yield from work.step(fit.evaluations * problem.vol.size)
+    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+        before = fit.evaluations
+        fit = refined(problem, fit, method)
+        yield from work.step((fit.evaluations - before) * problem.vol.size)
+    if fit.outcome == OUT_OF_ITERATIONS:
+        arrays = fit.model_vol, fit.residual, fit.jacobian
+        fit = judged(problem, fit.params, fit.objective, fit.evaluations, fit.outcome, fit.memory, arrays)
+    return fit
+
+
+def rescaled(problem: FitProblem, best: Attempt, refine: Refine, work: Work) -> Steps[tuple[FitProblem, Attempt]]:
+    """Huber's loss with the scale of the fit's own residuals: the two are found in turns."""
+    before = 0.0
+    for _ in range(_RESCALINGS):
+        if work.ended:
+            break
+        thresholds = residual_thresholds(best.fit, problem)
+        problem = problem._replace(huber=thresholds)
+        best = yield from _refine(problem, Start(best.start, best.fit.params), refine, work)
+        scale = float(thresholds[0])
+        if abs(scale - before) <= _SAME_SCALE * before:
+            break
+        before = scale
+    return problem, best
+
+
+def polished(fit: Fit, problem: FitProblem) -> Fit:
+    """The fit with all its digits; where there are no more to be had, as it was."""
+    params, arrays = fit.params.copy(), room_again(fit)
+    objective, evaluations, outcome = polish(params, problem, *arrays)
+    if outcome != CONVERGED and fit.outcome != SETTLED:
+        outcome = fit.outcome
+    return judged(problem, params, objective, fit.evaluations + evaluations, outcome, fit.memory, arrays)
+
+
+def in_doubt(fit: Fit, proposals: Sequence[Start]) -> bool:
+    """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
+    return (
+        not all(start.trusted for start in proposals)
+        or fit.outcome not in (CONVERGED, SETTLED)
+        or fit.n_on_bound > 0
+        or fit.n_unknown > 0
+        or fit.quality.rmse > _TRUSTED_RMSE
+    )
