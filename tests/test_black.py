@@ -22,8 +22,8 @@ from calibrant.black import (
     time_value_kernel,
     vega,
 )
+from calibrant.compiled import FLAGS
 from calibrant.errors import InvalidInput
-from calibrant.pricing.vector_math import FLAGS
 from tests.shared import needs_shared, reference_calls
 
 EPSILON = 2.220446049250313e-16

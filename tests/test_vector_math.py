@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
+from calibrant.compiled import kernel
 from calibrant.pricing import vector_math
-from calibrant.pricing.vector_math import kernel
 
 
 @kernel

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
+from calibrant.compiled import kernel
 from calibrant.pricing.heston_fit import time_values
-from calibrant.pricing.vector_math import kernel
 
 from .domain import VISIBLE_DEVIATIONS, Domain
 

@@ -15,10 +15,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_sd_kernel
+from calibrant.compiled import kernel
 from calibrant.models import HESTON
 from calibrant.pricing.heston_fit import time_values
 from calibrant.pricing.implied import refresh_implied_sd
-from calibrant.pricing.vector_math import kernel
 
 from .exact import SMALLEST_TIME_VALUE
 

@@ -25,9 +25,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolVector, Vector
+from .compiled import inlined, kernel
 from .errors import InvalidInput, Problem
 from .pricing.normal import LOWEST, erfcx_pair, fma
-from .pricing.vector_math import exp, inlined, kernel, log, select
+from .pricing.vector_math import exp, log, select
 
 # A price may carry a volatility that its own rounding moves by at most this much, relatively; beyond, it carries none.
 # The implied vol of an in-the-money price is then good to six digits, 0.002 bp of a vol of 20 %.

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from .arrays import BoolVector, Matrix, Vector
-from .pricing.vector_math import reduction
+from .compiled import reduction
 
 # Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
 _brief = njit(cache=True, error_model="numpy")

@@ -22,7 +22,7 @@ The kinds are reported from the simplest cover to the richest, each only where i
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..compiled import kernel
 from .violations import BOUNDS, BUTTERFLY, CALENDAR, VERTICAL
 
 PRICE_ERROR = 1e-10

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..arrays import ComplexVector, Matrix, Vector
+from ..compiled import kernel
 from ..models.model import Model
 from ..pricing.heston_block import heston_node
-from ..pricing.vector_math import cos_sin, exp, kernel
+from ..pricing.vector_math import cos_sin, exp
 
 BLOCK = 8
 """Nodes that a tail is judged by."""

@@ -29,7 +29,8 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import cos_sin, exp, inlined, kernel
+from ..compiled import inlined, kernel
+from ..pricing.vector_math import cos_sin, exp
 from .products import N_ROWS, WIDTH, turned_sums
 from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
 from .violations import BOUNDS, BUTTERFLY, CALENDAR, KINDS, VERTICAL

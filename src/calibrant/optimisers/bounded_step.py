@@ -7,7 +7,7 @@ it while the others are solved again.
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..compiled import kernel
 
 
 @kernel

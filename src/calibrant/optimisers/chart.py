@@ -8,7 +8,7 @@ took hundreds.
 import math
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..compiled import kernel
 from .objective import Problem
 
 

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from ..arrays import BoolVector, Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..compiled import kernel
 from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
 from .objective import COARSE, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate, normal_equations
 

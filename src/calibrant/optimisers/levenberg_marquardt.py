@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import kernel, reduction
+from ..compiled import kernel, reduction
 from .bounded_step import bounded_step
 from .chart import bounds_in_chart, from_chart, stretch_equations, to_chart
 from .objective import (

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..arrays import Matrix, Vector
-from ..pricing.vector_math import kernel
+from ..compiled import kernel
 from .bounded_step import bounded_step
 from .objective import CONVERGED, FINE, SETTLED, Problem, evaluate, normal_equations
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import kernel, reduction
 from ..pricing.heston_fit import time_values
 from ..pricing.implied import refresh_implied_sd
-from ..pricing.vector_math import kernel, reduction
 
 ROUGH = 1e-5
 """Vol error allowed at the vega floor where basins are told apart: 0.1 bp."""

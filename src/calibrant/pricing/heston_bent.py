@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import kernel
 from .heston_block import (
     EPSILON,
     MAX_NODES,
@@ -35,7 +36,6 @@ from .heston_block import (
     sum_parts,
     turn_bent,
 )
-from .vector_math import kernel
 
 _LOG_EPSILON = math.log(2.220446049250313e-16)
 _BLOCK = 8

@@ -16,7 +16,8 @@ import math
 import numpy as np
 
 from ..arrays import Vector
-from .vector_math import atan2, cos_sin, exp, inlined, kernel, log, log1p, reduction, select
+from ..compiled import inlined, kernel, reduction
+from .vector_math import atan2, cos_sin, exp, log, log1p, select
 
 EPSILON = 2.220446049250313e-16
 N_PARTS = 6

@@ -30,6 +30,7 @@ import numpy as np
 
 from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
+from ..compiled import kernel
 from .heston_bent import bent_values
 from .heston_block import (
     EPSILON,
@@ -44,7 +45,7 @@ from .heston_block import (
     sum_parts,
     turn_evenly,
 )
-from .vector_math import exp, kernel, log
+from .vector_math import exp, log
 
 BLOCK = 8
 _LEAST_MARCH = 48

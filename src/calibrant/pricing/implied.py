@@ -9,7 +9,8 @@ import numpy as np
 
 from ..arrays import Vector
 from ..black import implied_sd_kernel, otm_and_vega
-from .vector_math import exp, kernel, log
+from ..compiled import kernel
+from .vector_math import exp, log
 
 _LARGEST_SD = 10.0
 _NEAR = 1e-3

@@ -15,7 +15,8 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from .vector_math import exp, inlined, select
+from ..compiled import inlined
+from .vector_math import exp, select
 
 # (1 + x) erfcx(x) = sum of _C[i] q^i.
 _C = (

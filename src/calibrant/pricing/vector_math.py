@@ -4,22 +4,16 @@ A call into libm stops LLVM from vectorising a loop; these forms (argument reduc
 function) compile to the same few instructions on every lane. Coefficients: Cephes Math Library (Moshier 1989),
 whose double-precision error bounds are about 2 units in the last place; `tests/test_vector_math.py` measures them.
 
-Loops that call these functions are compiled with `kernel`: contraction to fused multiply-adds is allowed,
+Loops that call these functions are compiled with `compiled.kernel`: contraction to fused multiply-adds is allowed,
 re-association is not, because the argument reductions below depend on the order of their operations.
 """
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-FLAGS = {"contract", "nsz", "nnan", "ninf"}
-# Division follows IEEE 754: numba's default tests every divisor for zero, and that branch too stops vectorisation.
-kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS)
-# For sums over nodes: re-association is what lets a sum be taken on several lanes.
-reduction = njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS | {"reassoc"})
-# For the formula inside a loop: a call that LLVM does not inline stops vectorisation as a branch does.
-inlined = njit(cache=True, nogil=True, error_model="numpy", fastmath=FLAGS, forceinline=True)
+from ..compiled import inlined
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93145751953125e-1
