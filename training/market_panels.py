@@ -10,11 +10,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
+from calibrant.compiled import careful
 from calibrant.grid import interpolate
 from calibrant.pricing.heston_fit import time_values
 
@@ -41,8 +41,6 @@ _CLEAN = 0.25
 """Share of panels without noise."""
 _LEAST_TIME_VALUE = 1e-7
 _PRICE_TOLERANCE = 1e-9
-
-_careful = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class MarketPanels(NamedTuple):
@@ -110,7 +108,7 @@ def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels
     return MarketPanels(iv, metric)
 
 
-@_careful
+@careful
 def _expiries_of(draw: Vector) -> Vector:
     """Sorted expiries of a panel: from one to twelve, between a random shortest and a random longest."""
     n = 1 + int(draw[8] * MOST_EXPIRIES)
@@ -123,7 +121,7 @@ def _expiries_of(draw: Vector) -> Vector:
     return out
 
 
-@_careful
+@careful
 def _strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
     """Fill standardised moneyness of one expiry; how many.
 
@@ -141,13 +139,13 @@ def _strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector)
     return n
 
 
-@_careful
+@careful
 def _between(low: float, high: float, unit: float) -> float:
     """Log-uniform."""
     return float(low * (high / low) ** unit)
 
 
-@_careful
+@careful
 def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, Vector]:
     """Offsets of the expiries (n_expiries + 1,) and the log-moneyness of the quotes, before any is dropped."""
     n = expiries.size
@@ -176,7 +174,7 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
     return offsets, k[: offsets[n]].copy()
 
 
-@_careful
+@careful
 def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Vector, Vector, Matrix]:
     """Expiries and offsets, log-moneyness, quoted and exact vols, and the derivative of REFERENCE_VOL log vol by the
     parameters (n_params, n_quotes), of the quotes that carry a vol.
@@ -243,7 +241,7 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
     )
 
 
-@_careful
+@careful
 def _fill(
     params: Matrix, draws: Matrix, slope: Matrix, rows: Vector, columns: Vector, iv: NDArray[np.float64], metric: Matrix
 ) -> None:

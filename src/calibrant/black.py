@@ -21,11 +21,10 @@ from enum import IntEnum
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolVector, Vector
-from .compiled import inlined, kernel
+from .compiled import careful, inlined, kernel
 from .errors import InvalidInput, Problem
 from .pricing.normal import LOWEST, erfcx_pair, fma
 from .pricing.vector_math import exp, log, select
@@ -263,26 +262,23 @@ class ImpliedVolatility(NamedTuple):
     """A `NoVolatility` code per volatility; 0 where it was found."""
 
 
-# Scalar loops that write NaN: compiled without the promise that there is none.
-_checked_kernel = njit(cache=True, nogil=True, error_model="numpy")
-
 _EPSILON = 2.220446049250313e-16
 _FOUND, _BELOW, _NONE, _ABOVE, _ROUNDED = (int(code) for code in NoVolatility)
 
 
-@_checked_kernel
+@careful
 def _time_values(log_moneyness: Vector, sd: Vector, out: Vector) -> None:
     for i in range(out.size):
         out[i] = time_value_kernel(log_moneyness[i], sd[i])
 
 
-@_checked_kernel
+@careful
 def _densities(log_moneyness: Vector, sd: Vector, out: Vector) -> None:
     for i in range(out.size):
         out[i] = _time_value_and_density(log_moneyness[i], sd[i])[1]
 
 
-@_checked_kernel
+@careful
 def _invert(
     time_value: Vector,
     uncertainty: Vector,

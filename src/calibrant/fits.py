@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
+from .compiled import careful
 from .group import PanelGroup
 from .models.model import Model
 from .optimisers import lbfgs as limited_memory
@@ -26,8 +26,6 @@ SLICE_QUOTES = 16_000
 """Quote-evaluations of a step, roughly: three milliseconds where a chain has thousands of quotes."""
 IDENTIFIED = 0.5
 """Standard error, as a share of the parameter, up to which the quotes are said to identify it."""
-
-_careful = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Fit(NamedTuple):
@@ -166,12 +164,12 @@ def room_again(fit: Fit) -> tuple[Vector, Vector, Matrix]:
     return fit.model_vol.copy(), fit.residual.copy(), fit.jacobian.copy()
 
 
-@_careful
+@careful
 def _slice_of(n_quotes: int) -> int:
     return max(min(SLICE, SLICE_QUOTES // max(n_quotes, 1)), 1)
 
 
-@_careful
+@careful
 def _judge(
     params: Vector,
     problem: Problem,
@@ -206,7 +204,7 @@ def _judge(
     return quality_of(model_vol, problem.vol), n_on_bound, n_loose, n_unknown
 
 
-@_careful
+@careful
 def _bring_inside(params: Vector, problem: Problem) -> None:
     for i in range(params.size):
         # This way round a start that is no number stays what it is.
@@ -216,7 +214,7 @@ def _bring_inside(params: Vector, problem: Problem) -> None:
             params[i] = problem.upper[i]
 
 
-@_careful
+@careful
 def _refine(
     params: Vector,
     problem: Problem,
@@ -247,7 +245,7 @@ def _refine(
     return objective, evaluations, outcome, quality, n_on_bound, n_loose, n_unknown
 
 
-@_careful
+@careful
 def _refine_all(
     which: IntVector,
     first: IntVector,

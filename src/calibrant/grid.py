@@ -25,9 +25,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
+from .compiled import brief, careful
 from .group import PanelGroup
 from .panel import OptionPanel
 
@@ -163,13 +163,7 @@ def project_all(group: PanelGroup, grid: Grid, only_on_nodes: bool = False) -> P
     return Projections(iv, n_filled, on_grid)
 
 
-# NaN means masked in here: compiled without the promise that there is none.
-_nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
-# Too short to be worth giving the interpreter lock away.
-_brief = njit(cache=True, error_model="numpy")
-
-
-@_nan_kernel
+@careful
 def _nearest(nodes: Vector, x: float) -> int:
     j = np.searchsorted(nodes, x)
     if j == nodes.size or (j > 0 and x - nodes[j - 1] < nodes[j] - x):
@@ -177,7 +171,7 @@ def _nearest(nodes: Vector, x: float) -> int:
     return int(j)
 
 
-@_nan_kernel
+@careful
 def _project_all(
     first: IntVector,
     n_expiries: IntVector,
@@ -216,7 +210,7 @@ def _project_all(
         )
 
 
-@_brief
+@brief
 def _nearest_from(nodes: Vector, j: int, x: float) -> int:
     """The node nearest to x, of node j and those after it."""
     while j + 1 < nodes.size and not x - nodes[j] < nodes[j + 1] - x:
@@ -224,7 +218,7 @@ def _nearest_from(nodes: Vector, j: int, x: float) -> int:
     return j
 
 
-@_brief
+@brief
 def _copied(
     expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, rows: Vector, columns: Vector, out: Matrix
 ) -> int:
@@ -255,7 +249,7 @@ def _copied(
     return n_filled
 
 
-@_nan_kernel
+@careful
 def _merged(
     expiries: Vector,
     offsets: IntVector,
@@ -290,7 +284,7 @@ def _merged(
     return starts
 
 
-@_nan_kernel
+@careful
 def _parabola(k: Vector, w: Vector, u: Vector, x: float, least_reach: float) -> float:
     """The local quadratic's value at x, from one expiry's distinct strikes, between its outermost ones."""
     n = k.size
@@ -359,7 +353,7 @@ def _parabola(k: Vector, w: Vector, u: Vector, x: float, least_reach: float) -> 
     return min(max(value, 0.5 * low), 2.0 * high)
 
 
-@_nan_kernel
+@careful
 def _smile(k: Vector, w: Vector, u: Vector, x: float, atm_sd: float) -> float:
     """Total variance of one expiry at x; NaN further outside the quotes than `STRIKE_REACH`."""
     edge = min(max(x, k[0]), k[-1])
@@ -375,7 +369,7 @@ def _smile(k: Vector, w: Vector, u: Vector, x: float, atm_sd: float) -> float:
     return value
 
 
-@_nan_kernel
+@careful
 def _slopes(x: Vector, y: Vector) -> Vector:
     """Slopes at the nodes of a monotone cubic: of the parabola through three, cut to what keeps it monotone."""
     n = x.size
@@ -396,7 +390,7 @@ def _slopes(x: Vector, y: Vector) -> Vector:
     return out
 
 
-@_nan_kernel
+@careful
 def _cubic(x: Vector, y: Vector, slopes: Vector, at: float) -> float:
     """The monotone cubic, going on as a straight line beyond the last node; at > x[0]."""
     i = np.searchsorted(x, at) - 1
@@ -413,7 +407,7 @@ def _cubic(x: Vector, y: Vector, slopes: Vector, at: float) -> float:
     )
 
 
-@_nan_kernel
+@careful
 def interpolate(
     expiries: Vector,
     offsets: IntVector,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from numba import njit
 
 from .arrays import IntVector, Vector
+from .compiled import careful
 from .panel import OptionPanel, QuoteScales, weigh
 
 
@@ -80,7 +80,7 @@ def _joined(arrays: list[Vector]) -> Vector:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@careful
 def _weigh_all(
     first: IntVector,
     expiry: Vector,

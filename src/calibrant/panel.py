@@ -14,12 +14,12 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolVector, IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .caution import Caution
+from .compiled import brief, careful
 from .errors import InvalidInput, Path, Problem, name_of
 from .quote_cautions import HIGH_VOL, LONG_EXPIRY, SAME_FORWARD, YEAR, quote_cautions, tallied
 
@@ -354,13 +354,8 @@ _REASONS = {
     _EXPIRED: "expired",
 }
 
-# NaN means missing in here: compiled without the promise that there is none.
-_nan_kernel = njit(cache=True, nogil=True, error_model="numpy")
-# Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
-_brief = njit(cache=True, error_model="numpy")
 
-
-@_nan_kernel
+@careful
 def _state_of(expiry: float, iv: float, bid: float, ask: float, mid: float, weight: float) -> int:
     """What becomes of a quote that is not sound at first sight."""
     if np.isinf(expiry) or np.isinf(iv) or np.isinf(bid) or np.isinf(ask):
@@ -384,7 +379,7 @@ def _state_of(expiry: float, iv: float, bid: float, ask: float, mid: float, weig
     return _USED if expiry > 0.0 else _EXPIRED
 
 
-@_nan_kernel
+@careful
 def _read(
     expiry: Vector,
     strike: Vector,
@@ -500,7 +495,7 @@ def _read(
     return True, used, n_spreads > 0, odd
 
 
-@_brief
+@brief
 def weigh(
     expiry: Vector,
     log_moneyness: Vector,
@@ -540,7 +535,7 @@ def weigh(
     return m
 
 
-@_brief
+@brief
 def _weigh_one(
     expiry: Vector, log_moneyness: Vector, mid: Vector, weight: Vector, offsets: IntVector, rows: Matrix
 ) -> tuple[int, float]:
@@ -549,7 +544,7 @@ def _weigh_one(
     return m, rows[4, :m].min()
 
 
-@_nan_kernel
+@careful
 def _before(columns: NDArray[np.float64], i: int, j: int) -> bool:
     """Whether quote i comes before quote j; an absent bid or ask before any."""
     for row in range(_N_ORDERING):
@@ -564,7 +559,7 @@ def _before(columns: NDArray[np.float64], i: int, j: int) -> bool:
     return False
 
 
-@_nan_kernel
+@careful
 def _sorted(columns: NDArray[np.float64], n: int) -> IntVector:
     """The order of the first n quotes, by merging runs from below."""
     order = np.arange(n)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from numba import njit
 
 from .arrays import IntVector, Vector
 from .caution import Caution
+from .compiled import careful
 from .fits import IDENTIFIED, Fit, refined
 from .models.model import Model
 from .optimisers.objective import Problem
@@ -133,7 +133,7 @@ def stale_quotes(model_vol: Vector, panel: OptionPanel) -> IntVector:
     return np.flatnonzero(suspected & (_out_of_line(np.log(panel.mid), panel.log_moneyness, panel.offsets) > least))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@careful
 def _unlike_neighbours(ratio: Vector, log_moneyness: Vector, expiries: Vector, offsets: IntVector) -> Vector:
     """Difference from the median of the two next strikes on each side and of the nearest one, in standard deviations,
     of the expiry before and after."""
@@ -161,7 +161,7 @@ def _unlike_neighbours(ratio: Vector, log_moneyness: Vector, expiries: Vector, o
     return away
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@careful
 def _median(values: Vector) -> float:
     """Of a few values, which it sorts: numpy's is ten times slower on so few."""
     n = values.size
@@ -175,7 +175,7 @@ def _median(values: Vector) -> float:
     return float(0.5 * (values[(n - 1) // 2] + values[n // 2]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@careful
 def _out_of_line(log_vol: Vector, log_moneyness: Vector, offsets: IntVector) -> Vector:
     """Distance from the line through the next strikes on either side, at the end of a smile through the next two;
     infinite in an expiry of less than three quotes."""

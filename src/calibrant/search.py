@@ -11,15 +11,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .arrays import IntVector, Matrix, Vector
 from .black import otm_and_vega
+from .compiled import careful
 from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
 from .optimisers.objective import OUT_OF_ITERATIONS, Problem
 from .starts import N_KINDS, fill_surface_starts
-
-_careful = njit(cache=True, nogil=True, error_model="numpy")
 
 _EXPIRIES = 8
 _QUOTES = 32
@@ -69,7 +67,7 @@ def sketch(problem: Problem) -> Problem:
     return Problem(*_sketch(problem))
 
 
-@_careful
+@careful
 def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntVector, float, int]:
     """The race of the proposals and the starts read off the surface, on the sketch, of so many quotes."""
     n_proposals, n = proposals.shape
@@ -81,7 +79,7 @@ def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntV
     return ends, objectives, leaders, work, small.vol.size
 
 
-@_careful
+@careful
 def _sketch(problem: Problem) -> Problem:
     n_expiries = problem.expiries.size
     if problem.vol.size <= _QUOTES + _LEAST_STRIKES and n_expiries <= _EXPIRIES:
@@ -152,7 +150,7 @@ def _sketch(problem: Problem) -> Problem:
     )
 
 
-@_careful
+@careful
 def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
     """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
@@ -204,7 +202,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
     return ends, objectives, leaders, evaluations * n_quotes
 
 
-@_careful
+@careful
 def _one_fit(problem: Problem, model_vol: Vector, other: Vector, allowed: float) -> bool:
     """Whether two fits say the same of the quotes: parameters may differ, where the quotes do not tell them apart."""
     apart = 0.0

@@ -15,12 +15,11 @@ enumerated because it is what the surface tells least about.
 import math
 
 import numpy as np
-from numba import njit
 
 from .arrays import Matrix, Vector
+from .compiled import careful
 from .optimisers.objective import COARSE, Problem, evaluate
 
-_careful = njit(cache=True, nogil=True, error_model="numpy")
 _SPEEDS = (4.0, 0.1, 0.1, 55.0)
 _CALMNESS = (1.0, 1.0, 0.15, 1.0)
 N_KINDS = len(_SPEEDS)
@@ -29,7 +28,7 @@ its own, and then the best fit of the others is a calmer one. Of 1,699 poor fits
 had a better optimum; one or another of these, of 24 tried, led to it in all 64."""
 
 
-@_careful
+@careful
 def smile_shapes(problem: Problem) -> Matrix:
     """Level, slope, curvature of each smile at the money and the weight of the expiry: (n_expiries, 4)."""
     shapes = np.zeros((problem.expiries.size, 4))
@@ -66,7 +65,7 @@ def smile_shapes(problem: Problem) -> Matrix:
     return shapes
 
 
-@_careful
+@careful
 def _fill_start(kappa: float, expiry: Vector, shapes: Matrix, start: Vector) -> None:
     n = expiry.size
     mean = np.empty(n)
@@ -129,7 +128,7 @@ def surface_starts(problem: Problem) -> Matrix:
     return starts
 
 
-@_careful
+@careful
 def fill_surface_starts(problem: Problem, starts: Matrix) -> None:
     """`surface_starts`, to be called by kernels."""
     shapes = smile_shapes(problem)

@@ -4,13 +4,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .arrays import BoolVector, Matrix, Vector
-from .compiled import reduction
-
-# Too short to be worth giving the interpreter lock away, which another thread would not give back as soon.
-_brief = njit(cache=True, error_model="numpy")
+from .compiled import brief, reduction
 
 WORST_CONDITION = 1e10
 """Of the information matrix, its columns scaled to one: beyond, a direction of the parameters is not determined."""
@@ -68,7 +64,7 @@ def quality(model_vol: Vector, vol: Vector) -> Quality:
     return Quality(*quality_of(model_vol, vol))
 
 
-@_brief
+@brief
 def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
     """`quality`, to be called by kernels."""
     square, largest, relative = 0.0, 0.0, 0.0
@@ -80,7 +76,7 @@ def quality_of(model_vol: Vector, vol: Vector) -> tuple[float, float, float]:
     return math.sqrt(square / vol.size), largest, relative / vol.size
 
 
-@_brief
+@brief
 def fill_uncertainty(
     residual: Vector,
     jacobian: Matrix,
@@ -149,7 +145,7 @@ def _product(one: Vector, other: Vector) -> float:
     return total
 
 
-@_brief
+@brief
 def _inverse(matrix: Matrix) -> Matrix:
     """Of a symmetric positive matrix with a unit diagonal, by Gauss-Jordan; not positive on its diagonal where it is
     singular."""

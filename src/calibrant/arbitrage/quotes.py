@@ -11,10 +11,10 @@ strike / forward, which supposes that forwards are known (deterministic carry).
 """
 
 import numpy as np
-from numba import njit
 
 from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
+from ..compiled import careful
 from ..panel import OptionPanel
 from .hull import PRICE_ERROR, static_arbitrage
 from .violations import KINDS, Verdict, verdict_of
@@ -35,7 +35,7 @@ def check_quotes(panel: OptionPanel) -> Verdict:
 
 
 # NaN means absent in here: compiled without the promise that there is none.
-@njit(cache=True, nogil=True, error_model="numpy")
+@careful
 def _excess(
     expiry: Vector,
     log_moneyness: Vector,

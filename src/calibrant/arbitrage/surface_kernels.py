@@ -26,10 +26,9 @@ sin x d, which halves the table: what is read of it then stays in the first-leve
 import math
 
 import numpy as np
-from numba import njit
 
 from ..arrays import Matrix, Vector
-from ..compiled import inlined, kernel
+from ..compiled import careful, inlined, kernel
 from ..pricing.vector_math import cos_sin, exp
 from .products import N_ROWS, WIDTH, turned_sums
 from .samples import IMAG, RATE_IMAG, RATE_REAL, REAL, natural_scales, sample_row
@@ -70,8 +69,6 @@ _ROOTS, _SEAM_ROOTS = _SUMS + 4, _SUMS + 5
 WORK_SHAPE = (_SUMS + 6, TABLE_NODES + 8)
 """Rows of room to work in: weights of nodes and sums of halves, sums, square roots of strikes and of seams."""
 _LANES = 4
-# Without the promises of `kernel`: what is no number stays that, and expiries are the same on every processor.
-_careful = njit(cache=True, nogil=True, error_model="numpy")
 _EPSILON = 2.2e-16
 _ROOT_EIGHT = 2.0**1.5
 
@@ -533,7 +530,7 @@ def price_grid_kernel(
     return expiry.size, n_missed
 
 
-@_careful
+@careful
 def spread_expiries(shortest: float, longest: float, n_expiries: int) -> Vector:
     """(n_expiries,), from half the shortest to one and a half times the longest, evenly spaced in their logarithm."""
     low = math.log(0.5 * shortest)
@@ -544,7 +541,7 @@ def spread_expiries(shortest: float, longest: float, n_expiries: int) -> Vector:
     return expiry
 
 
-@_careful
+@careful
 def count_missed(
     code: int,
     params: Vector,

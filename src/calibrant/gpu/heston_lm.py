@@ -9,9 +9,10 @@ A panel takes the same steps in whatever company, so its answer does not depend 
 """
 
 import numpy as np
-from numba import cuda, njit
+from numba import cuda
 
 from ..arrays import IntVector, Matrix, Vector
+from ..compiled import careful
 from ..optimisers import objective as on_cpu
 from .heston_device import (
     CHUNK,
@@ -292,7 +293,7 @@ if ON_GPU:
 
 else:
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @careful
     def refine_one(
         panel: int,
         expiry_offsets: IntVector,
