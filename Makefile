@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 RUNTIME ?= .venv
 DEV ?= .venv-dev
-CODE = src service training model_export tests benchmarks deploy docker
+CODE = src service training model_export reporting tests benchmarks deploy docker
 
 .PHONY: serve test test-deploy check bench format clean
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, evaluate
 from calibrant.panel import OptionPanel
-from tests import paper_box
 
 N_TRIALS = 2000
 LOW, HIGH = 0.93, 0.97

@@ -1,8 +1,8 @@
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
-from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, starts_nearby
 

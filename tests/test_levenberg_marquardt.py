@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import CalibrationOptions, fit_problem
 from calibrant.models import HESTON
@@ -14,7 +15,6 @@ from calibrant.optimisers.objective import (
     evaluate,
     normal_equations,
 )
-from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 

@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import Calibration, CalibrationOptions, Prior, Start, calibrate
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable
-from tests import paper_box
 from tests.exact_vols import exact_vols
 
 NAMES = HESTON.parameters

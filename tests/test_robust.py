@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
 from calibrant.fits import Fit, judged, room_for
@@ -11,7 +12,6 @@ from calibrant.optimisers.levenberg_marquardt import memory_for
 from calibrant.optimisers.objective import FINE, OUT_OF_ITERATIONS, Problem, evaluate, normal_equations
 from calibrant.panel import OptionPanel
 from calibrant.robust import residual_thresholds, sandwich_errors, spread_thresholds
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
 TRUTHS = paper_box.draws(6, seed=141)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import IntVector, Vector
 from calibrant.black import implied_volatility_from_time_value
 from calibrant.calibrate import Calibration, CalibrationOptions, Refine, Start, calibrate
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.pricing.fourier import PricingError, otm_values
-from tests import paper_box
 from tests.exact_vols import exact_vols
 
 PRICER_ERROR = 1e-13

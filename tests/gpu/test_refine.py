@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix
 from calibrant.calibrate import CalibrationOptions, Prior, Start, calibrate, fit_problem
 from calibrant.gpu.heston_device import CHUNK, MAX_CHUNKS, implied_sd, time_value
@@ -19,7 +20,6 @@ from calibrant.gpu.target import ON_GPU
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, Problem, evaluate
 from calibrant.panel import OptionPanel, identifiable
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby
 from tests.shared import ROOT
 

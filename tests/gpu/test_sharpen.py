@@ -5,13 +5,13 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix
 from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate
 from calibrant.gpu.sharpen import sharpen
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.release import Proposal, Release, released
-from tests import paper_box
 from tests.exact_vols import noisy_panel
 from tests.shared import ROOT
 

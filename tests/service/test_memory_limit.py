@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.load.arrow import aliased
 from service.wire.arrow import MEDIA_TYPE
-from tests.service.bodies import aliased
 from tests.service.process import Server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes, and /proc, are Linux's")
