@@ -3,15 +3,18 @@ PYTHON ?= python3
 PORT ?= 8000
 RUNTIME ?= .venv
 DEV ?= .venv-dev
-CODE = src service training model_export tests benchmarks deploy docker
+CODE = src service training model_export reporting tests benchmarks deploy docker
 
 .PHONY: serve test test-deploy check bench format clean
 
 serve: $(RUNTIME)/.installed
 	CALIBRANT_PORT=$(PORT) $(RUNTIME)/bin/python -m service
 
+# Compiled first, or each of the two processes would compile the same. A file of tests is one process's: what it has
+# started serves all of them.
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m service.kernels
+	$(DEV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl.
 test-deploy: $(DEV)/.installed
@@ -20,6 +23,7 @@ test-deploy: $(DEV)/.installed
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/lint-imports
 	$(DEV)/bin/mypy $(CODE)
 
 bench: $(DEV)/.installed
@@ -41,4 +45,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(RUNTIME) $(DEV) build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(RUNTIME) $(DEV) build .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -4,7 +4,7 @@
 
 Each runs as a process of its own, one after the other, so that none inherits another's threads, caches or failure. With
 `--quick` the samples are a twentieth or less, and the tables go to build/benchmarks/quick instead of docs/results;
-`service`, `faults` and `sockets`, which say nothing in a short time, are left out.
+`service`, `load.faults` and `load.sockets`, which say nothing in a short time, are left out.
 What trains or judges networks is run by hand: `network_strides`, `ablations`, `baselines`, `releases`,
 `training.evaluate`.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from time import perf_counter
 
-from .machine import CACHE, ROOT
+from reporting.machine import CACHE, ROOT
 
 QUICK: dict[str, tuple[str, ...] | None] = {
     "kernel": ("--panels", "50", "--draws", "300", "--admissible", "100", "--gradient-panels", "4"),
@@ -27,14 +27,14 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "batch": ("--panels", "200", "--repeats", "1"),
     "simulation_bias": ("--panels", "20", "--subset", "10"),
     "service": None,
-    "faults": None,
-    "sockets": None,
+    "load.faults": None,
+    "load.sockets": None,
 }
 """The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the
 released tables."""
 PARTS = {
     "service": ("latency", "throughput", "batch", "mixed", "overload", "crowd", "slow", "wire", "echo"),
-    "sockets": ("kept", "stalled", "floods"),
+    "load.sockets": ("kept", "stalled", "floods"),
 }
 """Commands of the modules that write one section at a time, each with the whole machine for itself."""
 FILES = {"arbitrage_tables": "arbitrage", "simulation_bias": "simulation"}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reporting.machine import RESULTS, ROOT, describe_machine, table, write_report
 from training.generate import PanelSet, generate, load
 from training.held_out import PENALTY_PANELS
 from training.loss import LossOptions
@@ -24,8 +25,6 @@ from training.networks import NetworkOptions
 from training.penalties import PenaltyOptions, penalty
 from training.run_folder import read_record
 from training.train import TrainOptions, train
-
-from .machine import RESULTS, ROOT, describe_machine, table, write_report
 
 VALIDATION_PANELS = 4000
 FULL = "full architecture"

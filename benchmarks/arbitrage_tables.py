@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
+from benchmarks import paper_box
 from calibrant.arbitrage import (
     KINDS,
     Verdict,
@@ -41,10 +42,7 @@ from calibrant.panel import OptionPanel
 from calibrant.pricing import fit_kernel
 from calibrant.pricing.fourier import otm_values
 from calibrant.quotes_csv import read_csv
-from tests import paper_box
-from tests.shared import market_files
-
-from .machine import RESULTS, describe_machine, table, write_report
+from reporting.machine import RESULTS, ROOT, describe_machine, table, write_report
 
 SEED, ADMISSIBLE_SEED, SPREAD_SEED = 201, 202, 203
 REPEATS = 7
@@ -321,9 +319,11 @@ def time_lines(params: Matrix) -> list[str]:
     ]
 
 
-def market_lines() -> list[str]:
+def market_lines(folder: Path) -> list[str]:
     rows = []
-    for path in market_files():
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem.endswith("_rejected"):
+            continue
         try:
             panels = read_csv(path)
         except InvalidInput:
@@ -361,6 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--surfaces", type=int, default=1000, help="of the paper's box")
     parser.add_argument("--admissible", type=int, default=2000, help="draws of the admissible bounds")
+    parser.add_argument("--quotes", type=Path, default=ROOT.parent / "shared" / "market", help="folder of CSV panels")
     parser.add_argument("--out", type=Path, default=RESULTS / "arbitrage.md")
     given = parser.parse_args(arguments)
     params = paper_box.draws(given.surfaces, SEED)
@@ -368,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
         *penalty_lines(params),
         *error_lines(params, given.admissible),
         *time_lines(params),
-        *market_lines(),
+        *market_lines(given.quotes),
     ]
     head = ["# Arbitrage checks", "", "`python -m benchmarks.arbitrage_tables`", "", describe_machine(), ""]
     write_report(given.out, [*head, *sections])

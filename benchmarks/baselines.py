@@ -27,6 +27,7 @@ from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.release import Release
 from model_export.to_onnx import to_onnx
+from reporting.machine import RESULTS, describe_machine, table, write_report
 from training.augment import AugmentOptions
 from training.domain import PAPER
 from training.evaluate import FIGURES
@@ -38,7 +39,6 @@ from training.evaluation.surfaces import Nodes, nodes_of, vols_at
 from training.panels import panel_parameters
 from training.train import load_network
 
-from .machine import RESULTS, describe_machine, table, write_report
 from .objective import POPULATION, cma_es
 
 SEED, NOISE_SEED, CMA_SEED = 14, 15, 16

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-from tests import paper_box
-from tests.service.bodies import arrow_stream, quote_table
-from tests.service.process import Server
+from reporting.machine import RESULTS, describe_machine, table, write_report
 
-from .machine import RESULTS, describe_machine, table, write_report
+from . import paper_box
+from .load.arrow import arrow_stream, quote_table
+from .load.serving import service
 from .paper_panels import noisy_panels
 
 SEED = 201
@@ -119,19 +119,10 @@ def requests(n: int) -> list[dict[str, Any]]:
 
 def measure(panels: list[dict[str, Any]], cores: int, repeats: int) -> dict[str, Run]:
     """Every format, with the service on the first so many cores of those that this process may use."""
-    mine = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, mine[:cores])
-    try:
-        # What it starts inherits the cores.
-        server = Server()
-    finally:
-        os.sched_setaffinity(0, mine)
-    try:
-        server.wait_ready()
-        with httpx.Client(base_url=server.url, timeout=600.0) as http:
+    with service(sorted(os.sched_getaffinity(0))[:cores]) as server:
+        server.wait_until_answering()
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=600.0) as http:
             return {kind.name: _best(http, kind, panels, repeats) for kind in FORMATS}
-    finally:
-        server.kill()
 
 
 def _best(http: httpx.Client, kind: Format, panels: list[dict[str, Any]], repeats: int) -> Run:

@@ -29,8 +29,8 @@ from calibrant.options import Start
 from calibrant.release import Release
 from calibrant.sessions import BATCH_SIZES, CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, ArtefactError
 from model_export.to_tensorrt import largest_difference, verification_panels
+from reporting.machine import RESULTS, ROOT, describe_machine, table, write_report
 
-from .machine import RESULTS, ROOT, describe_machine, table, write_report
 from .paper_panels import Sample, noisy_panels
 
 SEED = 301

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value, vega
 from calibrant.calibrate import calibrate
@@ -30,12 +31,11 @@ from calibrant.panel import LARGEST_LOG_MONEYNESS, LEAST_VEGA, identifiable
 from calibrant.pricing.fit_kernel import BENT, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
 from calibrant.quotes_csv import read_csv
-from tests import paper_box
+from reporting.machine import CACHE, RESULTS, ROOT, describe_machine, table, write_report
+from training.exact_panels import model_vols
 
 from . import exact_gradient
-from .exact_panels import model_vols
 from .exact_values import exact_values
-from .machine import CACHE, RESULTS, ROOT, describe_machine, table, write_report
 from .paper_panels import MASKED, NOISE_BP, Sample, clean_panels, noisy_panels
 
 VOL_ERRORS = (1e-6, 1e-8, 2e-10, 2e-11)

@@ -26,8 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from benchmarks.exact_panels import model_vols
-from benchmarks.machine import CACHE, RESULTS, ROOT, describe_machine, write_report
 from calibrant.arrays import Vector
 from calibrant.calibrate import calibrate
 from calibrant.fit_problem import fit_problem
@@ -39,6 +37,8 @@ from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.quotes_csv import COLUMNS
 from calibrant.release import Release, released
+from reporting.machine import CACHE, RESULTS, ROOT, describe_machine, write_report
+from training.exact_panels import model_vols
 
 SEED = 21
 PERTURBATION_BP = 0.1

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.optimisers.objective import FINE, Problem, evaluate
-from tests import paper_box
 
 POPULATION = 14
 """Of CMA-ES, the paper's."""

@@ -15,8 +15,7 @@ from calibrant.arrays import Vector
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable
-
-from .exact_panels import model_vols
+from training.exact_panels import model_vols
 
 _TENORS = np.array([7, 14, 30, 61, 91, 182, 274, 365, 730, 1095, 1825]) / 365.0
 _LOWER = np.array([0.1, 0.002, 0.05, -0.95, 0.002])

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, ROOT, describe_machine, table, write_report
 from benchmarks.market import read_panels
 from benchmarks.odd_panels import OddPanel, odd_panels
 from calibrant.arrays import Vector
@@ -27,6 +26,7 @@ from calibrant.panel import OptionPanel, identifiable
 from calibrant.pipeline import starting_from
 from calibrant.release import Release, released
 from calibrant.starts import N_KINDS, surface_starts
+from reporting.machine import RESULTS, ROOT, describe_machine, table, write_report
 
 SEED, STARTS_SEED = 31, 32
 N_STARTS = 15

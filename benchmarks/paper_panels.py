@@ -4,15 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import Problem
 from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
-from tests import paper_box
-
-from .exact_panels import model_vols
+from training.exact_panels import model_vols
 
 NOISE_BP = 0.5
 MASKED = 0.05

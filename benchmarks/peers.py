@@ -27,9 +27,9 @@ from calibrant.options import CalibrationOptions, Refine, Start
 from calibrant.panel import LEAST_VEGA
 from calibrant.release import Release, released
 from calibrant.starts import surface_starts
+from reporting.machine import RESULTS, ROOT, describe_machine, installed_version, table, write_report
+from training.exact_panels import model_vols
 
-from .exact_panels import model_vols
-from .machine import RESULTS, ROOT, describe_machine, installed_version, table, write_report
 from .objective import POPULATION, Objective, cma_es
 from .paper_panels import MASKED, NOISE_BP, Sample, clean_panels, noisy_panels
 

@@ -8,11 +8,10 @@ import numpy as np
 from calibrant.arrays import Matrix, Vector
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
+from reporting.machine import CACHE
 from training.domain import DOMAINS
+from training.exact_panels import grid_quotes, model_vols
 from training.panels import panel_parameters
-
-from .exact_panels import grid_quotes, model_vols
-from .machine import CACHE
 
 SEED, NOISE_SEED = 41, 42
 """The training, validation and held-out panels have seeds 1, 2 and 3, the recovery's 11 to 13."""

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.exact_panels import grid_quotes, model_vols
-from benchmarks.machine import RESULTS, describe_machine, write_report
 from calibrant.arrays import Vector
 from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
@@ -23,9 +21,11 @@ from calibrant.network import Network
 from calibrant.options import Start
 from calibrant.panel import OptionPanel
 from calibrant.release import released
+from reporting.machine import RESULTS, describe_machine, write_report
 from training.domain import DOMAINS
 from training.evaluation.noisy import LARGEST_BOUND, Noisy, study
 from training.evaluation.surfaces import nodes_of
+from training.exact_panels import grid_quotes, model_vols
 from training.panels import panel_parameters
 
 CLEAN_SEED, NOISY_SEED, NOISE_SEED = 11, 12, 13

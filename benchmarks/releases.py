@@ -21,10 +21,10 @@ from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.pipeline import starting_from
 from calibrant.release import Release
+from reporting.machine import RESULTS, describe_machine, table, write_report
 from training.domain import MARKET
 from training.market_panels import DRAWS, market_parameters, market_quotes
 
-from .machine import RESULTS, describe_machine, table, write_report
 from .market import read_panels
 from .paper_panels import clean_panels, noisy_panels
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .machine import describe_machine, write_report
+from reporting.machine import describe_machine, write_report
 
 PACKAGES = ("onnxruntime", "uvicorn", "uvloop", "httptools")
 Lines = Callable[[Any], list[str]]
@@ -35,7 +35,7 @@ def record(page: Path, title: str, lines: Mapping[str, Lines], section: str, dat
     """
     kept = page.with_suffix(".json")
     sections: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
+    command = f"python -m {_module()} {shlex.join(sys.argv[1:])}"
     sections[section] = {"command": command, "machine": describe_machine(*PACKAGES, use=use), "data": data}
     page.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(sections, indent=1) + "\n")
@@ -46,3 +46,10 @@ def record(page: Path, title: str, lines: Mapping[str, Lines], section: str, dat
             heading, *rest = render(found["data"])
             written += [heading, "", f"`{found['command']}`", "", found["machine"], "", *rest, ""]
     write_report(page.with_suffix(".md"), written)
+
+
+def _module() -> str:
+    """That was run."""
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "run as `python -m`"
+    return spec.name

@@ -18,7 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .machine import RESULTS
+from reporting.machine import RESULTS
+
 from .quoted_panels import NOISE_BP
 from .sections import record
 from .service_crowd import crowd, crowd_lines, slow, slow_lines

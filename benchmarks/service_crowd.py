@@ -15,11 +15,11 @@ import numpy as np
 
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable
+from reporting.machine import table
 
-from . import serving
-from .load import quantiles_ms, run, summary
-from .load_plan import ANSWERED, Plan, Stream, post
-from .machine import table
+from .load import serving
+from .load.plan import ANSWERED, Plan, Stream, post
+from .load.running import quantiles_ms, run, summary
 from .market import Quotes, read_panels
 from .quoted_panels import quoted_panels
 from .sections import Measured

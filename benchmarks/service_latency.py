@@ -14,10 +14,10 @@ from calibrant.arrays import Vector
 from calibrant.client import Client
 from calibrant.client.codecs import JSON, MSGPACK
 from calibrant.client.requests import calibration_document
+from reporting.machine import table
 
-from . import serving
-from .load_plan import post
-from .machine import table
+from .load import serving
+from .load.plan import post
 from .quoted_panels import quoted_panels
 from .sections import Measured
 from .sessions import N_PANELS, Exchange, Session, apart, at, pace, stage_ms, window

@@ -8,10 +8,11 @@ from threading import Event
 from time import perf_counter, sleep
 from typing import Any
 
-from . import serving
-from .load import Running, quantiles_ms, run, summary
-from .load_plan import Plan, Records, Stream, get, post
-from .machine import table
+from reporting.machine import table
+
+from .load import serving
+from .load.plan import Plan, Records, Stream, get, post
+from .load.running import Running, quantiles_ms, run, summary
 from .quoted_panels import QuotedPanels, quoted_panels
 from .sections import Measured
 from .service_throughput import require_converged

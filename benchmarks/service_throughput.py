@@ -19,11 +19,11 @@ from calibrant.options import CalibrationOptions
 from calibrant.pipeline import begin_all, starting_from
 from calibrant.release import released
 from calibrant.steps import finish, in_one_step
+from reporting.machine import table
 from service.batches.crew import Crew
 from service.scheduler import SWITCH_INTERVAL
 
-from . import serving
-from .machine import table
+from .load import serving
 from .quoted_panels import quoted_panels
 from .sections import Measured
 from .sessions import N_PANELS, apart

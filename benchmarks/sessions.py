@@ -12,7 +12,7 @@ import numpy as np
 
 from calibrant.arrays import Vector
 
-from .serving import pinned
+from .load.serving import pinned
 
 N_PANELS = 64
 """Different ones, taken in turn: none is answered from a warm cache of its own."""

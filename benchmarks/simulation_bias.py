@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 import training.simulated
-from benchmarks.machine import CACHE, RESULTS, describe_machine, table, write_report
 from calibrant.arrays import BoolVector, Vector
 from calibrant.black import vega
+from reporting.machine import CACHE, RESULTS, describe_machine, table, write_report
 from training.domain import PAPER
 from training.exact import exact_iv_panels
 from training.panels import panel_parameters

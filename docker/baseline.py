@@ -19,7 +19,7 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.machine import describe_machine
+from reporting.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED, PANELS, VOL_ERROR = 7, 50, 1e-8

@@ -3,21 +3,21 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from time import perf_counter
 
 from numba.core import event
 
 log = logging.getLogger("calibrant.service")
 
-_EVERY = 10.0
+EVERY = 10.0
 """Seconds between two lines."""
 
 
-class _Progress(event.Listener):
-    """Hears of every kernel that is compiled; of one that is found compiled there is nothing to hear."""
+class Compiled(event.Listener):
+    """How many kernels were compiled; of one that is found compiled there is nothing to hear."""
 
     def __init__(self) -> None:
-        self.began = self._told = perf_counter()
         self.n = 0
 
     def on_start(self, event: event.Event) -> None:
@@ -26,17 +26,26 @@ class _Progress(event.Listener):
         self.n += 1
 
     def on_end(self, event: event.Event) -> None:
-        now = perf_counter()
-        if now - self._told > _EVERY:
-            self._told = now
-            log.info("still compiling: %d kernels in %.0f s", self.n, now - self.began)
+        pass
 
 
 @contextmanager
-def telling_of_kernels() -> Iterator[None]:
-    """Log what is compiled within."""
-    progress = _Progress()
-    with event.install_listener("numba:compile", progress):
-        yield
-    if progress.n:
-        log.info("compiled %d kernels in %.0f s", progress.n, perf_counter() - progress.began)
+def telling_of_kernels(every: float = EVERY) -> Iterator[Compiled]:
+    """Log what is compiled within: every so many seconds, however long a single kernel takes."""
+    compiled, began, ended = Compiled(), perf_counter(), Event()
+
+    def tell() -> None:
+        while not ended.wait(every):
+            if compiled.n:
+                log.info("still compiling: %d kernels in %.0f s", compiled.n, perf_counter() - began)
+
+    teller = Thread(target=tell, name="kernels")
+    teller.start()
+    try:
+        with event.install_listener("numba:compile", compiled):
+            yield compiled
+    finally:
+        ended.set()
+        teller.join()
+    if compiled.n:
+        log.info("compiled %d kernels in %.0f s", compiled.n, perf_counter() - began)

@@ -64,6 +64,8 @@ class Core:
         self._gpu_refinement = settings.gpu_refinement and refines_batches
         self._draining = False
         self._engine: Engine | None = None
+        self.n_compiled = 0
+        """Kernels that were compiled at the start; the others were found compiled."""
         self._not_ready = "The networks are being loaded."
         _begin(metrics)
 
@@ -105,9 +107,10 @@ class Core:
         """All that takes long at the start, on the lane: the event loop says meanwhile that the process lives."""
         log.info("loading the networks and the kernels")
         try:
-            with telling_of_kernels():
+            with telling_of_kernels() as compiled:
                 return self._load()
         finally:
+            self.n_compiled = compiled.n
             # What start-up made lives as long as the process: keep the collector from walking it on every full
             # collection.
             gc.collect()

@@ -41,8 +41,8 @@ class Link:
 
     def say_started(self) -> None:
         """Say that start-up is over, and whether there is anything to serve: whether to accept is the supervisor's to
-        say, since it knows of the others."""
-        self._channel.send("started", self._core.loaded)
+        say, since it knows of the others; so is whether what compiled the kernels gives way."""
+        self._channel.send("started", self._core.loaded, self._core.n_compiled)
 
     def _beat(self) -> None:
         """Say that the event loop goes round, and the lanes; nothing else keeps the supervisor from replacing this."""

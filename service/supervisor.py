@@ -2,7 +2,8 @@
 
 The others are the workers and the batch worker, which calibrates their batches and audits their answers: it comes when
 the first of them has started, so as not to hold that up, and goes when the last one has ended. So do the other workers:
-where the kernels are not compiled yet the first one compiles them, and the others find them compiled.
+where the kernels are not compiled yet the first one compiles them, and gives way, since the compiler keeps half a
+gigabyte; all others find them compiled.
 
 The socket is bound here and shared, not opened by each worker with SO_REUSEPORT: connections that wait to be accepted
 then belong to all workers, and outlive the one that dies. It listens only once the first worker serves, so that a port
@@ -83,6 +84,8 @@ class Worker:
         """Whether it has anything to serve; None until it has started."""
         self.accepts = False
         """Whether it was told to take connections."""
+        self.gives_way = False
+        """Whether it was told to end, so that another takes its place."""
         self.snapshot: Snapshot = {}
 
 
@@ -103,6 +106,8 @@ class Supervisor:
         self._questions = count(1)
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._one_started = asyncio.Event()
+        self._compiled = False
+        """Whether a worker has compiled the kernels and made room: its compiler keeps hundreds of megabytes."""
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -175,6 +180,8 @@ class Supervisor:
             self._bury(worker)
             if self._stopping.is_set():
                 return
+            if worker.gives_way:
+                continue
             self._metrics.workers_ended.inc()
             log.error("%s %d (process %d) has ended with %d", role.name, worker.number, worker.process.pid, status)
             soon = monotonic() - worker.born < _SOON
@@ -254,7 +261,11 @@ class Supervisor:
                 pass
             case ("beat", snapshot):
                 worker.snapshot = snapshot
-            case ("started", serves):
+            case ("started", True, n_compiled) if n_compiled and not self._compiled:
+                self._compiled = worker.gives_way = True
+                log.info("worker %d gives way to one that finds the kernels compiled", number)
+                _signal(worker.process, signal.SIGINT)
+            case ("started", serves, _):
                 self._one_started.set()
                 if serves != worker.serves:
                     worker.serves = serves

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
-from tests import paper_box
 
 
 def exact_vols(log_moneyness: Vector, expiry: Vector, params: Vector) -> Vector:

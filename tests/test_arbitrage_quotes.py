@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from benchmarks.paper_box import EXPIRY, LOG_MONEYNESS, draws
 from calibrant.arbitrage import Verdict, Violation, check_quotes
 from calibrant.arbitrage.hull import PRICE_ERROR, static_arbitrage
 from calibrant.arbitrage.violations import BUTTERFLY, CALENDAR, KINDS, MAX_REPORTED, VERTICAL
@@ -19,7 +20,6 @@ from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
 
-from .paper_box import EXPIRY, LOG_MONEYNESS, draws
 from .shared import market_files, needs_shared
 
 PLANTED = 1e-6

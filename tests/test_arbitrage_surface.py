@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from benchmarks.paper_box import EXPIRIES, draws, extreme_draws
 from calibrant.arbitrage import (
     Verdict,
     check_price_surface,
@@ -56,8 +57,6 @@ from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.pricing.fourier import otm_values
 from calibrant.steps import Steps, finish
-
-from .paper_box import EXPIRIES, draws, extreme_draws
 
 PLANTED = 1e-6
 # A variance that sits at zero: 2 kappa theta / xi^2 is 6e-7, and |phi| hardly decays.

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility, vega
 from calibrant.calibrate import Calibration, calibrate, calibration_steps
@@ -12,7 +13,6 @@ from calibrant.options import CalibrationOptions, Effort, Prior, Refine, Start
 from calibrant.panel import OptionPanel
 from calibrant.quotes_csv import read_csv
 from calibrant.steps import finish
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby
 from tests.shared import SHARED, needs_shared, published_values
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import calibrate
 from calibrant.fit_problem import fit_problem
@@ -18,7 +19,6 @@ from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, evaluate
 from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import OptionPanel
-from tests import paper_box
 
 N_TRIALS = 2000
 LOW, HIGH = 0.93, 0.97

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import ComplexMatrix, ComplexVector, Vector
 from calibrant.black import time_value
 from calibrant.errors import InvalidInput
@@ -10,7 +11,6 @@ from calibrant.models import HESTON
 from calibrant.models.model import Model
 from calibrant.pricing.fourier import Values, call_prices, call_prices_and_gradient, otm_values, value_steps
 from calibrant.steps import finish
-from tests import paper_box
 from tests.exact_prices import exact_otm_value
 from tests.shared import needs_shared, published_values, reference_calls
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility
 from calibrant.errors import InvalidInput
@@ -9,7 +10,6 @@ from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import call_prices
 from calibrant.quotes_csv import read_csv
-from tests import paper_box
 from tests.shared import market_files, needs_shared
 
 GRID = Grid(expiry=np.linspace(0.1, 2.0, 8), log_moneyness=np.log(np.linspace(0.8, 1.2, 10)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.calibrate import Calibration, begin, calibrate
 from calibrant.errors import InvalidInput
 from calibrant.fits import SLICE
@@ -13,7 +14,6 @@ from calibrant.optimisers.objective import OUT_OF_ITERATIONS
 from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import LEAST_VEGA, OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
-from tests import paper_box
 from tests.exact_vols import noisy_panel, starts_nearby
 from tests.shared import SHARED, needs_shared
 

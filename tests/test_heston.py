@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import ComplexVector, Vector
 from calibrant.black import call_price
 from calibrant.models import HESTON
 from calibrant.pricing.fourier import call_prices
-from tests import paper_box
 
 
 def test_characteristic_function_of_a_martingale_is_one_at_zero_and_at_minus_i() -> None:

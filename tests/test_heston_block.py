@@ -1,5 +1,6 @@
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.arrays import ComplexMatrix, Vector
 from calibrant.models import HESTON
 from calibrant.pricing.heston_block import (
@@ -15,7 +16,6 @@ from calibrant.pricing.heston_block import (
     turn_bent,
     turn_evenly,
 )
-from tests import paper_box
 
 N = 64
 STEP = 0.6

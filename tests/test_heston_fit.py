@@ -3,6 +3,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import vega
 from calibrant.models import HESTON
@@ -10,7 +11,6 @@ from calibrant.pricing.bent_contour import bent_values
 from calibrant.pricing.fit_kernel import alias_length, integrated_variance, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
 from calibrant.pricing.heston_block import MAX_NODES, N_PARTS, N_ROWS, log_moment
-from tests import paper_box
 
 
 class Answer(NamedTuple):

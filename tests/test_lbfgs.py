@@ -1,9 +1,9 @@
 import numpy as np
 
+from benchmarks import paper_box
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions
-from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, starts_nearby
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
@@ -15,7 +16,6 @@ from calibrant.optimisers.objective import (
     normal_equations,
 )
 from calibrant.options import CalibrationOptions
-from tests import paper_box
 from tests.descents import solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
@@ -12,7 +13,6 @@ from calibrant.optimisers.newton import polish
 from calibrant.optimisers.objective import COARSE, CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, Problem, evaluate
 from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel
-from tests import paper_box
 from tests.descents import SOLVERS, Solved, solve
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 

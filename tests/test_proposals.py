@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.group import PanelGroup
 from calibrant.panel import OptionPanel
 from calibrant.release import Release, released
-from tests import paper_box
 from tests.shared import ROOT
 
 

@@ -51,16 +51,11 @@ def test_the_client_shown_is_the_example() -> None:
     assert f"```python\n{code}```" in README
 
 
-def test_the_programs_shown_run_against_a_server() -> None:
+def test_the_programs_shown_run_against_a_server(server: Server) -> None:
     (tensors,) = re.findall(r"```python\n(.*?)```", SERVICE, re.DOTALL)
-    server = Server()
-    try:
-        server.wait_ready()
-        tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
-        assert len(output_of("-c", tensors).strip(" []\n").split()) == 5
-        assert "converged, 131.7 bp" in output_of(str(ROOT / "examples" / "client.py"), server.url)
-    finally:
-        server.stop()
+    tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    assert len(output_of("-c", tensors).strip(" []\n").split()) == 5
+    assert "converged, 131.7 bp" in output_of(str(ROOT / "examples" / "client.py"), server.url)
 
 
 def output_of(*arguments: str) -> str:

@@ -5,12 +5,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Prior, Start
 from calibrant.panel import OptionPanel, identifiable
-from tests import paper_box
 from tests.exact_vols import exact_vols
 
 NAMES = HESTON.parameters

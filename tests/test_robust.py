@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibrate import calibrate
 from calibrant.fit_problem import fit_problem
@@ -13,7 +14,6 @@ from calibrant.optimisers.objective import FINE, OUT_OF_ITERATIONS, Problem, eva
 from calibrant.options import CalibrationOptions, Prior, Start
 from calibrant.panel import OptionPanel
 from calibrant.robust import residual_thresholds, sandwich_errors, spread_thresholds
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel
 
 TRUTHS = paper_box.draws(6, seed=141)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Vector
 from calibrant.calibrate import calibrate
 from calibrant.fit_problem import fit_problem
@@ -10,7 +11,6 @@ from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.quotes_csv import read_csv
 from calibrant.starts import objective_at, smile_shapes, surface_starts
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols
 from tests.shared import market_files, needs_shared
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import IntVector, Vector
 from calibrant.black import implied_volatility_from_time_value
 from calibrant.calibrate import Calibration, calibrate
@@ -10,7 +11,6 @@ from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Refine, Start
 from calibrant.panel import OptionPanel, identifiable
 from calibrant.pricing.fourier import PricingError, otm_values
-from tests import paper_box
 from tests.exact_vols import exact_vols
 
 PRICER_ERROR = 1e-13

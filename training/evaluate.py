@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, ROOT, describe_machine, write_report
 from calibrant.arrays import Matrix, Vector
 from calibrant.network import Network
 from calibrant.release import Release
+from reporting.machine import RESULTS, ROOT, describe_machine, write_report
 from training.domain import PAPER
 from training.evaluation.accuracy import Accuracy, HeldOut, accuracy, rmse_bp, vol_errors
 from training.evaluation.answers import Candidate, of_artefact, of_run

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.load.steady import Load
 from calibrant.client import Client
 from deploy.operate.secret_files import self_signed
 from deploy.tests.docker import docker
-from deploy.tests.load import Load
 from tests.service.process import free_port
 from tests.shared import ROOT
 

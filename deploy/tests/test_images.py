@@ -17,9 +17,9 @@ import pytest
 import tritonclient.http as triton
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 
-from deploy.tests.conftest import BASE, REVISION, VERSION, build
+from benchmarks.load.arrow import arrow_stream, quote_table
 from deploy.tests.docker import CONFINED, Container, container, docker
-from tests.service.bodies import arrow_stream, quote_table
+from deploy.tests.images import BASE, REVISION, VERSION, build
 from tests.shared import ROOT
 
 DAX = msgspec.json.decode((ROOT / "examples" / "dax_20020705.json").read_bytes())

@@ -24,9 +24,9 @@ import httpx
 import pytest
 import yaml
 
+from benchmarks.load.traffic import Traffic, settings
 from deploy.grafana.picture import draw
 from deploy.grafana.queries import Prometheus
-from deploy.tests.traffic import Traffic, settings
 from tests.service.process import Server, free_port
 from tests.shared import ROOT
 
@@ -168,7 +168,7 @@ def running(seconds: float = LOAD, odd_pause: float = 0.01) -> Iterator[Watched]
         _until(lambda: prometheus.value(ready) == 1, "the loss of a worker")
         _until(lambda: prometheus.value(ready) == 2, "a worker in its place", 60.0)
         began = time()
-        traffic = Traffic(server, keys, odd_pause)
+        traffic = Traffic(server.url, server.process.pid, keys, odd_pause)
         traffic.run(seconds)
         # A scrape of what came last, a rule that records it, and one that reads what that recorded.
         sleep(4.0 * SCRAPE)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.load import quantiles_ms, run, summary
-from benchmarks.load_generator import Generator
-from benchmarks.load_plan import Plan, Records, Stream, get, post
+from benchmarks.load.generator import Generator
+from benchmarks.load.plan import Plan, Records, Stream, get, post
+from benchmarks.load.running import quantiles_ms, run, summary
 
 GOOD = json.dumps({"parameters": {"kappa": 2.0}}).encode()
 

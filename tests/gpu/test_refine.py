@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix
 from calibrant.calibrate import calibrate
 from calibrant.fit_problem import fit_problem
@@ -21,7 +22,6 @@ from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, Problem, evaluate
 from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import OptionPanel, identifiable
-from tests import paper_box
 from tests.exact_vols import exact_panel, exact_vols, noisy_panel, starts_nearby
 from tests.shared import ROOT
 

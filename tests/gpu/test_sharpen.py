@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from benchmarks import paper_box
 from calibrant.arrays import Matrix
 from calibrant.calibrate import Calibration, calibrate
 from calibrant.gpu.sharpen import sharpen
@@ -12,7 +13,6 @@ from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Start
 from calibrant.panel import OptionPanel
 from calibrant.release import Proposal, Release, released
-from tests import paper_box
 from tests.exact_vols import noisy_panel
 from tests.shared import ROOT
 

@@ -1,5 +1,6 @@
 """The service with an engine that fails on demand: `python -m tests.service.faulty`, and its worker, by its arguments;
-its batch worker is `faulty_batches`.
+its batch worker is `faulty_batches`. Each of its workers compiles something when it starts, as the first on a machine
+does.
 
 Which fault a request meets is told by the number of its quotes; everything else is the service as it is.
 """
@@ -8,6 +9,7 @@ import sys
 import time
 from typing import Any
 
+import numba
 import numpy as np
 
 from calibrant.pipeline import Assessment
@@ -50,8 +52,20 @@ def fail_on_demand() -> None:
     Engine.calibration_steps = _faulty  # type: ignore[method-assign, assignment]
 
 
+def compile_at_the_start() -> None:
+    load = Engine.load
+
+    def compiling(*settings: Any) -> Engine:
+        successor: Any = numba.njit(lambda x: x + 1.0)
+        assert successor(1.0) == 2.0
+        return load(*settings)
+
+    Engine.load = compiling  # type: ignore[method-assign, assignment]
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         fail_on_demand()
+        compile_at_the_start()
         sys.exit(worker.main(sys.argv[1:]))
     sys.exit(supervise(Settings(), worker="tests.service.faulty", batch_worker="tests.service.faulty_batches"))

@@ -9,10 +9,11 @@ import pyarrow
 import pyarrow.ipc
 import pytest
 
+from benchmarks.load.arrow import arrow_stream, quote_table
 from service.errors import InvalidRequest, TooLarge, UnsupportedMediaType
 from service.wire.arrow import MEDIA_TYPE, ArrowBatch, library
 from service.wire.batch import Limits
-from tests.service.bodies import REAL, arrow_stream, as_moneyness, quote_table, real_panel
+from tests.service.bodies import REAL, as_moneyness, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import panel
 from tests.shared import needs_shared

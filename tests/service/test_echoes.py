@@ -7,10 +7,11 @@ import msgspec
 import pyarrow
 import pytest
 
+from benchmarks.load.arrow import arrow_stream, quote_table
 from calibrant.errors import Problem
 from service.errors import NotFound
 from service.wire.arrow import MEDIA_TYPE
-from tests.service.bodies import arrow_stream, inference, quote_table
+from tests.service.bodies import inference
 from tests.service.client import Client
 from tests.service.test_arrow import COLUMNS
 from tests.service.test_bad_input import PRICE, RICH, panel, places

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.load.arrow import arrow_stream, quote_table
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from service.errors import ServiceError
@@ -23,7 +24,7 @@ from service.wire.arrow import ArrowBatch
 from service.wire.batch import DocumentBatch, Limits
 from service.wire.compression import inflate
 from service.wire.formats import FORMATS
-from tests.service.bodies import arrow_stream, as_tensors, inference, quote_table
+from tests.service.bodies import as_tensors, inference
 from tests.service.client import Client
 from tests.service.test_bad_input import ODD_VALUES, PRICE, RICH, panel, places
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow
 import pytest
 
+from benchmarks.load.arrow import aliased, arrow_stream
 from calibrant.errors import InvalidInput
 from service.batches.crew import Crew
 from service.batches.groups import Groups
@@ -28,7 +29,6 @@ from service.wire.batch import DocumentBatch, Limits
 from service.wire.documents import calibration_document, price_document
 from service.wire.formats import JSON, MSGPACK, Format
 from service.wire.jobs import calibration_job, price_job
-from tests.service.bodies import aliased, arrow_stream
 from tests.service.client import Client
 from tests.service.test_bad_input import PARAMETERS, panel
 from tests.shared import ROOT

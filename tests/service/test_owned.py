@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
+from benchmarks import paper_box
 from calibrant.group import PanelGroup
 from calibrant.network import Network
 from calibrant.panel import OptionPanel
 from calibrant.release import Release, released
 from calibrant.sessions import BATCH_SIZES, CPU_PROVIDER, FixedShapes, HostStep, open_session
 from service.owned import owned
-from tests import paper_box
 from tests.exact_vols import noisy_panel
 from tests.shared import ROOT
 

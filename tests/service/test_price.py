@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import paper_box
 from calibrant.arrays import ComplexVector, Vector
 from calibrant.black import call_price
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.steps import finish
 from service.engine import Engine, PriceJob
-from tests import paper_box
 
 ENGINE = Engine({})
 

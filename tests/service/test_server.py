@@ -12,16 +12,6 @@ import pytest
 from tests.service.process import Server, http_post
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server(default_deadline_ms=5000)
-    try:
-        server.wait_ready()
-        yield server
-    finally:
-        server.kill()
-
-
 def test_the_dax_panel_is_answered_over_the_wire(server: Server, dax: dict[str, Any]) -> None:
     with httpx.Client(base_url=server.url) as http:
         for _ in range(3):
@@ -108,8 +98,3 @@ def test_a_body_that_never_ends_does_not_stop_the_others(server: Server, dax: di
     with socket.create_connection(("127.0.0.1", server.port)) as stalled:
         stalled.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:-1])
         assert httpx.post(f"{server.url}/v1/calibrate", json=dax).status_code == 200
-
-
-def test_a_termination_signal_ends_it_in_order(server: Server) -> None:
-    # Last of this module: the server is not needed after it.
-    assert server.stop() == 0

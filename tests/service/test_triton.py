@@ -21,17 +21,6 @@ Tensors = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    # The machine may be busy with other tests: what is late is not the subject here.
-    server = Server(default_deadline_ms=60_000)
-    try:
-        server.wait_ready()
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Any]:
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
         yield client

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.exact_panels import vols_and_gradient
 from calibrant.arrays import BoolVector, Matrix, Vector
 from calibrant.models import HESTON
 from training.augment import BASIS_POINT, AugmentOptions
+from training.exact_panels import vols_and_gradient
 
 from .answers import Answerer
 from .inputs import grid_panel, quoted

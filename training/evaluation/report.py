@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.machine import table
+from reporting.machine import table
 from training.domain import PAPER
 
 from .inputs import FILLED

@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
-from benchmarks.exact_panels import grid_quotes, vols_and_gradient
 from calibrant.models import HESTON
 from training.domain import PAPER
 from training.evaluation.noisy import Noisy, criterion, efficiency, least_errors, study
 from training.evaluation.surfaces import nodes_of
+from training.exact_panels import grid_quotes, vols_and_gradient
 from training.panels import panel_parameters
 
 from .released import first_release

@@ -1,22 +1,17 @@
-"""An open-loop load generator for a service on this machine.
-
-    python -m benchmarks.load --port 8000 --rate 500 --seconds 10 --deadline-ms 50
+"""A load run in processes of its own, and what it comes to.
 
 Every request has a time at which it is due, drawn before the first is sent, and its latency counts from then, whenever
-it could be sent: a server that stalls cannot slow down the questions about it (Tene's coordinated omission). It says
-how many of the requests it could send in time; below 95 % the run says nothing of the server and is void.
+it could be sent: a server that stalls cannot slow down the questions about it (Tene's coordinated omission). How many
+of the requests could be sent in time is counted: below 95 % the run says nothing of the server and is void.
 
-Its loop is `load_generator`; several processes share a rate.
+Its loop is `generator`; several processes share a rate.
 """
 
-import argparse
-import json
 import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
@@ -24,10 +19,10 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from calibrant.arrays import Vector
+from reporting.machine import ROOT
 
-from .load_generator import READY
-from .load_plan import ANSWERED, FAILED, HELD, UNSENT, Plan, Records, Stream, post
-from .machine import ROOT
+from .generator import READY
+from .plan import ANSWERED, FAILED, HELD, UNSENT, Plan, Records
 
 LEAST_SENT = 0.95
 """Share of the offered rate below which a run is void."""
@@ -43,7 +38,7 @@ class Running:
         self._processes = []
         for i in range(processes):
             process = subprocess.Popen(
-                [sys.executable, "-c", "from benchmarks.load_generator import work; work()"],
+                [sys.executable, "-c", "from benchmarks.load.generator import work; work()"],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -154,40 +149,3 @@ def summary(records: Records, seconds: float, deadline_ms: float | None = None) 
         "unsent": records.count(UNSENT),
         "hdr_us": histogram(records.latency[answered]).encode().decode() if answered.any() else None,
     }
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--deadline-ms", type=float, help="sent with each request, and what `in time` means")
-    parser.add_argument("--connections", type=int, default=256)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--cores", type=int, nargs="*", default=(), help="cores for the generator")
-    parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--path", default="/v1/calibrate")
-    parser.add_argument(
-        "--body", type=Path, nargs="+", default=[Path("examples/dax_20020705.json")], help="JSON bodies, sent in turn"
-    )
-    given = parser.parse_args()
-    headers = {} if given.deadline_ms is None else {"x_request_deadline_ms": f"{given.deadline_ms:g}"}
-    stream = Stream(
-        name="load",
-        rate=given.rate,
-        seconds=given.seconds,
-        requests=tuple(post(given.path, path.read_bytes(), **headers) for path in given.body),
-        connections=given.connections,
-        arrivals=given.arrivals,
-    )
-    records = run(Plan(ports=(given.port,), streams=(stream,), seed=given.seed), given.cores, given.processes)
-    found = summary(records, given.seconds, given.deadline_ms)
-    print(json.dumps(found, indent=1))
-    if found["void"]:
-        print(f"VOID: less than {100 * LEAST_SENT:g} % of the requests could be sent in time.", file=sys.stderr)
-    return 1 if found["void"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

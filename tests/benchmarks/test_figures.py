@@ -14,12 +14,12 @@ pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 from PIL import Image
 
 from benchmarks.ablations import FULL, SHALLOW
+from benchmarks.figures import convergence, draw, residuals, scatter, surface, times
 from tests.shared import ROOT
 from training.domain import MARKET, PAPER
 from training.evaluate import EvaluationOptions, evaluate
 from training.evaluation.answers import of_artefact
 from training.evaluation.report import plain
-from training.figures import convergence, draw, residuals, scatter, surface, times
 
 SECONDS = np.random.default_rng(1).lognormal(-7.0, 0.5, 200)
 METHODS = {"network": 1.0, "network + refinement": 3.0, "L-BFGS-B": 30.0, "CMA-ES": 1000.0}

@@ -1,4 +1,4 @@
-"""Random draws of the paper's box (its section 4.4) and its grid, for tests."""
+"""Random draws of the paper's box (its section 4.4) and its grid."""
 
 import math
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .machine import CACHE, ROOT
+from reporting.machine import CACHE, ROOT
 
 START = 300.0
 """Seconds: the first start on a machine compiles every kernel."""

@@ -1,6 +1,6 @@
 """Faults injected while requests come: what was lost, what was wrong, how long until all was as before.
 
-    python -m benchmarks.faults [--only NAME ...]
+    python -m benchmarks.load.faults [--only NAME ...]
 
 For each fault a service of its own, requests at a steady rate by the open-loop generator, and the fault in the middle.
 The generator heeds `/health/ready`, as a load balancer does: with several instances it sends to those that are ready,
@@ -24,12 +24,13 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+from reporting.machine import RESULTS, table
+
+from ..quoted_panels import quoted_panels
+from ..sections import record, recorded
 from . import serving
-from .load import Running, quantiles_ms, summary
-from .load_plan import ANSWERED, WRONG, Plan, Records, Stream, post
-from .machine import RESULTS, table
-from .quoted_panels import quoted_panels
-from .sections import record, recorded
+from .plan import ANSWERED, WRONG, Plan, Records, Stream, post
+from .running import Running, quantiles_ms, summary
 from .serving import Serving
 
 N_PANELS = 16

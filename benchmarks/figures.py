@@ -1,6 +1,6 @@
 """The paper's five figures (its section 5), drawn from the results of the stages before.
 
-    python -m training.figures
+    python -m benchmarks.figures
 
 Numbers come from docs/results/{evaluation,ablations}.json, and those too many for JSON from the arrays that
 `training.evaluate` and `benchmarks.baselines` leave in build/figures. Nothing is computed here but surfaces from
@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from benchmarks.ablations import FULL, SHALLOW
-from benchmarks.machine import RESULTS, ROOT
 from calibrant.arrays import Vector
+from reporting.machine import RESULTS, ROOT
 from training.domain import DOMAINS, PAPER
 from training.evaluate import FIGURES
 from training.evaluation.surfaces import Surfaces, otm, vols

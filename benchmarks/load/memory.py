@@ -1,6 +1,6 @@
 """Requests that take far more memory than they have bytes, again and again, beside good ones.
 
-    python -m benchmarks.memory [--seconds 300]
+    python -m benchmarks.load.memory [--seconds 300]
 
 One service with its defaults, each attack by clients of its own as fast as they are answered. What its processes hold
 is looked at ten times a second: private and shared pages, each once, and the files in memory that batches arrive in.
@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.service.bodies import aliased
+from reporting.machine import RESULTS, table
 
+from ..quoted_panels import quoted_panels
+from ..sections import record
 from . import serving
-from .load import Running, summary
-from .load_plan import Plan, Stream, post
-from .machine import RESULTS, table
-from .quoted_panels import quoted_panels
-from .sections import record
+from .arrow import aliased
+from .plan import Plan, Stream, post
+from .running import Running, summary
 from .serving import Serving
 
 LIMIT_MB = 2048.0 * 1.048576

@@ -22,7 +22,7 @@ import numpy as np
 
 from calibrant.arrays import IntVector, Vector
 
-from .load_plan import ANSWERED, HELD, LOST, SILENT, UNCONNECTED, UNSENT, WRONG, Plan, Records, get
+from .plan import ANSWERED, HELD, LOST, SILENT, UNCONNECTED, UNSENT, WRONG, Plan, Records, get
 
 READY = b"ready\n"
 """What a generator says when it could begin."""

@@ -16,8 +16,6 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.service.process import Server
-
 EXPIRIES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
 MONEYNESS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15)
 RATE_LIMIT, RATE_BURST = 120, 30
@@ -46,12 +44,14 @@ def settings(keys_file: Any) -> dict[str, Any]:
 class Traffic:
     """Sends requests to a server for so many seconds, and counts what came back."""
 
-    def __init__(self, server: Server, keys: Mapping[str, str], odd_pause: float) -> None:
+    def __init__(self, url: str, supervisor: int, keys: Mapping[str, str], odd_pause: float) -> None:
         """
-        keys       by client: `desk` sends good requests, `greedy` more than it may, `odd` all the rest
-        odd_pause  seconds between two requests of `odd`
+        supervisor  process id of the service's parent, which is told to load the networks anew
+        keys        by client: `desk` sends good requests, `greedy` more than it may, `odd` all the rest
+        odd_pause   seconds between two requests of `odd`
         """
-        self._server = server
+        self._url = url
+        self._supervisor = supervisor
         self._keys = keys
         self._odd_pause = odd_pause
         self._until = 0.0
@@ -68,7 +68,7 @@ class Traffic:
 
     def _client(self, name: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {self._keys[name]}"}
-        return httpx.Client(base_url=self._server.url, headers=headers, timeout=30.0)
+        return httpx.Client(base_url=self._url, headers=headers, timeout=30.0)
 
     def _panels(self) -> list[Body]:
         """Panels of the accurate pricer, which `/v1/price` is, with half a basis point of noise."""
@@ -123,7 +123,7 @@ class Traffic:
                 )
                 if number % 40 == 39:
                     # The networks are loaded anew.
-                    os.kill(self._server.process.pid, signal.SIGHUP)
+                    os.kill(self._supervisor, signal.SIGHUP)
                 sleep(self._odd_pause)
         raise AssertionError("no requests")
 
@@ -173,14 +173,14 @@ class Traffic:
         headers = {"x-request-deadline-ms": "0.01", "authorization": client.headers["authorization"]}
 
         def ask(_: int) -> None:
-            httpx.post(f"{self._server.url}/v1/calibrate", json=panel, headers=headers, timeout=30.0)
+            httpx.post(f"{self._url}/v1/calibrate", json=panel, headers=headers, timeout=30.0)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(16)))
 
     def _dawdle(self, client: httpx.Client) -> None:
         """Begin a request and never end it: the server closes the connection."""
-        with self._server.connect() as connection, suppress(ConnectionResetError):
+        with self._connect() as connection, suppress(ConnectionResetError):
             connection.sendall(b"POST /v1/calibrate HTTP/1.1\r\n")
             connection.settimeout(30.0)
             connection.recv(1)
@@ -192,7 +192,11 @@ class Traffic:
             "POST /v1/calibrate/batch HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer {self._keys['odd']}\r\ncontent-length: {len(content)}\r\n\r\n"
         )
-        with self._server.connect() as connection:
+        with self._connect() as connection:
             connection.sendall(head.encode() + content)
             sleep(0.05)
             connection.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self) -> socket.socket:
+        url = httpx.URL(self._url)
+        return socket.create_connection((url.host, url.port or 80), timeout=5.0)

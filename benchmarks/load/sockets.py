@@ -1,9 +1,9 @@
 """Raw sockets against the service at full size, while good requests are answered.
 
-    python -m benchmarks.sockets kept       100,000 requests on one connection
-    python -m benchmarks.sockets stalled    1,000 sockets that stall within a head and 1,000 within a body
-    python -m benchmarks.sockets floods     endless and heavy requests, one client each
-    python -m benchmarks.sockets handshakes 3,000 sockets that connect to HTTPS and say nothing
+    python -m benchmarks.load.sockets kept       100,000 requests on one connection
+    python -m benchmarks.load.sockets stalled    1,000 sockets that stall within a head and 1,000 within a body
+    python -m benchmarks.load.sockets floods     endless and heavy requests, one client each
+    python -m benchmarks.load.sockets handshakes 3,000 sockets that connect to HTTPS and say nothing
 
 Each starts a service of its own and writes its own section of docs/results/sockets.{json,md}. The good requests come
 at a steady rate from the open-loop generator, and each answer is compared with the one given before.
@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 
 from deploy.operate.secret_files import self_signed
+from reporting.machine import RESULTS, table
 from service.metrics import CLOSINGS
 
+from ..quoted_panels import quoted_panels
+from ..sections import record
+from ..sessions import Session
 from . import serving
-from .load import Running, quantiles_ms, summary
-from .load_plan import Plan, Stream, get, post
-from .machine import RESULTS, table
-from .quoted_panels import quoted_panels
-from .sections import record
+from .plan import Plan, Stream, get, post
+from .running import Running, quantiles_ms, summary
 from .serving import Serving
-from .sessions import Session
 
 N_PANELS = 16
 GROWTH_MB = 20.0

@@ -1,0 +1,1 @@
+"""What tables of measurements have in common, whoever measures: `benchmarks`, `training`, `docker`."""
