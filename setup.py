@@ -22,7 +22,7 @@ def newest_releases() -> list[str]:
     return sorted(str(file) for file in files if file.is_file() and "engines" not in file.parts)
 
 
-class BuildNetworks(Command):
+class BuildNetworks(Command):  # type: ignore[misc]  # setuptools has no types
     """A step of the build, as setuptools documents them (`setuptools.command.build.SubCommand`)."""
 
     editable_mode = False

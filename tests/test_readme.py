@@ -51,14 +51,24 @@ def test_the_client_shown_is_the_example() -> None:
     assert f"```python\n{code}```" in README
 
 
+def test_the_program_shown_without_a_service_prints_the_fit() -> None:
+    (program,) = re.findall(r"```python\n(from calibrant import .*?)```", README, re.DOTALL)
+    printed = output_of("-c", program)
+    assert printed.startswith("DAX 2002-07-05\nheston: converged")
+    assert "131.70 bp" in printed
+
+
 def test_the_programs_shown_run_against_a_server() -> None:
     (tensors,) = re.findall(r"```python\n(.*?)```", SERVICE, re.DOTALL)
+    client = (ROOT / "examples" / "client.py").read_text()
     server = Server()
     try:
         server.wait_ready()
-        tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+        tensors, client = (
+            program.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") for program in (tensors, client)
+        )
         assert len(output_of("-c", tensors).strip(" []\n").split()) == 5
-        assert "converged, 131.7 bp" in output_of(str(ROOT / "examples" / "client.py"), server.url)
+        assert "converged, 131.7 bp" in output_of("-c", client)
     finally:
         server.stop()
 

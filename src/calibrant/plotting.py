@@ -49,13 +49,13 @@ def draw_smiles(assessment: Assessment) -> list[Axes]:
         axes = axes[:n]
         for (expiry, quotes), ax in zip(_smiles(panel), axes, strict=True):
             _draw(ax, expiry, quotes, panel, fit)
-        used = f"{fit.rmse_bp:.1f} bp over {fit.n_quotes} quotes"
-        figure.suptitle(f"{fit.model.name}, {fit.status}: root mean square error {used}", fontsize="medium")
+        quality = f"root mean square error {fit.rmse_bp:.1f} bp, {fit.n_quotes} quotes"
+        figure.suptitle(f"{fit.model.name}, {fit.status}: {quality}", fontsize="medium")
         figure.supxlabel("log(strike / forward)" if panel.forward is None else "strike", fontsize="medium")
         figure.supylabel("implied volatility (%)", fontsize="medium")
         # Of all pictures, since not every expiry has quotes left out.
         named = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(named.values()), list(named), loc="outside right upper", frameon=False, fontsize="small")
+        figure.legend(list(named.values()), list(named), loc="outside right center", frameon=False, fontsize="small")
     return axes
 
 
