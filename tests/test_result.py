@@ -1,6 +1,7 @@
 """A result as it is read: printed, tabulated, drawn."""
 
 import json
+import subprocess
 import sys
 from collections import defaultdict
 from itertools import combinations
@@ -142,6 +143,19 @@ def overlapping(figure: Any) -> list[tuple[str, str]]:
         if not all(map(figure.bbox.contains, *zip(box.min, box.max, strict=True)))
     ]
     return cut + [(a, b) for (a, first), (b, second) in combinations(written, 2) if first.overlaps(second)]
+
+
+def test_a_picture_leaves_matplotlib_as_it_was_set_up() -> None:
+    # A notebook sets it up as the first figure is made, and shows no more figures if that is undone.
+    code = (
+        "import os; os.environ['MPLBACKEND'] = 'module://tests.setting_up'\n"
+        "import sys; sys.path.insert(0, '.')\n"
+        "import json; from calibrant import calibrate\n"
+        "calibrate(json.load(open('examples/dax_20020705.json'))['quotes']).plot()\n"
+        "import matplotlib; print(matplotlib.is_interactive(), matplotlib.rcParams['figure.dpi'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "123.0"]
 
 
 @pytest.mark.parametrize(("package", "method"), [("pandas", "to_frame"), ("matplotlib", "plot")])
