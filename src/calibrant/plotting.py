@@ -41,7 +41,7 @@ def draw_smiles(assessment: Assessment) -> list[Axes]:
     columns = min(n, _COLUMNS)
     rows = math.ceil(n / columns)
     size = max(_LEAST_WIDTH, columns * _WIDTH + _LEGEND), rows * _HEIGHT + _TITLES
-    # Not in the style: the first figure of a notebook sets up how figures are shown, and the style's end would undo that.
+    # Not in the style: a notebook's first figure sets up how figures are shown, and the style's end would undo that.
     figure = pyplot.figure(figsize=size, facecolor="white", layout="constrained")
     with pyplot.style.context("default"):
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
