@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 RUNTIME ?= .venv
 DEV ?= .venv-dev
-CODE = src service training model_export reporting tests benchmarks deploy docker
+CODE = setup.py src service training model_export reporting tests benchmarks deploy docker
 
 .PHONY: serve test test-deploy check bench format clean
 
@@ -36,7 +36,7 @@ format: $(DEV)/.installed
 # The stamp is written last: an interrupted installation is taken up again.
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow]"
+	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow,client]"
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt

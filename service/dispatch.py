@@ -14,10 +14,11 @@ others wait goes on among the long ones, where it was.
 from typing import NamedTuple, TypeVar
 
 from calibrant.pipeline import Assessment
+from calibrant.prices import Prices
 from calibrant.steps import Steps, told
 
 from .costs import Costs, panel_size
-from .engine import CalibrationJob, Engine, PriceJob, Prices
+from .engine import CalibrationJob, Engine, PriceJob
 from .errors import DeadlineExpired
 from .lane import Priority
 from .metrics import Metrics

@@ -16,9 +16,7 @@ import numpy as np
 
 from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
-from calibrant.arrays import Matrix, Vector
-from calibrant.black import implied_volatility
-from calibrant.errors import InvalidInput, Problem
+from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
 from calibrant.models import MODELS
@@ -28,7 +26,7 @@ from calibrant.optimisers.newton import polish
 from calibrant.options import MAX_WORK, CalibrationOptions, Effort, Refine
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
-from calibrant.pricing.fourier import UNSETTLED, value_steps
+from calibrant.prices import Prices, price_steps
 from calibrant.release import Release, released, require_release_of
 from calibrant.starts import surface_starts
 from calibrant.steps import Steps, finish
@@ -58,17 +56,6 @@ class PriceJob:
     expiry: Vector
     log_moneyness: Vector
     gradient: bool
-
-
-class Prices(NamedTuple):
-    """Undiscounted, in units of the forward."""
-
-    call: Vector
-    put: Vector
-    implied_vol: Vector
-    """NaN where the price carries none."""
-    gradient: Matrix | None
-    """(n_params, n_quotes), of the call."""
 
 
 REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
@@ -229,30 +216,10 @@ class Engine:
 
         raises  InvalidInput if an option has no settled price, EngineFailed if a number is not finite
         """
-        k = job.log_moneyness
-        priced = yield from value_steps(job.model, k, job.expiry, job.params, with_gradient=job.gradient)
-        unsettled = np.flatnonzero(~(priced.error <= UNSETTLED)).tolist()
-        if unsettled:
-            raise InvalidInput(
-                *(
-                    Problem.at(
-                        ("log_moneyness", i),
-                        f"cannot be priced: with these parameters and expiry {job.expiry[i]:g} its value is known to "
-                        f"{priced.error[i]:.0e} of the forward only.",
-                    )
-                    for i in unsettled[:100]
-                )
-            )
-        rise = np.expm1(k)
-        call, put = priced.time_value + np.maximum(-rise, 0.0), priced.time_value + np.maximum(rise, 0.0)
-        if not all(np.isfinite(result).all() for result in (call, put, priced.gradient)):
-            raise EngineFailed("The prices hold a number that is not finite.")
-        # By symmetry a put at k is e^k times a call at -k: all of them as out-of-the-money calls, with their error.
-        scale = np.exp(np.maximum(-k, 0.0))
-        vols = implied_volatility(
-            scale * priced.time_value, np.abs(k), job.expiry, price_error=scale * priced.error
-        ).volatility
-        return Prices(call, put, vols, priced.gradient if job.gradient else None)
+        try:
+            return (yield from price_steps(job.model, job.params, job.log_moneyness, job.expiry, gradient=job.gradient))
+        except ArithmeticError as error:
+            raise EngineFailed(str(error)) from error
 
     def price(self, job: PriceJob) -> Prices:
         """All the steps of `price_steps`."""

@@ -51,6 +51,13 @@ def test_the_client_shown_is_the_example() -> None:
     assert f"```python\n{code}```" in README
 
 
+def test_the_program_shown_without_a_service_prints_the_fit() -> None:
+    (program,) = re.findall(r"```python\n(from calibrant import .*?)```", README, re.DOTALL)
+    printed = output_of("-c", program)
+    assert printed.startswith("DAX 2002-07-05\nheston: converged")
+    assert "131.70 bp" in printed
+
+
 def test_the_programs_shown_run_against_a_server(server: Server) -> None:
     (tensors,) = re.findall(r"```python\n(.*?)```", SERVICE, re.DOTALL)
     tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrant.arrays import IntVector, Vector
+from calibrant.by_name import model_named
 from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
@@ -31,7 +32,7 @@ from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
 from .batch import Answer, Deadline, Limits, PanelRequest
 from .documents import Echo
-from .jobs import model_named, prior_in_text
+from .jobs import prior_in_text
 from .validation import bad_body
 
 if TYPE_CHECKING:

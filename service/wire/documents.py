@@ -10,9 +10,10 @@ from calibrant.models import MODELS
 from calibrant.models.model import Model
 from calibrant.network import Manifest
 from calibrant.pipeline import Assessment
+from calibrant.prices import Prices
 from calibrant.report import calibration_report, numbers, stages_us
 
-from ..engine import Engine, PriceJob, Prices
+from ..engine import Engine, PriceJob
 
 
 class Echoed(Protocol):
@@ -56,7 +57,7 @@ def price_document(job: PriceJob, prices: Prices) -> dict[str, Any]:
         "implied_vol": numbers(prices.implied_vol),
     }
     if prices.gradient is not None:
-        document["gradient"] = dict(zip(job.model.parameters, prices.gradient.tolist(), strict=True))
+        document["gradient"] = {name: values.tolist() for name, values in prices.gradient.items()}
     return document
 
 

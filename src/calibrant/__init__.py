@@ -1,0 +1,75 @@
+"""Stochastic-volatility models calibrated to option quotes.
+
+    from calibrant import calibrate, price
+
+    result = calibrate({"expiry": expiry, "strike": strike, "forward": forward, "iv": iv})
+
+docs/library.md shows what there is. What these names need is imported when one of them is first used:
+`import calibrant` alone, which every module of the library and its client begin with, loads nothing.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import models
+    from .api import calibrate, price
+    from .errors import InvalidInput
+    from .panel import OptionPanel
+    from .prices import Prices
+    from .quotes_csv import read_csv
+    from .result import CalibrationResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CalibrationResult",
+    "InvalidInput",
+    "OptionPanel",
+    "Prices",
+    "__version__",
+    "calibrate",
+    "models",
+    "price",
+    "read_csv",
+]
+
+_HOMES = {
+    "CalibrationResult": "result",
+    "InvalidInput": "errors",
+    "OptionPanel": "panel",
+    "Prices": "prices",
+    "price": "api",
+    "read_csv": "quotes_csv",
+}
+"""The module of each name. `models` is a module itself, and `calibrate` see below."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "models":
+        return import_module(".models", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package, whose `calibrate` is the function although one of its modules bears that name too: importing a
+    module binds its name in the package, whenever that happens, and would hide the function."""
+
+    @property
+    def calibrate(self) -> object:
+        return import_module(".api", __name__).calibrate
+
+    @calibrate.setter
+    def calibrate(self, module: ModuleType) -> None:
+        """What the import system does; the module is found in `sys.modules`."""
+
+
+sys.modules[__name__].__class__ = _Package

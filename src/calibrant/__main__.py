@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import NoReturn
@@ -14,13 +13,9 @@ from .models import MODELS, Model
 from .network import ArtefactError
 from .options import CalibrationOptions
 from .pipeline import Assessment, assess
-from .quote_cautions import tallied
 from .quotes_csv import read_csv
-from .release import Release, released, require_release_of
-from .report import calibration_report, stages_us
-
-_NETWORKS = (Path("networks"), Path(__file__).parents[2] / "networks")
-"""Where released networks are looked for: the current folder, then the checkout that this file is part of, if any."""
+from .release import Release, release_in_reach, require_release_of
+from .report import calibration_report, notes, stages_us
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,10 +77,7 @@ def _release(model: Model, folder: Path | None) -> Release | None:
     """The version asked for, else the newest released one if it is in reach and can be run, else None."""
     if folder is not None:
         return require_release_of(model, Release.load(folder))
-    for networks in _NETWORKS:
-        if (networks / model.name).is_dir() and find_spec("onnxruntime"):
-            return require_release_of(model, released(networks, model.name))
-    return None
+    return release_in_reach(model)
 
 
 def _refuse(error: object) -> int:
@@ -113,22 +105,8 @@ class _Table:
         used = f"{fit.n_quotes}/{fit.n_quotes + len(fit.excluded)}"
         print(f"{label:{self.width}}{values}{fit.rmse_bp:>10.2f}{fit.max_abs_bp:>10.2f}{used:>12}  {fit.status}")
         print(f"{'+-':>{self.width}}{errors}")
-        for remark in _remarks(assessment):
-            print(f"  {remark}")
-
-
-def _remarks(assessment: Assessment) -> list[str]:
-    calibration = assessment.calibration
-    remarks = [calibration.message] if calibration.message else []
-    remarks += [f"{caution.code}: {caution.detail}" for caution in assessment.cautions]
-    if calibration.excluded:
-        remarks.append(f"Left out: {tallied(exclusion.reason for exclusion in calibration.excluded)}.")
-    for subject, verdict in (("quotes", assessment.quotes), ("fitted surface", assessment.surface)):
-        if not verdict.free:
-            worst = verdict.violations[0] if verdict.violations else None
-            size = f", the largest a {worst.kind} of {worst.size:.2g} of the forward" if worst else ""
-            remarks.append(f"Arbitrage in the {subject}: {verdict.n_violations} violations{size}.")
-    return remarks
+        for note in notes(assessment):
+            print(f"  {note}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ COLUMNS = {
 }
 _REQUIRED = ("expiry", "strike", "forward")
 _VOLS = ("iv", "bid_iv", "ask_iv")
-_PANEL_COLUMNS = ("underlying", "as_of")
+PANEL_COLUMNS = ("underlying", "as_of")
 
 
 class _Row(NamedTuple):
@@ -69,7 +69,7 @@ def _rows_by_panel(path: Path, reader: "csv.DictReader[str]", present: Sequence[
     panels: dict[str, list[_Row]] = {}
     problems: list[Problem] = []
     for cells in reader:
-        label = " ".join(filter(None, ((cells.get(column) or "").strip() for column in _PANEL_COLUMNS))) or path.stem
+        label = " ".join(filter(None, ((cells.get(column) or "").strip() for column in PANEL_COLUMNS))) or path.stem
         values: dict[str, float | None] = {}
         for field in present:
             text = (cells.get(COLUMNS[field]) or "").strip()

@@ -7,7 +7,10 @@ whose answer from the narrower network lies outside its domain, and then both an
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +25,11 @@ from .panel import OptionPanel
 
 CONTENTS = "release.json"
 """Names the networks of a version, `{"networks": {domain: sha256}}`, each in the folder of that name."""
+FOLDER_VARIABLE = "CALIBRANT_NETWORKS"
+"""Of the environment: the folder of the released networks, for the service and for the library alike."""
+_PACKAGE = Path(__file__).parent
+_CHECKOUT = [_PACKAGE.parents[1] / "networks"] if (_PACKAGE.parents[1] / "pyproject.toml").is_file() else []
+"""Of an editable installation; `parents[1]` of an installed package is a folder of Python's."""
 
 
 class Proposal(NamedTuple):
@@ -135,6 +143,37 @@ def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precis
     if not versions:
         raise ArtefactError(f"{root} holds no released network: `python -m model_export.release` writes one.")
     return Release.load(root / str(max(versions)), provider, precision)
+
+
+def networks_folder() -> Path | None:
+    """Where the released networks are: where `CALIBRANT_NETWORKS` says, else in the package, as a wheel brings them,
+    else in the checkout that the package is part of; None if there are none.
+
+    raises  ArtefactError if `CALIBRANT_NETWORKS` names no folder
+    """
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        if not Path(named).is_dir():
+            raise ArtefactError(f"`{FOLDER_VARIABLE}` must name a folder, but is {named!r}.")
+        return Path(named)
+    return next((folder for folder in (_PACKAGE / "networks", *_CHECKOUT) if folder.is_dir()), None)
+
+
+def release_in_reach(model: Model) -> Release | None:
+    """The newest released networks of a model, loaded once in a process and shared by its threads; None where there
+    are none, or no ONNX Runtime to run them: calibrations then start from the shape of the surface.
+
+    raises  as `networks_folder`, `Release.load` and `require_release_of`
+    """
+    folder = networks_folder()
+    if folder is None or not (folder / model.name).is_dir() or not find_spec("onnxruntime"):
+        return None
+    return require_release_of(model, _loaded(folder.resolve(), model.name))
+
+
+@lru_cache
+def _loaded(folder: Path, name: str) -> Release:
+    return released(folder, name)
 
 
 def require_release_of(model: Model, release: Release) -> Release:

@@ -14,6 +14,7 @@ from .arrays import Vector
 from .calibrate import Calibration
 from .panel import OptionPanel
 from .pipeline import Assessment
+from .quote_cautions import tallied
 
 
 def calibration_report(
@@ -76,6 +77,21 @@ def exclusions(calibration: Calibration) -> list[dict[str, Any]]:
 def warnings(assessment: Assessment) -> list[dict[str, Any]]:
     """What a desk should look at, as the answer lists it."""
     return [caution.document() for caution in assessment.cautions]
+
+
+def notes(assessment: Assessment) -> list[str]:
+    """What a reader of the parameters should know besides, in sentences."""
+    calibration = assessment.calibration
+    sentences = [calibration.message] if calibration.message else []
+    sentences += [f"{caution.code}: {caution.detail}" for caution in assessment.cautions]
+    if calibration.excluded:
+        sentences.append(f"Left out: {tallied(exclusion.reason for exclusion in calibration.excluded)}.")
+    for subject, verdict in (("quotes", assessment.quotes), ("fitted surface", assessment.surface)):
+        if not verdict.free:
+            worst = verdict.violations[0] if verdict.violations else None
+            size = f", the largest a {worst.kind} of {worst.size:.2g} of the forward" if worst else ""
+            sentences.append(f"Arbitrage in the {subject}: {verdict.n_violations} violations{size}.")
+    return sentences
 
 
 def stages_us(**seconds: float) -> dict[str, float]:
