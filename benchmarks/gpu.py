@@ -20,7 +20,7 @@ import numpy as np
 from numba import cuda
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.gpu.heston_lm import CONVERGED, NO_DESCENT, OUT_OF_ITERATIONS, SETTLED, TOO_SLOW
 from calibrant.gpu.refine import refine
 from calibrant.models import HESTON

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import paper_box
 from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value, vega
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.errors import InvalidInput
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON

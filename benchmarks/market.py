@@ -27,7 +27,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import COARSE, FINE, evaluate

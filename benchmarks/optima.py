@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.market import read_panels
 from benchmarks.odd_panels import OddPanel, odd_panels
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Effort, Start

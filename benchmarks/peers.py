@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.models import HESTON
 from calibrant.network import ArtefactError
 from calibrant.options import CalibrationOptions, Refine, Start

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.network import Network
 from calibrant.options import Start

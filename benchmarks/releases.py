@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel, identifiable

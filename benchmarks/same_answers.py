@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration
+from calibrant.calibration import Calibration
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel

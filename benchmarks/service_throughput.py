@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions
 from calibrant.pipeline import begin_all, starting_from

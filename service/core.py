@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from calibrant.arbitrage.violations import KINDS
-from calibrant.calibrate import Status
+from calibrant.calibration import Status
 from calibrant.options import StartName
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS

@@ -42,27 +42,6 @@ def run(code: str) -> str:
 # Names ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "pass",
-        "import calibrant",
-        "import calibrant.calibrate",
-        "from calibrant.calibrate import Calibration",
-        "import calibrant.pipeline, calibrant.models",
-        "from calibrant import calibrate; import calibrant.fits",
-    ],
-)
-def test_calibrate_is_the_function_whatever_is_imported_first(first: str) -> None:
-    code = (
-        f"{first}\nfrom calibrant import OptionPanel, calibrate, models, price\nimport calibrant\n"
-        "from calibrant.calibrate import CalibrationOptions\n"
-        "print(*(x.__module__ for x in (calibrate, calibrant.calibrate, price, CalibrationOptions)), models.__name__)"
-    )
-    told = "calibrant.api calibrant.api calibrant.api calibrant.calibrate calibrant.models"
-    assert run(code).strip() == told
-
-
 def test_importing_calibrant_loads_nothing_until_a_name_is_used() -> None:
     code = (
         "import sys, calibrant; print(sorted({'numpy', 'numba', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules)))"

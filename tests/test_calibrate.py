@@ -6,7 +6,7 @@ import pytest
 from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility, vega
-from calibrant.calibrate import Calibration, calibrate, calibration_steps
+from calibrant.calibration import Calibration, calibrate, calibration_steps
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Effort, Prior, Refine, Start

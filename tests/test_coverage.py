@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.optimisers.objective import FINE, evaluate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import paper_box
-from calibrant.calibrate import Calibration, begin, calibrate
+from calibrant.calibration import Calibration, begin, calibrate
 from calibrant.errors import InvalidInput
 from calibrant.fits import SLICE
 from calibrant.grid import Grid, project, project_all

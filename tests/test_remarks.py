@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Prior, Start
 from calibrant.panel import OptionPanel, identifiable

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import Fit, judged, room_for
 from calibrant.models import HESTON

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.odd_panels import odd_panels
 from benchmarks.optima import WORSE, best_of_many
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Effort, Refine, Start

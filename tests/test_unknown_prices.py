@@ -6,7 +6,7 @@ import pytest
 from benchmarks import paper_box
 from calibrant.arrays import IntVector, Vector
 from calibrant.black import implied_volatility_from_time_value
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Refine, Start
 from calibrant.panel import OptionPanel, identifiable

@@ -8,9 +8,7 @@ docs/library.md shows what there is. What these names need is imported when one 
 `import calibrant` alone, which every module of the library and its client begin with, loads nothing.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,10 +39,11 @@ _HOMES = {
     "InvalidInput": "errors",
     "OptionPanel": "panel",
     "Prices": "prices",
+    "calibrate": "api",
     "price": "api",
     "read_csv": "quotes_csv",
 }
-"""The module of each name. `models` is a module itself, and `calibrate` see below."""
+"""The module of each name; `models` is a module itself."""
 
 
 def __getattr__(name: str) -> object:
@@ -57,19 +56,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package, whose `calibrate` is the function although one of its modules bears that name too: importing a
-    module binds its name in the package, whenever that happens, and would hide the function."""
-
-    @property
-    def calibrate(self) -> object:
-        return import_module(".api", __name__).calibrate
-
-    @calibrate.setter
-    def calibrate(self, module: ModuleType) -> None:
-        """What the import system does; the module is found in `sys.modules`."""
-
-
-sys.modules[__name__].__class__ = _Package

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from .arbitrage import Verdict, check_quotes, check_surface_steps, surface_caution
 from .arrays import Vector
-from .calibrate import Calibration, begin, calibration_steps
+from .calibration import Calibration, begin, calibration_steps
 from .caution import Caution
 from .errors import InvalidInput, Problem
 from .fits import Fit
@@ -59,7 +59,7 @@ class Begun(NamedTuple):
     proposals: list[Proposal]
     """Of the release."""
     fit: Fit | None
-    """Of `calibrate.begin`."""
+    """Of `calibration.begin`."""
     network: float
     """Seconds, its part of what the networks took for all."""
     refine: float

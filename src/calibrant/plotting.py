@@ -12,7 +12,7 @@ except ImportError as error:
     raise ImportError("`plot` needs matplotlib: pip install 'calibrant[notebook]'.") from error
 
 from .arrays import Vector
-from .calibrate import Calibration
+from .calibration import Calibration
 from .panel import OptionPanel
 from .pipeline import Assessment
 from .prices import vols_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arbitrage import Verdict, Violation
 from .arrays import Vector
-from .calibrate import Calibration
+from .calibration import Calibration
 from .panel import OptionPanel
 from .pipeline import Assessment
 from .quote_cautions import tallied

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import Calibration
+from calibrant.calibration import Calibration
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import Matrix
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.gpu.heston_device import CHUNK, MAX_CHUNKS, implied_sd, time_value
 from calibrant.gpu.heston_lm import CONVERGED, OUT_OF_ITERATIONS, SETTLED, TOO_SLOW

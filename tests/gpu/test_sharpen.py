@@ -7,7 +7,7 @@ pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from benchmarks import paper_box
 from calibrant.arrays import Matrix
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.gpu.sharpen import sharpen
 from calibrant.models import HESTON
 from calibrant.options import CalibrationOptions, Start

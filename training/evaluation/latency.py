@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Vector
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.grid import project
 from calibrant.models import HESTON
 from calibrant.network import Network

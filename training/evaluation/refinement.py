@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
-from calibrant.calibrate import Calibration, calibrate
+from calibrant.calibration import Calibration, calibrate
 from calibrant.models import HESTON
 from calibrant.options import Start
 from calibrant.panel import OptionPanel

@@ -35,7 +35,7 @@ class Refined(NamedTuple):
 def refine(problems: Sequence[Problem], starts: Matrix, max_evaluations: int = MAX_EVALUATIONS) -> Refined:
     """Minimise the objective of each panel from its start, on the GPU.
 
-    problems  as `calibrate.fit_problem` makes them, of the Heston model
+    problems  as `fit_problem` makes them, of the Heston model
     starts    (n_panels, 5), clipped to the bounds
     returns   panels whose outcome is not CONVERGED are the CPU's: `calibrate` takes them from their start
     raises    ValueError if the lengths differ, or there is no panel

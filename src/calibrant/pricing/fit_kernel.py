@@ -69,7 +69,7 @@ def alias_length(
             moment = max(left, right)
         if moment >= 1e300:
             break
-        bound: float = (moment + p * math.log(p) - (1.0 + p) * math.log(1.0 + p) - log_tolerance) / (p + 0.5)
+        bound = (moment + p * math.log(p) - (1.0 + p) * math.log(1.0 + p) - log_tolerance) / (p + 0.5)
         if bound > length:
             break
         length = bound
@@ -90,8 +90,8 @@ def _most_nodes(n_strikes: int) -> int:
 def _envelope(layout: IntVector, node: int, work: Vector) -> float:
     """The squared integrand of the price, or what it may rise to again."""
     j = np.uint64(node)
-    square = work[REAL + j] * work[REAL + j] + work[IMAG + j] * work[IMAG + j]
-    return square if one_heston(layout) else square * exp(2.0 * work[SLACK + j])
+    square: float = work[REAL + j] * work[REAL + j] + work[IMAG + j] * work[IMAG + j]
+    return square if one_heston(layout) else square * float(exp(2.0 * work[SLACK + j]))
 
 
 @kernel
