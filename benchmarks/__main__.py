@@ -33,7 +33,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
 """The tables, and the options of a quick run (None: there is none); the defaults of each module are those of the
 released tables."""
 PARTS = {
-    "service": ("latency", "throughput", "batch", "mixed", "overload", "crowd", "slow", "wire", "echo"),
+    "service": ("latency", "throughput", "batch", "misfit", "mixed", "overload", "crowd", "slow", "wire", "echo"),
     "load.sockets": ("kept", "stalled", "floods"),
 }
 """Commands of the modules that write one section at a time, each with the whole machine for itself."""

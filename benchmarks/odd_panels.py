@@ -51,9 +51,11 @@ def _expiries(rng: np.random.Generator, least: int = 2, most: int = 3) -> Vector
     return np.sort(rng.choice(_TENORS, int(rng.integers(least, most + 1)), replace=False))
 
 
-def _strikes(rng: np.random.Generator, expiry: Vector, level: Vector) -> tuple[Vector, Vector, Vector]:
+def _strikes(
+    rng: np.random.Generator, expiry: Vector, level: Vector, n_strikes: int | None = None
+) -> tuple[Vector, Vector, Vector]:
     """Expiry, log-moneyness and their standard deviations, each (n_quotes,)."""
-    n = int(rng.integers(5, 10))
+    n = int(rng.integers(5, 10)) if n_strikes is None else n_strikes
     low, high = rng.uniform(-2.5, -0.8), rng.uniform(0.7, 2.0)
     z = np.tile(np.linspace(low, high, n), expiry.size)
     sd = np.repeat(level * np.sqrt(expiry), n)
@@ -109,9 +111,16 @@ def _noisy(rng: np.random.Generator) -> tuple[Vector, Vector, Vector]:
 
 
 def _svi(rng: np.random.Generator) -> tuple[Vector, Vector, Vector]:
-    expiry = _expiries(rng, 3, 6)
+    return svi_quotes(rng, _expiries(rng, 3, 6))
+
+
+def svi_quotes(rng: np.random.Generator, expiry: Vector, n_strikes: int | None = None) -> tuple[Vector, Vector, Vector]:
+    """Expiry, log-moneyness and vol of the quotes of a smooth surface that is not Heston's, (n_quotes,) each.
+
+    n_strikes  of each expiry; None draws it
+    """
     level = np.exp(rng.uniform(np.log(0.1), np.log(0.6))) * np.exp(np.cumsum(rng.normal(0.0, 0.08, expiry.size)))
-    t, k, _ = _strikes(rng, expiry, level)
+    t, k, _ = _strikes(rng, expiry, level, n_strikes)
     variance = np.repeat(level * level * expiry, t.size // expiry.size)
     rho, eta, gamma = rng.uniform(-0.9, 0.2), rng.uniform(0.4, 1.6), rng.uniform(0.2, 0.6)
     phi = eta * variance**-gamma

@@ -22,8 +22,8 @@ from calibrant.options import CalibrationOptions, Prior
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.release import released
+from reporting.machine import ROOT
 
-from .machine import ROOT
 from .market import read_panels
 from .paper_panels import clean_panels, noisy_panels
 

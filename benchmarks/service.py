@@ -3,6 +3,7 @@
     python -m benchmarks.service latency        one connection, five windows of 20 s, a bare echo beside it
     python -m benchmarks.service throughput     network + refinement in process, on one core and on two
     python -m benchmarks.service batch          panels a second through /v1/calibrate/batch on one core
+    python -m benchmarks.service misfit         panels that Heston fits and SVI-like ones, as fast as they are answered
     python -m benchmarks.service mixed          interactive requests alone, and beside batches of 5,000 panels
     python -m benchmarks.service overload       the sustainable rate, then five times as much for a minute
     python -m benchmarks.service crowd          64 clients at once without deadlines, ordinary panels and smiles
@@ -25,12 +26,13 @@ from .sections import record
 from .service_crowd import crowd, crowd_lines, slow, slow_lines
 from .service_latency import echo, echo_lines, latency, latency_lines, wire, wire_lines
 from .service_overload import mixed, mixed_lines, overload, overload_lines
-from .service_throughput import batch, batch_lines, throughput, throughput_lines
+from .service_throughput import batch, batch_lines, misfit, misfit_lines, throughput, throughput_lines
 
 LINES = {
     "latency": latency_lines,
     "throughput": throughput_lines,
     "batch": batch_lines,
+    "misfit": misfit_lines,
     "mixed": mixed_lines,
     "overload": overload_lines,
     "crowd": crowd_lines,
@@ -48,6 +50,7 @@ def main() -> int:
         ("latency", latency, 20.0),
         ("throughput", throughput, 30.0),
         ("batch", batch, 30.0),
+        ("misfit", misfit, 30.0),
         ("mixed", mixed, 30.0),
         ("overload", overload, 60.0),
         ("crowd", crowd, 0.0),

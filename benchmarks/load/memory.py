@@ -1,11 +1,11 @@
 """Requests that take far more memory than they have bytes, again and again, beside good ones.
 
-    python -m benchmarks.load.memory [--seconds 300]
+    python -m benchmarks.load.memory [--seconds 300] [--group /sys/fs/cgroup/memory/NAME]
 
 One service with its defaults, each attack by clients of its own as fast as they are answered. What its processes hold
 is looked at ten times a second: private and shared pages, each once, and the files in memory that batches arrive in.
 Wanted: never more than the limit of a container, no process ended, no good request lost, and at the end what was held
-before.
+before. With `--group` the service, and not its clients, runs inside a control group whose limit the kernel keeps.
 Writes docs/results/memory.{json,md}.
 """
 
@@ -69,6 +69,18 @@ def held_mb(server: Serving) -> float:
             # It has ended, or closed the file.
             continue
     return 1e-6 * (total + sum(files.values()))
+
+
+def _confine(server: Serving, group: Path) -> None:
+    """Put a service that has just been started, and so all that it will start, into a control group.
+
+    raises  RuntimeError if its limit is not that of the container
+    """
+    files = [group / name for name in ("memory.max", "memory.limit_in_bytes")]
+    limit = next((file.read_text().strip() for file in files if file.exists()), "no limit at all")
+    if limit != str(int(1e6 * LIMIT_MB)):
+        raise RuntimeError(f"The limit of {group} must be {1e6 * LIMIT_MB:.0f} bytes, but is {limit}.")
+    (group / "cgroup.procs").write_text(str(server.process.pid))
 
 
 # Attacks --------------------------------------------------------------------------------------------------------------
@@ -181,6 +193,8 @@ def _again(work: Callable[..., None], *arguments: Any) -> None:
 def attacked(given: argparse.Namespace) -> dict[str, Any]:
     bodies = tuple(quoted_panels(N_PANELS).bodies())
     with serving.service(default_deadline_ms=PATIENCE_MS) as server:
+        if given.group is not None:
+            _confine(server, given.group)
         server.wait_until_answering()
         # What the first requests of each kind take of a process stays with it.
         enough, told = Event(), {name: dict[str, int]() for name in attacks()}
@@ -212,6 +226,7 @@ def attacked(given: argparse.Namespace) -> dict[str, Any]:
     within = peak < LIMIT_MB and after < (1.0 + GROWTH) * before
     return {
         "seconds": given.seconds,
+        "confined": given.group is not None,
         "good": good,
         "told": told,
         "held_mb": [before, peak, after],
@@ -260,7 +275,9 @@ def lines(data: dict[str, Any]) -> list[str]:
         "## Attacks on the memory",
         f"All of them at once for {data['seconds']:.0f} s, beside good requests, {good['offered_per_s']:.0f} a second, "
         "latencies in milliseconds from when they were due; megabytes of all processes before, at most and "
-        f"{_SETTLING:.0f} s after. Wanted: none lost, no process ended, at most {LIMIT_MB:.0f} MB (2 GiB), in the end "
+        f"{_SETTLING:.0f} s after. "
+        + ("The kernel kept the limit. " if data["confined"] else "")
+        + f"Wanted: none lost, no process ended, at most {LIMIT_MB:.0f} MB (2 GiB), in the end "
         f"no more than {100 * GROWTH:.0f} % above the start, nothing reserved.",
         "",
         *table(
@@ -275,6 +292,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="good requests a second, default 20")
     parser.add_argument("--seconds", type=float, default=300.0, help="of the attacks, default 300")
+    parser.add_argument("--group", type=Path, help="folder of a control group with that limit, which the service joins")
     parser.add_argument("--out", type=Path, default=RESULTS / "memory", help="page, without its suffix")
     given = parser.parse_args()
     data = attacked(given)

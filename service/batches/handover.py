@@ -10,6 +10,7 @@ Requests and refusals are pickled: both ends are this program, of one user and o
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import pickle
@@ -21,7 +22,7 @@ from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
 from ..audit import Answered
-from ..body import memory_file
+from ..body import mapped, memory_file
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
 from ..lane import GRACE
 from .answers import Asked, AuditRequest, BatchAnswer, BatchRequest, Piece
@@ -33,6 +34,10 @@ TAKEN_WITHIN = 10.0
 LATE = 5.0
 """Seconds past its deadline after which a batch that was taken is not waited for: the batch worker heeds it by itself,
 but may be given little of the processor to write down what it has."""
+ENDINGS, REMEMBERED = 3, 600.0
+"""A batch that the batch worker had in hand so often when it ended, within so many seconds, is taken to be why. Twice
+may be chance: what is sent again after one end meets what caused it again."""
+_MOST_REMEMBERED = 256
 _MOST = 65536
 """Bytes of a request."""
 _HEADER = struct.Struct("!cI")
@@ -46,6 +51,47 @@ class _Frame(NamedTuple):
     content: bytes
 
 
+class _Ended(NotReady):
+    """The batch worker had the batch."""
+
+
+class _Endings:
+    """What the batch worker had in hand when it ended, and when that was, by what the bodies hold."""
+
+    def __init__(self) -> None:
+        self._times: dict[bytes, list[float]] = {}
+
+    async def require_harmless(self, body: BinaryIO) -> None:
+        """raises  EngineFailed for a batch that has ended the batch worker, and would again"""
+        self._forget()
+        if any(len(times) >= ENDINGS for times in self._times.values()):
+            self._require(await _digest(body))
+
+    async def remember(self, body: BinaryIO) -> None:
+        """raises  as `require_harmless`"""
+        digest = await _digest(body)
+        self._times.setdefault(digest, []).append(perf_counter())
+        self._forget()
+        self._require(digest)
+
+    def _require(self, digest: bytes) -> None:
+        if len(self._times.get(digest, ())) >= ENDINGS:
+            raise EngineFailed(
+                f"The batch worker ended {ENDINGS} times while it had this batch, which is not tried again for "
+                f"{REMEMBERED:.0f} s."
+            )
+
+    def _forget(self) -> None:
+        since = perf_counter() - REMEMBERED
+        kept = {digest: times for digest, times in self._times.items() if times[-1] > since}
+        self._times = dict(list(kept.items())[-_MOST_REMEMBERED:])
+
+
+async def _digest(body: BinaryIO) -> bytes:
+    # Of tens of megabytes: not on the event loop.
+    return (await asyncio.to_thread(hashlib.blake2b, mapped(body))).digest()
+
+
 class BatchesElsewhere:
     """The worker's end."""
 
@@ -53,11 +99,19 @@ class BatchesElsewhere:
         # Python 3.11 passes on none of the flags that `send_fds` and `recv_fds` are given.
         outbox.setblocking(False)
         self._outbox = outbox
+        self._endings = _Endings()
 
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
-        """raises  NotReady if no batch worker takes it, or it ends; Overloaded; what the batch is refused for"""
+        """raises  NotReady if no batch worker takes it, or it ends; EngineFailed if it has ended with this batch again
+        and again; Overloaded; what the batch is refused for
+        """
+        await self._endings.require_harmless(body)
         frames = self._frames(request, body)
-        head = await anext(frames)
+        try:
+            head = await anext(frames)
+        except _Ended:
+            await self._endings.remember(body)
+            raise
         return BatchAnswer(pickle.loads(head.content), _pieces(frames))
 
     async def audit(self, answer: Answered) -> None:
@@ -88,7 +142,7 @@ class BatchesElsewhere:
                 yield frame
                 frame = await _received(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise NotReady("The batch worker has ended; another one is being started.") from None
+            raise _Ended("The batch worker has ended; another one is being started.") from None
         finally:
             writer.close()
 

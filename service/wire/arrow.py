@@ -212,6 +212,8 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))
+        elif types.is_null(kind) and name == "expiry":
+            problems.append(Problem.at((name,), "is required, but holds nothing but null."))
         elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
             problems.append(Problem.at((name,), f"must hold numbers, but is of the type {shown(kind)}."))
         if schema.names.count(name) > 1:

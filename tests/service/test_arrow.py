@@ -1,6 +1,7 @@
 """Arrow streams: a table of quotes in, a table of results out, and nothing believed that a stream says of itself."""
 
 import json
+import random
 import sys
 from typing import Any
 
@@ -205,6 +206,7 @@ BAD = {
     "an unknown column": (renamed(iv="vol"), "/vol"),
     "a column twice": (renamed(strike="iv"), "/iv"),
     "no expiry": (arrow_stream(ONE.drop_columns(["expiry"])), "/expiry"),
+    "no type for expiries": (with_column("expiry", pyarrow.nulls(6)), "/expiry"),
     "a thousand columns": (arrow_stream(pyarrow.table({f"c{i}": [1] for i in range(1000)})), ""),
     "strings for numbers": (with_column("iv", pyarrow.array(["0.2"] * 6)), "/iv"),
     "halves for numbers": (with_column("iv", pyarrow.array(np.full(6, 0.2, np.float16))), "/iv"),
@@ -223,6 +225,30 @@ BAD = {
 def test_a_body_that_is_no_such_table_is_refused_as_a_whole(client: Client, name: str) -> None:
     body, pointer = BAD[name]
     assert pointer_of(client, body) == pointer
+
+
+TYPES = (pyarrow.null(), pyarrow.float64(), pyarrow.float32(), pyarrow.float16(), pyarrow.int8(), pyarrow.uint64())
+
+
+def test_whatever_types_the_columns_have_there_is_an_answer_or_a_pointer_to_one(client: Client) -> None:
+    rng = random.Random(5)
+    answered = refused = 0
+    for _ in range(60):
+        table = ONE
+        for name in rng.sample(ONE.column_names[1:], rng.choice((1, 1, 2, 3))):
+            kind = rng.choice(TYPES)
+            values = [None if kind == TYPES[0] else rng.choice((1, 0, None))] * 6
+            table = table.set_column(table.column_names.index(name), name, pyarrow.array(values, kind))
+        response = client.post(BATCH, arrow_stream(table), content_type=MEDIA_TYPE, accept="application/json")
+        assert response.status_code in (200, 422), response.text
+        if response.status_code == 200:
+            answered += 1
+            assert "engine_failed" not in response.text
+        else:
+            refused += 1
+            assert response.json()["errors"][0]["pointer"][1:] in ONE.column_names
+    assert answered > 5
+    assert refused > 5
 
 
 @pytest.mark.parametrize("table", [ONE, ONE.slice(0, 0)])

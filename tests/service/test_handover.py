@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import pickle
+import random
 import select
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -217,6 +219,55 @@ def test_an_answer_that_ends_early_is_none(begun: bool) -> None:
         with pytest.raises(NotReady, match="has ended" if begun else "does not answer"):
             await asked(elsewhere)
         await ending
+        elsewhere.stop()
+        inbox.close()
+
+    asyncio.run(test())
+
+
+def test_a_batch_that_ends_the_batch_worker_is_not_asked_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order batches come in: refused for good is what was in hand at three ends, and nothing else."""
+    rng = random.Random(17)
+    deadly = {b"deadly", BODY}
+
+    async def test() -> None:
+        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        elsewhere = BatchesElsewhere(outbox)
+
+        async def take() -> None:
+            """One batch, as a process that is ended by some."""
+            await asyncio.to_thread(select.select, [inbox], [], [])
+            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 1)
+            with socket.socket(fileno=descriptors[0]) as connection:
+                connection.sendall(b"t")
+                _, (body,), *_ = await asyncio.to_thread(socket.recv_fds, connection, 1, 1)
+                with os.fdopen(body, "rb") as file:
+                    if bytes(mapped(file)) not in deadly:
+                        connection.sendall(handover._HEADER.pack(b"r", len(refused)) + refused)
+
+        refused = pickle.dumps(TooLarge("It is too large."))
+        ends = dict.fromkeys((*deadly, b"harmless", b""), 0)
+        for _ in range(40):
+            body = rng.choice(list(ends))
+            if ends[body] >= handover.ENDINGS:
+                # At once, though nobody takes it.
+                with pytest.raises(EngineFailed, match="not tried again"):
+                    await asked(elsewhere, body)
+                continue
+            taking = asyncio.create_task(take())
+            ends[body] += body in deadly
+            last = ends[body] == handover.ENDINGS
+            with pytest.raises(TooLarge if body not in deadly else EngineFailed if last else NotReady):
+                await asked(elsewhere, body)
+            await taking
+        assert [ends[body] for body in deadly] == [handover.ENDINGS, handover.ENDINGS]
+
+        # After a while it may have been mended.
+        monkeypatch.setattr(handover, "REMEMBERED", 0.0)
+        taking = asyncio.create_task(take())
+        with pytest.raises(NotReady):
+            await asked(elsewhere)
+        await taking
         elsewhere.stop()
         inbox.close()
 
