@@ -3,9 +3,11 @@
 Written from the manifests, so that no figure in it is typed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .comparison import Comparison
 
 CARD = "CARD.md"
 
@@ -31,8 +33,14 @@ _LIMITS = {
 }
 
 
-def write_card(path: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the card of the networks, by domain."""
+def write_card(
+    path: Path, manifests: Mapping[str, Mapping[str, Any]], before: str | None, comparisons: Sequence[Comparison]
+) -> None:
+    """Write the card of the networks, by domain.
+
+    before       version of the release that this one replaces
+    comparisons  with it
+    """
     first = next(iter(manifests.values()))
     lines = [
         f"# {first['name']}-{first['version']}",
@@ -42,7 +50,24 @@ def write_card(path: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     for domain, manifest in manifests.items():
         lines += ["", f"## {domain}", "", *_of_network(manifest)]
+    if comparisons:
+        lines += ["", f"## Against {before}", "", *_against(comparisons)]
     path.write_text("\n".join(lines) + "\n")
+
+
+def _against(comparisons: Sequence[Comparison]) -> list[str]:
+    return [
+        "Held-out panels as requests bring them (`model_export/comparison.py`): evaluations of all quotes until the "
+        "answer, second opinions included, mean; distance of the start's vols from the quotes, median.",
+        "",
+        "| panels of | number | evaluations, before | now | from the quotes, before, bp | now, bp |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {one.domain} | {one.n_panels:,} | {one.before.evaluations:.2f} | {one.after.evaluations:.2f} "
+            f"| {one.before.error_bp:.2f} | {one.after.error_bp:.2f} |"
+            for one in comparisons
+        ),
+    ]
 
 
 def _of_network(manifest: Mapping[str, Any]) -> list[str]:

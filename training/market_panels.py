@@ -39,7 +39,7 @@ _FELLER = (0.02, 30.0)
 """Of 2 kappa theta / xi^2, log-uniform: calibrated equity surfaces reach down to a few hundredths."""
 _CLEAN = 0.25
 """Share of panels without noise."""
-_LEAST_TIME_VALUE = 1e-7
+LEAST_TIME_VALUE = 1e-7
 _PRICE_TOLERANCE = 1e-9
 
 _careful = njit(cache=True, nogil=True, error_model="numpy")
@@ -111,7 +111,7 @@ def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels
 
 
 @_careful
-def _expiries_of(draw: Vector) -> Vector:
+def expiries_of(draw: Vector) -> Vector:
     """Sorted expiries of a panel: from one to twelve, between a random shortest and a random longest."""
     n = 1 + int(draw[8] * MOST_EXPIRIES)
     shortest = math.log(_SHORTEST) + math.log(_LONGEST / _SHORTEST) * draw[9] ** 1.5
@@ -124,7 +124,7 @@ def _expiries_of(draw: Vector) -> Vector:
 
 
 @_careful
-def _strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
+def strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
     """Fill standardised moneyness of one expiry; how many.
 
     Half of the panels quote the same range of deviations at every expiry, half the same range of strikes.
@@ -169,7 +169,7 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
     x = np.empty(MOST_STRIKES)
     for e in range(n):
         sd = max(implied_sd_kernel(0.0, atm[e], 0.0), 1e-4)
-        n_strikes = _strikes_of(draw, e, expiries[e], expiries[n // 2], x)
+        n_strikes = strikes_of(draw, e, expiries[e], expiries[n // 2], x)
         for j in range(n_strikes):
             k[offsets[e] + j] = x[j] * sd
         offsets[e + 1] = offsets[e] + n_strikes
@@ -181,7 +181,7 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
     """Expiries and offsets, log-moneyness, quoted and exact vols, and the derivative of REFERENCE_VOL log vol by the
     parameters (n_params, n_quotes), of the quotes that carry a vol.
     """
-    expiries = _expiries_of(draw)
+    expiries = expiries_of(draw)
     n_expiries = expiries.size
     n_params = params.size
     offsets, k = _placed(params, draw, expiries)
@@ -193,7 +193,7 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
     time_values(params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
     sd = np.empty(n_quotes)
     for q in range(n_quotes):
-        sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > _LEAST_TIME_VALUE else -1.0
+        sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > LEAST_TIME_VALUE else -1.0
     vega = np.empty(n_quotes)
     otm_and_vega(k, np.maximum(sd, 1e-4), np.empty(n_quotes), vega)
 

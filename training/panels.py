@@ -4,9 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix
+from calibrant.panel import OptionPanel
 
 from .domain import Domain
 from .exact import exact_iv_panels
+from .fitted_panels import FITTED_DRAWS, fitted_panel, fitted_panels
 from .market_panels import DRAWS, market_panels, market_parameters
 
 _DRAWS_PER_STEP = 4
@@ -45,6 +47,27 @@ def make_panels(domain: Domain, seed: int, start: int, stop: int) -> NDArray[np.
     panels = np.empty(len(params), panel_dtype(domain))
     panels["params"], panels["iv"], panels["metric"] = params, iv, metric
     return panels
+
+
+def make_fitted_panels(domain: Domain, seed: int, start: int, stop: int) -> NDArray[np.void]:
+    """Panels start..stop-1 of the seed that no surface of the model fits, with their least-squares fits for parameters.
+
+    raises  ValueError for a domain whose panels are quoted on its grid
+    """
+    if not domain.standardised:
+        raise ValueError(f"`fitted` panels are irregular, but those of {domain.name!r} are quoted on its grid")
+    draws = _draws(seed, start, stop, FITTED_DRAWS)
+    panels = np.empty(stop - start, panel_dtype(domain))
+    drawn = market_parameters(domain, draws[:, :DRAWS])
+    panels["params"], (panels["iv"], panels["metric"]) = fitted_panels(drawn, domain, draws)
+    return panels
+
+
+def irregular_panels(domain: Domain, seed: int, start: int, stop: int) -> list[OptionPanel]:
+    """The quotes behind `make_fitted_panels`, of those panels that have any."""
+    draws = _draws(seed, start, stop, FITTED_DRAWS)
+    drawn = map(fitted_panel, market_parameters(domain, draws[:, :DRAWS]), draws)
+    return [panel for panel in drawn if panel is not None]
 
 
 def _draws(seed: int, start: int, stop: int, n_draws: int) -> Matrix:
