@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.domain import DOMAINS
+
 from .comparison import Comparison
 
 CARD = "CARD.md"
@@ -16,20 +18,6 @@ _ARCHITECTURES = {
     "shallow": "the paper's shallow baseline, two hidden layers of 512 and 256 ReLU",
     "compact": "three hidden layers of Gelu on the flattened features of the panel, and not the paper's "
     "CNN-Transformer: `docs/results/releases.md` compares the two",
-}
-_LIMITS = {
-    "paper": [
-        "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
-        "Panels outside the box are answered, and said to be `out_of_domain`.",
-        "Where xi is small or few quotes are left, rho and kappa are known only roughly: read the standard errors.",
-    ],
-    "market": [
-        "It gives a start, not an answer: the refinement is what counts. The second row counts every node of its grid, "
-        "whether or not a panel had quotes near it.",
-        "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
-        "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
-        "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
-    ],
 }
 
 
@@ -101,7 +89,7 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         "",
         "Limits:",
         "",
-        *(f"- {limit}" for limit in _LIMITS[domain["name"]]),
+        *(f"- {limit}" for limit in DOMAINS[domain["name"]].limits),
     ]
 
 

@@ -18,7 +18,7 @@ from calibrant.black import otm_and_vega
 from calibrant.calibrate import Calibration, CalibrationOptions, Start, calibrate, fit_problem
 from calibrant.errors import InvalidInput
 from calibrant.grid import project
-from calibrant.models import HESTON
+from calibrant.models import Model
 from calibrant.optimisers.objective import COARSE, evaluate
 from calibrant.panel import OptionPanel
 
@@ -53,7 +53,7 @@ _EVEN_WEIGHTS = 0.5
 """Share of panels with equal weights: the spreads of the others widen towards the wings."""
 
 
-def fitted_panels(params: Matrix, domain: Domain, draws: Matrix) -> tuple[Matrix, MarketPanels]:
+def fitted_panels(params: Matrix, draws: Matrix, domain: Domain) -> tuple[Matrix, MarketPanels]:
     """Projected panels, their fits and the metric of the fits.
 
     params   (n, n_params), of the panels that are the model's own surfaces; what a panel without a fit keeps
@@ -70,7 +70,7 @@ def fitted_panels(params: Matrix, domain: Domain, draws: Matrix) -> tuple[Matrix
     grid = domain.network_grid()
     for i in range(n):
         panel = fitted_panel(params[i], draws[i])
-        found = None if panel is None else _calibrated(panel, params[i])
+        found = None if panel is None else _calibrated(panel, domain.model, params[i])
         if panel is None or found is None:
             continue
         iv[i] = project(panel, grid).iv
@@ -146,9 +146,9 @@ def _between(low: float, high: float, unit: float) -> float:
     return float(low * (high / low) ** unit)
 
 
-def _calibrated(panel: OptionPanel, params: Vector) -> Calibration | None:
+def _calibrated(panel: OptionPanel, model: Model, params: Vector) -> Calibration | None:
     try:
-        found = calibrate(panel, HESTON, [Start("given", params)], CalibrationOptions(max_work=_MAX_WORK))
+        found = calibrate(panel, model, [Start("given", params)], CalibrationOptions(max_work=_MAX_WORK))
     except InvalidInput:
         return None
     return found if found.status == "converged" else None

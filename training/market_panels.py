@@ -24,19 +24,14 @@ MOST_EXPIRIES = 12
 MOST_STRIKES = 20
 
 # Where the numbers of a panel lie among its uniform draws.
-_OF_PANEL = 8
 _OF_EXPIRIES = 24
 _OF_SMILES = _OF_EXPIRIES + MOST_EXPIRIES
 _OF_STRIKES = _OF_SMILES + 3 * MOST_EXPIRIES
 _OF_NOISE = _OF_STRIKES + MOST_EXPIRIES * MOST_STRIKES
 DRAWS = _OF_NOISE + MOST_EXPIRIES * MOST_STRIKES
-"""Uniform numbers that a panel owns: 552."""
+"""Uniform numbers that a panel owns: 552, of which the first eight are its parameters'."""
 
 _SHORTEST, _LONGEST = 2.0 / 365.0, 6.0
-_LARGEST_RATIO = 15.0
-"""v0 and theta differ by this factor at most: beyond it one of them is not seen."""
-_FELLER = (0.02, 30.0)
-"""Of 2 kappa theta / xi^2, log-uniform: calibrated equity surfaces reach down to a few hundredths."""
 _CLEAN = 0.25
 """Share of panels without noise."""
 LEAST_TIME_VALUE = 1e-7
@@ -59,21 +54,6 @@ REFERENCE_VOL = 0.2
 """Vol errors of panels between 3 and 150 % are compared as if all were at this level."""
 
 
-def market_parameters(domain: Domain, draws: Matrix) -> Matrix:
-    """Parameters (n, 5) of panels from their draws (n, DRAWS).
-
-    kappa and theta are log-uniform and rho is uniform; v0 is log-uniform around theta, and xi follows from a
-    log-uniform Feller ratio, both cut to the box: independent draws would mostly be surfaces that no market shows.
-    """
-    low, high = domain.sampled_box()
-    params = domain.scale_unit(draws[:, : domain.n_params])
-    kappa, theta = params[:, 0], params[:, 1]
-    feller = _FELLER[0] * (_FELLER[1] / _FELLER[0]) ** draws[:, 2]
-    params[:, 2] = np.sqrt(2.0 * kappa * theta / feller)
-    params[:, 4] = theta * _LARGEST_RATIO ** (2.0 * draws[:, 4] - 1.0)
-    return np.clip(params, low, high)
-
-
 class MarketQuotes(NamedTuple):
     """One drawn panel, sorted by expiry, then log-moneyness."""
 
@@ -89,7 +69,7 @@ class MarketQuotes(NamedTuple):
 def market_quotes(params: Vector, draw: Vector) -> MarketQuotes:
     """The quotes behind one panel of `market_panels`.
 
-    params  (5,) of the panel
+    params  (n_params,) of the panel
     draw    (DRAWS,) of the panel
     """
     expiries, offsets, log_moneyness, iv, exact_iv, _ = _quotes(np.ascontiguousarray(params), draw)
@@ -99,7 +79,7 @@ def market_quotes(params: Vector, draw: Vector) -> MarketQuotes:
 def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels:
     """Panels of random quotes, projected onto the domain's grid.
 
-    params   (n, 5) kappa, theta, xi, rho, v0
+    params   (n, n_params)
     draws    (n, DRAWS), uniform
     """
     log_moneyness, expiry = domain.grid()

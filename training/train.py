@@ -196,7 +196,9 @@ def train(
             loss = loss_of(answer, known)
             if weight > 0.0:
                 sample = torch.randperm(len(answer), generator=charge_generator)[:charged].to(ranks.device)
-                loss = loss + weight * penalty(network.parameters_of(answer[sample].double()), options.penalty.kind)
+                loss = loss + weight * penalty(
+                    network.parameters_of(answer[sample].double()), options.penalty.kind, domain.model
+                )
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if options.loss.name in IN_BASIS_POINTS:
@@ -213,7 +215,7 @@ def train(
         ranks.share_statistics(network)
         mean_loss = float(ranks.mean(total) / steps_per_epoch)
         if first:
-            found = validate(network, held_out, domain.parameters, options.penalty.measured)
+            found = validate(network, held_out, domain.model, options.penalty.measured)
             seconds = time.monotonic() - started
             used: Epoch = {"loss": mean_loss, "lambda": weight, "learning_rate": rate}
             history.append(used | found.row() | {"seconds": seconds})
