@@ -3,9 +3,9 @@
     python -m benchmarks.releases --release networks/heston/3 networks/heston/4 [--quotes ../shared/market]
 
 A network is worth what it saves: one that answers sooner from a worse start may cost more in all. So the last row of
-each kind has no network at all, only the starts read off the surface. Panels of the paper's box, irregular ones drawn as
-those that the `market` networks are trained on, and the panels of the market, each through every release in turns, so
-that a busy machine slows all of them alike. Times are of the processor, not of the wall.
+each kind has no network at all, only the starts read off the surface. Panels of the paper's box, irregular ones drawn
+as those that the `market` networks are trained on, and the panels of the market, each through every release in turns,
+so that a busy machine slows all of them alike. Times are of the processor, not of the wall.
 """
 
 import argparse

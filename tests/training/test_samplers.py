@@ -5,45 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrant.models import HESTON, Model
-from training.domain import MARKET, PAPER, Domain, Range
+from tests.declared_domains import DECLARED
+from training.domain import PAPER, Domain, Range
 from training.panels import panel_parameters
-from training.samplers import as_markets_show, fastest_first, uniform
-
-JUMP_LOWER, JUMP_UPPER = np.array([0.0, -1.0, 0.0]), np.array([10.0, 1.0, 1.0])
+from training.samplers import fastest_first, uniform
 
 
-def declared(n_variances: int, jumps: bool) -> Model:
-    """A model of that many parameters: nothing here prices it."""
-    names = tuple(f"{name}{i + 1}" for i in range(n_variances) for name in HESTON.parameters)
-    lower, upper = (np.tile(bound, n_variances) for bound in (HESTON.lower, HESTON.upper))
-    if jumps:
-        names += ("lam", "mu_j", "sigma_j")
-        lower, upper = np.concatenate([lower, JUMP_LOWER]), np.concatenate([upper, JUMP_UPPER])
-    return replace(HESTON, name="declared", parameters=names, lower=lower, upper=upper)
-
-
-def domain_of(model: Model, like: Domain) -> Domain:
-    """A domain of the model, its variances drawn as those of another domain, its jumps within a box."""
-    n = len([name for name in model.parameters if name.startswith("kappa")])
-    jumps = (Range(0.05, 3.0), Range(-0.3, 0.1), Range(0.02, 0.4))[: model.n_params - 5 * n]
-    return replace(
-        like,
-        name="declared",
-        model=model,
-        sampler=uniform if like.sampler is uniform else as_markets_show(*range(0, 5 * n, 5)),
-        sampled=like.sampled * n + jumps,
-        output=like.output * n + tuple(Range(low - 0.04, high + 1.0) for low, high in jumps),
-        log_scaled=like.log_scaled * n + (False,) * len(jumps),
-    )
-
-
-MODELS = [declared(1, True), declared(2, False), declared(2, True)]
-"""8, 10 and 13 parameters."""
-DOMAINS = [domain_of(model, like) for model in MODELS for like in (PAPER, MARKET)]
-
-
-@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: f"{domain.n_params}-{domain.standardised}")
+@pytest.mark.parametrize("domain", DECLARED, ids=lambda domain: f"{domain.n_params}-{domain.standardised}")
 def test_any_range_of_any_model_can_be_made_anywhere_and_lies_in_the_box(domain: Domain) -> None:
     whole = panel_parameters(domain, 1, 0, 200)
     assert whole.shape == (200, domain.model.n_params)
@@ -54,7 +22,7 @@ def test_any_range_of_any_model_can_be_made_anywhere_and_lies_in_the_box(domain:
 
 
 @pytest.mark.parametrize(
-    "domain", [d for d in DOMAINS if d.sampler is uniform], ids=lambda domain: str(domain.n_params)
+    "domain", [d for d in DECLARED if d.sampler is uniform], ids=lambda domain: str(domain.n_params)
 )
 def test_every_parameter_has_draws_of_its_own(domain: Domain) -> None:
     params = panel_parameters(domain, 1, 0, 20_000)
@@ -63,7 +31,7 @@ def test_every_parameter_has_draws_of_its_own(domain: Domain) -> None:
 
 
 def test_of_two_variances_the_faster_is_the_first() -> None:
-    for domain in DOMAINS:
+    for domain in DECLARED:
         if domain.sampler is uniform or domain.n_params < 10:
             continue
         params = panel_parameters(domain, 2, 0, 2000)
