@@ -276,7 +276,7 @@ def save(figure: Figure, path: Path) -> None:
 def _vols_of(params: Sequence[float], strikes: Vector, expiry: Vector) -> Surfaces:
     """(n_expiries, n_strikes)."""
     k = np.broadcast_to(np.log(strikes), (1, expiry.size, strikes.size))
-    found: Surfaces = vols(otm(np.array([params]), k, expiry), k, expiry)[0]
+    found: Surfaces = vols(otm(PAPER.model, np.array([params]), k, expiry), k, expiry)[0]
     return found
 
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.releases --release networks/heston/3 networks/heston/4 [--quotes ../shared/market]
 
-A network is worth what it saves: one that answers sooner from a worse start may cost more in all. Panels of the paper's
-box, irregular ones drawn as those that the `market` networks are trained on, and the panels of the market, each through
-every release in turns, so that a busy machine slows all of them alike. Times are of the processor, not of the wall.
+A network is worth what it saves: one that answers sooner from a worse start may cost more in all. So the last row of
+each kind has no network at all, only the starts read off the surface. Panels of the paper's box, irregular ones drawn
+as those that the `market` networks are trained on, and the panels of the market, each through every release in turns,
+so that a busy machine slows all of them alike. Times are of the processor, not of the wall.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from calibrant.pipeline import starting_from
 from calibrant.release import Release
 from reporting.machine import RESULTS, describe_machine, table, write_report
 from training.domain import MARKET
-from training.market_panels import DRAWS, market_parameters, market_quotes
+from training.market_panels import DRAWS, market_quotes
 
 from .market import read_panels
 from .paper_panels import clean_panels, noisy_panels
@@ -50,12 +51,12 @@ class Run(NamedTuple):
     rmse_bp: float
 
 
-def run(release: Release, panel: OptionPanel) -> Run:
-    """Calibrate as the service does; the quickest of `REPEATS`."""
+def run(release: Release | None, panel: OptionPanel) -> Run:
+    """Calibrate as the service does; the quickest of `REPEATS`. None: without a network."""
     network, refine = [], []
     for _ in range(REPEATS):
         began = thread_time()
-        proposals = release.propose(panel)
+        proposals = [] if release is None else release.propose(panel)
         proposed = thread_time()
         found: Calibration = calibrate(panel, HESTON, starting_from(proposals))
         refine.append(1e6 * (thread_time() - proposed))
@@ -63,7 +64,7 @@ def run(release: Release, panel: OptionPanel) -> Run:
     return Run(min(network), min(refine), found.iterations, found.n_starts, found.objective, found.rmse_bp)
 
 
-def compare(releases: Sequence[Release], panels: Sequence[OptionPanel]) -> list[list[Run]]:
+def compare(releases: Sequence[Release | None], panels: Sequence[OptionPanel]) -> list[list[Run]]:
     """Of each panel, of each release in their order."""
     for release in releases:
         for panel in panels[:WARM_UP]:
@@ -74,7 +75,7 @@ def compare(releases: Sequence[Release], panels: Sequence[OptionPanel]) -> list[
 def drawn_panels(n: int, seed: int) -> list[OptionPanel]:
     """Panels as the networks of the domain `market` are trained on, of those that the library takes."""
     draws = np.random.default_rng(seed).random((n, DRAWS))
-    drawn = map(market_quotes, market_parameters(MARKET, draws), draws)
+    drawn = map(market_quotes, MARKET.draw(draws[:, : MARKET.n_params]), draws)
     return taken({"expiry": one.expiry, "log_moneyness": one.log_moneyness, "iv": one.iv} for one in drawn)
 
 
@@ -91,7 +92,7 @@ def taken(quotes: Iterable[Mapping[str, Any]]) -> list[OptionPanel]:
     return panels
 
 
-def rows_of(kind: str, releases: Sequence[Release], runs: Sequence[Sequence[Run]]) -> list[list[str]]:
+def rows_of(kind: str, releases: Sequence[Release | None], runs: Sequence[Sequence[Run]]) -> list[list[str]]:
     """Of the table: a row a release."""
     lowest = np.array([min(run.objective for run in of_panel) for of_panel in runs])
     rows = []
@@ -106,7 +107,7 @@ def rows_of(kind: str, releases: Sequence[Release], runs: Sequence[Sequence[Run]
         higher &= numbers(lambda run: run.rmse_bp) > EXACT_BP
         rows.append(
             [
-                f"{kind}, {release.version}",
+                f"{kind}, {'no network' if release is None else release.version}",
                 f"{len(runs):,}",
                 f"{np.median(numbers(lambda run: run.network_us)):.1f}",
                 f"{np.median(numbers(lambda run: run.refine_us)):.1f}",
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--quotes", type=Path, help="folder of market quotes")
     parser.add_argument("--out", type=Path, default=RESULTS / "releases.md")
     given = parser.parse_args()
-    releases = [Release.load(folder) for folder in given.release]
+    releases = [*map(Release.load, given.release), None]
     kinds = {
         "paper, clean": [sample.panel for sample in clean_panels(given.panels, SEED)],
         "paper, noisy": [sample.panel for sample in noisy_panels(given.panels, SEED + 1)],

@@ -3,9 +3,13 @@
 Written from the manifests, so that no figure in it is typed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from training.domain import DOMAINS
+
+from .comparison import Comparison
 
 CARD = "CARD.md"
 
@@ -15,24 +19,16 @@ _ARCHITECTURES = {
     "compact": "three hidden layers of Gelu on the flattened features of the panel, and not the paper's "
     "CNN-Transformer: `docs/results/releases.md` compares the two",
 }
-_LIMITS = {
-    "paper": [
-        "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
-        "Panels outside the box are answered, and said to be `out_of_domain`.",
-        "Where xi is small or few quotes are left, rho and kappa are known only roughly: read the standard errors.",
-    ],
-    "market": [
-        "It gives a start, not an answer: the refinement is what counts. The second row counts every node of its grid, "
-        "whether or not a panel had quotes near it.",
-        "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
-        "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
-        "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
-    ],
-}
 
 
-def write_card(path: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the card of the networks, by domain."""
+def write_card(
+    path: Path, manifests: Mapping[str, Mapping[str, Any]], before: str | None, comparisons: Sequence[Comparison]
+) -> None:
+    """Write the card of the networks, by domain.
+
+    before       version of the release that this one replaces
+    comparisons  with it
+    """
     first = next(iter(manifests.values()))
     lines = [
         f"# {first['name']}-{first['version']}",
@@ -42,7 +38,24 @@ def write_card(path: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     for domain, manifest in manifests.items():
         lines += ["", f"## {domain}", "", *_of_network(manifest)]
+    if comparisons:
+        lines += ["", f"## Against {before}", "", *_against(comparisons)]
     path.write_text("\n".join(lines) + "\n")
+
+
+def _against(comparisons: Sequence[Comparison]) -> list[str]:
+    return [
+        "Held-out panels as requests bring them (`model_export/comparison.py`): evaluations of all quotes until the "
+        "answer, second opinions included, mean; distance of the start's vols from the quotes, median.",
+        "",
+        "| panels of | number | evaluations, before | now | from the quotes, before, bp | now, bp |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {one.domain} | {one.n_panels:,} | {one.before.evaluations:.2f} | {one.after.evaluations:.2f} "
+            f"| {one.before.error_bp:.2f} | {one.after.error_bp:.2f} |"
+            for one in comparisons
+        ),
+    ]
 
 
 def _of_network(manifest: Mapping[str, Any]) -> list[str]:
@@ -76,7 +89,7 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         "",
         "Limits:",
         "",
-        *(f"- {limit}" for limit in _LIMITS[domain["name"]]),
+        *(f"- {limit}" for limit in DOMAINS[domain["name"]].limits),
     ]
 
 

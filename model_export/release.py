@@ -4,8 +4,9 @@
     python -m model_export.release --run runs/paper --keep networks/heston/3/market --out networks/heston/4
 
 Each run brings its `evaluation.json`, written by `training.evaluate --run`; a network that is kept brings its file and
-what its manifest says. The folder appears only when ONNX Runtime answers as torch does for each run's network and the
-finished release loads as a service loads it.
+what its manifest says. The folder appears only when ONNX Runtime answers as torch does for each run's network, the
+finished release loads as a service loads it, and its starts are worth no less than those of the release before it
+(`comparison`); `--force` insists.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from calibrant.release import CONTENTS, Release
 from training.train import load_network
 
 from .card import CARD, write_card
+from .comparison import Comparison, compared, require_no_worse
 from .manifest import build_manifest, write_manifest
 from .to_onnx import to_onnx
 from .verify import verify
@@ -30,14 +32,18 @@ FILE = "model.onnx"
 EVALUATION = "evaluation.json"
 
 
-def release(runs: Sequence[Path], out: Path, kept: Sequence[Path] = ()) -> Release:
+def release(
+    runs: Sequence[Path], out: Path, kept: Sequence[Path] = (), *, force: bool = False, replace: bool = False
+) -> Release:
     """Export, verify, write manifests and card, load the result as a service would, and only then put it in place.
 
-    runs    folders of training.train with an evaluation.json each, one for each domain
-    out     networks/<model>/<version>
-    kept    folders of earlier releases' networks that stay as they are
-    raises  ParityError, ArtefactError; FileExistsError if that version is already released; ValueError for two networks
-            of one domain
+    runs     folders of training.train with an evaluation.json each, one for each domain
+    out      networks/<model>/<version>
+    kept     folders of earlier releases' networks that stay as they are
+    force    release it even if it is worse than the one before
+    replace  the folder of that version, should there be one
+    raises   ParityError, ArtefactError; WorseRelease; FileExistsError if that version is already released; ValueError
+             for two networks of one domain
     """
 
     def stage(source: Path, staged: Path) -> dict[str, Any]:
@@ -45,17 +51,25 @@ def release(runs: Sequence[Path], out: Path, kept: Sequence[Path] = ()) -> Relea
             return _keep(source, staged, version=int(out.name))
         return _stage(source, staged, name=out.parent.name, version=int(out.name))
 
-    return put_in_place(out, [*runs, *kept], stage)
+    return put_in_place(out, [*runs, *kept], stage, force=force, replace=replace)
 
 
-def put_in_place(out: Path, sources: Sequence[Path], stage: Callable[[Path, Path], dict[str, Any]]) -> Release:
-    """Write a release of one network from each source, and let its folder appear only when it is whole and loads.
+def put_in_place(
+    out: Path,
+    sources: Sequence[Path],
+    stage: Callable[[Path, Path], dict[str, Any]],
+    *,
+    force: bool = False,
+    replace: bool = False,
+) -> Release:
+    """Write a release of one network from each source, and let its folder appear only when it is whole, loads and is no
+    worse than the one before.
 
     stage   writes the network of a source into a folder named after its domain, in the folder of the release that is
             its second argument; returns its manifest
     raises  as `release`, and what `stage` raises
     """
-    if out.exists():
+    if out.exists() and not replace:
         raise FileExistsError(f"{out} is already released: choose the next version")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unreleased-") as scratch:
@@ -69,10 +83,26 @@ def put_in_place(out: Path, sources: Sequence[Path], stage: Callable[[Path, Path
             raise ValueError(f"each network must be of a domain of its own, but they are of {', '.join(manifests)}")
         digests = {domain: manifest["sha256"] for domain, manifest in manifests.items()}
         (staged / CONTENTS).write_text(json.dumps({"networks": digests}, indent=1) + "\n")
-        write_card(staged / CARD, manifests)
+        before = _before(out)
+        comparisons: list[Comparison] = []
+        if before is not None:
+            comparisons = compared(before, Release.load(staged))
+            if not force:
+                require_no_worse(before, comparisons)
+        write_card(staged / CARD, manifests, None if before is None else before.version, comparisons)
         Release.load(staged)
+        if out.exists():
+            shutil.rmtree(out)
         os.replace(staged, out)
     return Release.load(out)
+
+
+def _before(out: Path) -> Release | None:
+    """The release that this one replaces: of the highest version below its own."""
+    versions = [
+        int(path.name) for path in out.parent.iterdir() if path.name.isdigit() and int(path.name) < int(out.name)
+    ]
+    return Release.load(out.parent / str(max(versions))) if versions else None
 
 
 def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any]:
@@ -116,10 +146,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, action="append", default=[], help="a released network, repeatable")
     parser.add_argument("--out", type=Path, required=True, help="networks/<model>/<version>")
     parser.add_argument("--replace", action="store_true", help="of a version that nobody has got yet")
+    parser.add_argument("--force", action="store_true", help="even if it is worse than the release before it")
     given = parser.parse_args()
-    if given.replace and given.out.exists():
-        shutil.rmtree(given.out)
-    loaded = release(given.run, given.out, given.keep)
+    loaded = release(given.run, given.out, given.keep, force=given.force, replace=given.replace)
     sizes = ", ".join(f"{path.stat().st_size} bytes" for path in sorted(given.out.rglob(FILE)))
     print(f"{loaded.version} released in {given.out}: {sizes}")
 

@@ -7,6 +7,9 @@ import numpy as np
 
 from calibrant.arrays import BoolVector, Matrix, Vector
 from calibrant.grid import Grid
+from calibrant.models import HESTON, Model
+
+from .samplers import Box, Sampler, as_markets_show, uniform
 
 VISIBLE_DEVIATIONS = 4.0
 """Quotes further out than this many standard deviations, |log_moneyness| > 4 iv sqrt(expiry), count as missing.
@@ -23,16 +26,18 @@ class Range(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Domain:
     """What a network is trained on, stated in the manifest of the artefact."""
 
     name: str
     """Key in `DOMAINS`, written into every shard and manifest."""
-    parameters: tuple[str, ...]
-    """Names in the model's order, which is the order of the network's output."""
+    model: Model
+    """Whose parameters the network answers, in the model's order."""
     sampled: tuple[Range, ...]
     """One range per parameter: where training panels come from."""
+    sampler: Sampler
+    """How they are drawn from there."""
     output: tuple[Range, ...]
     """What tanh = -1 and +1 stand for: wider than `sampled`, since tanh reaches its own ends only at infinity."""
     log_scaled: tuple[bool, ...]
@@ -45,6 +50,23 @@ class Domain:
     """False: panels are quoted on the grid. True: irregular quotes projected onto it, vols judged relative to level."""
     least_coverage: float
     """Share of the grid's nodes that a panel must fill to be of this domain."""
+    limits: tuple[str, ...]
+    """What the card of a release tells people of its network's limits."""
+
+    def __post_init__(self) -> None:
+        for name in ("sampled", "output", "log_scaled"):
+            if len(getattr(self, name)) != self.n_params:
+                raise ValueError(f"`{name}` must have an entry for each of {', '.join(self.parameters)}")
+        (low, high), (output_low, output_high) = self.sampled_box(), self.output_box()
+        if not (
+            (np.maximum(self.model.lower, output_low) <= low) & (high <= np.minimum(self.model.upper, output_high))
+        ).all():
+            raise ValueError(f"`sampled` of {self.name!r} must be inside `output` and the bounds of {self.model.name}")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names, in the order of the network's output."""
+        return self.model.parameters
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,13 +100,9 @@ class Domain:
         log_moneyness, expiry = self.grid()
         return Grid(expiry=expiry, log_moneyness=log_moneyness, standardised=self.standardised)
 
-    def scale_unit(self, unit: Matrix) -> Matrix:
-        """Points of the unit cube (n, n_params) moved into the sampled box, linearly or in the logarithm."""
-        low, high = self.sampled_box()
-        out = low + (high - low) * unit
-        logs = self.logs()
-        out[:, logs] = low[logs] * (high[logs] / low[logs]) ** unit[:, logs]
-        return out
+    def draw(self, unit: Matrix) -> Matrix:
+        """Parameters of training panels from points of the unit cube, (n, n_params) both."""
+        return self.sampler(Box(*self.sampled_box(), self.logs()), unit)
 
     def output_slope(self, params: Matrix) -> Matrix:
         """Derivative of the parameters (n, n_params) by the network's own scale, on which -1 and +1 are `output`."""
@@ -97,7 +115,8 @@ class Domain:
 
 PAPER = Domain(
     name="paper",
-    parameters=("kappa", "theta", "xi", "rho", "v0"),
+    model=HESTON,
+    sampler=uniform,
     # Section 4.4 of the paper.
     sampled=(Range(0.5, 8.0), Range(0.02, 0.5), Range(0.1, 1.5), Range(-0.95, -0.05), Range(0.01, 0.4)),
     # The paper scales to kappa 0.1-10, theta 0.01-0.5, xi 0.05-2, rho -1-0, v0 0.01-0.5 (section 4.1): its theta ends
@@ -111,13 +130,19 @@ PAPER = Domain(
     standardised=False,
     # Training masks 5 % of the nodes at random: hardly any trained panel misses more than a fifth.
     least_coverage=0.8,
+    limits=(
+        "Asked only where every quote lies on a node of its grid; any other panel goes to the `market` network.",
+        "Panels outside the box are answered, and said to be `out_of_domain`.",
+        "Where xi is small or few quotes are left, rho and kappa are known only roughly: read the standard errors.",
+    ),
 )
 
 MARKET = Domain(
     name="market",
-    parameters=PAPER.parameters,
+    model=HESTON,
+    sampler=as_markets_show(0),
     # Equity, FX and stressed panels: vols from 3 to 150 %, skews of both signs, and the fast, violent variance that
-    # short expiries ask for. `market_panels.draw_parameters` draws from it.
+    # short expiries ask for.
     sampled=(Range(0.05, 50.0), Range(9e-4, 2.25), Range(0.02, 12.0), Range(-0.98, 0.98), Range(4e-4, 3.0)),
     output=(Range(0.03, 80.0), Range(5e-4, 3.5), Range(0.012, 20.0), Range(-1.0, 1.0), Range(2e-4, 5.0)),
     log_scaled=(True, True, True, False, True),
@@ -126,6 +151,13 @@ MARKET = Domain(
     standardised=True,
     # One expiry with a handful of strikes is a panel here: it fills the rows from half to twice its time.
     least_coverage=0.05,
+    limits=(
+        "It gives a start, not an answer: the refinement is what counts. The second row counts every node of its grid, "
+        "whether or not a panel had quotes near it.",
+        "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
+        "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
+        "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
+    ),
 )
 
-DOMAINS = {PAPER.name: PAPER, MARKET.name: MARKET}
+DOMAINS = {domain.name: domain for domain in (PAPER, MARKET)}

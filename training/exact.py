@@ -5,15 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
 from calibrant.compiled import kernel
-from calibrant.models import HESTON
 from calibrant.pricing.fit_kernel import time_values
 
 from .domain import VISIBLE_DEVIATIONS, Domain
-
-_LAYOUT = HESTON.layout
 
 SMALLEST_TIME_VALUE = 1e-9
 """Of the forward. Below it there is no quote: a vol would say more about rounding than about the option."""
@@ -33,9 +30,9 @@ class ExactPanels(NamedTuple):
 
 
 def exact_iv_panels(params: Matrix, domain: Domain) -> ExactPanels:
-    """Heston panels on the domain's grid.
+    """Panels of the domain's model on its grid.
 
-    params  (n, 5) kappa, theta, xi, rho, v0
+    params  (n, n_params)
     error   of a vol: 1e-4 bp where vega exceeds 1e-3 of the forward (tests/training/test_exact.py)
     raises  ValueError for a parameter that is not finite; ArithmeticError if a price does not settle
     """
@@ -49,7 +46,13 @@ def exact_iv_panels(params: Matrix, domain: Domain) -> ExactPanels:
     iv = np.empty((n, n_quotes))
     metric = np.zeros((n, n_params * (n_params + 1) // 2))
     settled: int = _fill_panels(
-        np.ascontiguousarray(params, np.float64), log_moneyness, expiry, domain.output_slope(params), iv, metric
+        domain.model.layout,
+        np.ascontiguousarray(params, np.float64),
+        log_moneyness,
+        expiry,
+        domain.output_slope(params),
+        iv,
+        metric,
     )
     if settled < n:
         raise ArithmeticError(f"the prices of panel {settled}, parameters {params[settled]}, did not settle")
@@ -58,7 +61,13 @@ def exact_iv_panels(params: Matrix, domain: Domain) -> ExactPanels:
 
 @kernel
 def _fill_panels(
-    params: Matrix, log_moneyness: Vector, expiries: Vector, scale: Matrix, iv: Matrix, metric: Matrix
+    layout: IntVector,
+    params: Matrix,
+    log_moneyness: Vector,
+    expiries: Vector,
+    scale: Matrix,
+    iv: Matrix,
+    metric: Matrix,
 ) -> int:
     """Fill `iv` (n, n_quotes) and `metric`; the number of panels, or the first whose prices did not settle."""
     n_strikes = log_moneyness.size
@@ -82,7 +91,7 @@ def _fill_panels(
     priced = np.empty(n_quotes)
     vega = np.empty(n_quotes)
     for p in range(params.shape[0]):
-        time_values(_LAYOUT, params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes, error)
+        time_values(layout, params[p], expiries, offsets, k, tolerance, value, gradient, n_nodes, error)
         if n_nodes.min() < 0:
             return p
         for q in range(n_quotes):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from calibrant.models import Model
+
 from .loss import Panels, vol_rmse_bp
 from .networks import CnnTransformer
 from .penalties import penalty
@@ -30,12 +32,10 @@ class Validation(NamedTuple):
         return numbers | {f"pearson_{name}": value for name, value in numbers.pop("pearson").items()}
 
 
-def validate(
-    network: CnnTransformer, panels: Panels, parameters: tuple[str, ...], penalty_kind: str = "paper"
-) -> Validation:
+def validate(network: CnnTransformer, panels: Panels, model: Model, penalty_kind: str = "paper") -> Validation:
     """Accuracy on clean panels; the exact pricer has the last word in the evaluation.
 
-    parameters  their names, in the network's order
+    model  whose parameters the network answers
     """
     network.eval()
     with torch.inference_mode():
@@ -54,6 +54,6 @@ def validate(
             float(error.median()),
             float(error.mean()),
             float(error.quantile(0.99)),
-            float(penalty(found[:PENALTY_PANELS], penalty_kind)),
-            dict(zip(parameters, correlation, strict=True)),
+            float(penalty(found[:PENALTY_PANELS], penalty_kind, model)),
+            dict(zip(model.parameters, correlation, strict=True)),
         )

@@ -78,7 +78,7 @@ def make_loss(options: LossOptions, domain: Domain, parameters_of: Callable[[Ten
                 f"`loss` {options.name!r} prices on a fixed grid of strikes, but the panels of {domain.name!r} are "
                 "irregular: use 'metric', 'blend' or 'plain'"
             )
-        grid = Grid(*domain.grid())
+        grid = Grid(domain.model, *domain.grid())
         of_prices = price_loss if options.name == "price" else vega_loss
         return lambda answer, panels: of_prices(parameters_of(answer.double()), panels.iv, grid)
     if options.name == "metric":
@@ -94,7 +94,7 @@ def make_loss(options: LossOptions, domain: Domain, parameters_of: Callable[[Ten
 def price_loss(params: Tensor, iv: Tensor, grid: Grid) -> Tensor:
     """Mean over panels of the squared price error, in percent of the forward, summed over quotes (the paper's eq. 12).
 
-    params  (b, 5), differentiable
+    params  (b, n_params), differentiable
     iv      (b, n_expiries, n_strikes), exact; a missing vol counts with the intrinsic value
     """
     error = _PERCENT * (call_prices(params, grid) - black_calls(iv, grid).call)

@@ -16,33 +16,26 @@ from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_sd_kernel, otm_and_vega
 from calibrant.compiled import careful
 from calibrant.grid import interpolate
-from calibrant.models import HESTON
+from calibrant.models import HESTON, Model
 from calibrant.pricing.fit_kernel import time_values
 
 from .domain import Domain
-
-_LAYOUT = HESTON.layout
 
 MOST_EXPIRIES = 12
 MOST_STRIKES = 20
 
 # Where the numbers of a panel lie among its uniform draws.
-_OF_PANEL = 8
 _OF_EXPIRIES = 24
 _OF_SMILES = _OF_EXPIRIES + MOST_EXPIRIES
 _OF_STRIKES = _OF_SMILES + 3 * MOST_EXPIRIES
 _OF_NOISE = _OF_STRIKES + MOST_EXPIRIES * MOST_STRIKES
 DRAWS = _OF_NOISE + MOST_EXPIRIES * MOST_STRIKES
-"""Uniform numbers that a panel owns: 552."""
+"""Uniform numbers that a panel owns: 552, of which the first eight are its parameters'."""
 
 _SHORTEST, _LONGEST = 2.0 / 365.0, 6.0
-_LARGEST_RATIO = 15.0
-"""v0 and theta differ by this factor at most: beyond it one of them is not seen."""
-_FELLER = (0.02, 30.0)
-"""Of 2 kappa theta / xi^2, log-uniform: calibrated equity surfaces reach down to a few hundredths."""
 _CLEAN = 0.25
 """Share of panels without noise."""
-_LEAST_TIME_VALUE = 1e-7
+LEAST_TIME_VALUE = 1e-7
 _PRICE_TOLERANCE = 1e-9
 
 
@@ -60,21 +53,6 @@ REFERENCE_VOL = 0.2
 """Vol errors of panels between 3 and 150 % are compared as if all were at this level."""
 
 
-def market_parameters(domain: Domain, draws: Matrix) -> Matrix:
-    """Parameters (n, 5) of panels from their draws (n, DRAWS).
-
-    kappa and theta are log-uniform and rho is uniform; v0 is log-uniform around theta, and xi follows from a
-    log-uniform Feller ratio, both cut to the box: independent draws would mostly be surfaces that no market shows.
-    """
-    low, high = domain.sampled_box()
-    params = domain.scale_unit(draws[:, : domain.n_params])
-    kappa, theta = params[:, 0], params[:, 1]
-    feller = _FELLER[0] * (_FELLER[1] / _FELLER[0]) ** draws[:, 2]
-    params[:, 2] = np.sqrt(2.0 * kappa * theta / feller)
-    params[:, 4] = theta * _LARGEST_RATIO ** (2.0 * draws[:, 4] - 1.0)
-    return np.clip(params, low, high)
-
-
 class MarketQuotes(NamedTuple):
     """One drawn panel, sorted by expiry, then log-moneyness."""
 
@@ -87,32 +65,41 @@ class MarketQuotes(NamedTuple):
     """Of the model."""
 
 
-def market_quotes(params: Vector, draw: Vector) -> MarketQuotes:
+def market_quotes(params: Vector, draw: Vector, model: Model = HESTON) -> MarketQuotes:
     """The quotes behind one panel of `market_panels`.
 
-    params  (5,) of the panel
+    params  (n_params,) of the panel
     draw    (DRAWS,) of the panel
     """
-    expiries, offsets, log_moneyness, iv, exact_iv, _ = _quotes(np.ascontiguousarray(params), draw)
+    expiries, offsets, log_moneyness, iv, exact_iv, _ = _quotes(model.layout, np.ascontiguousarray(params), draw)
     return MarketQuotes(np.repeat(expiries, np.diff(offsets)), log_moneyness, iv, exact_iv)
 
 
 def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels:
     """Panels of random quotes, projected onto the domain's grid.
 
-    params   (n, 5) kappa, theta, xi, rho, v0
+    params   (n, n_params)
     draws    (n, DRAWS), uniform
     """
     log_moneyness, expiry = domain.grid()
     n, n_params = params.shape
     iv = np.empty((n, *domain.shape))
     metric = np.zeros((n, n_params * (n_params + 1) // 2))
-    _fill(np.ascontiguousarray(params), draws, domain.output_slope(params), expiry, log_moneyness, iv, metric)
+    _fill(
+        domain.model.layout,
+        np.ascontiguousarray(params),
+        draws,
+        domain.output_slope(params),
+        expiry,
+        log_moneyness,
+        iv,
+        metric,
+    )
     return MarketPanels(iv, metric)
 
 
 @careful
-def _expiries_of(draw: Vector) -> Vector:
+def expiries_of(draw: Vector) -> Vector:
     """Sorted expiries of a panel: from one to twelve, between a random shortest and a random longest."""
     n = 1 + int(draw[8] * MOST_EXPIRIES)
     shortest = math.log(_SHORTEST) + math.log(_LONGEST / _SHORTEST) * draw[9] ** 1.5
@@ -125,7 +112,7 @@ def _expiries_of(draw: Vector) -> Vector:
 
 
 @careful
-def _strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
+def strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) -> int:
     """Fill standardised moneyness of one expiry; how many.
 
     Half of the panels quote the same range of deviations at every expiry, half the same range of strikes.
@@ -149,13 +136,13 @@ def _between(low: float, high: float, unit: float) -> float:
 
 
 @careful
-def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, Vector]:
+def _placed(layout: IntVector, params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, Vector]:
     """Offsets of the expiries (n_expiries + 1,) and the log-moneyness of the quotes, before any is dropped."""
     n = expiries.size
     # At the money first: strikes are placed in its standard deviations.
     atm = np.empty(n)
     time_values(
-        _LAYOUT,
+        layout,
         params,
         expiries,
         np.arange(n + 1),
@@ -171,7 +158,7 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
     x = np.empty(MOST_STRIKES)
     for e in range(n):
         sd = max(implied_sd_kernel(0.0, atm[e], 0.0), 1e-4)
-        n_strikes = _strikes_of(draw, e, expiries[e], expiries[n // 2], x)
+        n_strikes = strikes_of(draw, e, expiries[e], expiries[n // 2], x)
         for j in range(n_strikes):
             k[offsets[e] + j] = x[j] * sd
         offsets[e + 1] = offsets[e] + n_strikes
@@ -179,23 +166,25 @@ def _placed(params: Vector, draw: Vector, expiries: Vector) -> tuple[IntVector, 
 
 
 @careful
-def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Vector, Vector, Matrix]:
+def _quotes(
+    layout: IntVector, params: Vector, draw: Vector
+) -> tuple[Vector, IntVector, Vector, Vector, Vector, Matrix]:
     """Expiries and offsets, log-moneyness, quoted and exact vols, and the derivative of REFERENCE_VOL log vol by the
     parameters (n_params, n_quotes), of the quotes that carry a vol.
     """
-    expiries = _expiries_of(draw)
+    expiries = expiries_of(draw)
     n_expiries = expiries.size
     n_params = params.size
-    offsets, k = _placed(params, draw, expiries)
+    offsets, k = _placed(layout, params, draw, expiries)
     n_quotes = k.size
     value = np.empty(n_quotes)
     gradient = np.empty((n_params, n_quotes))
     n_nodes = np.empty(n_expiries, np.int64)
     tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
-    time_values(_LAYOUT, params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
+    time_values(layout, params, expiries, offsets, k, tolerance, value, gradient, n_nodes, np.empty(n_expiries))
     sd = np.empty(n_quotes)
     for q in range(n_quotes):
-        sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > _LEAST_TIME_VALUE else -1.0
+        sd[q] = implied_sd_kernel(k[q], value[q], 0.0) if value[q] > LEAST_TIME_VALUE else -1.0
     vega = np.empty(n_quotes)
     otm_and_vega(k, np.maximum(sd, 1e-4), np.empty(n_quotes), vega)
 
@@ -247,10 +236,17 @@ def _quotes(params: Vector, draw: Vector) -> tuple[Vector, IntVector, Vector, Ve
 
 @careful
 def _fill(
-    params: Matrix, draws: Matrix, slope: Matrix, rows: Vector, columns: Vector, iv: NDArray[np.float64], metric: Matrix
+    layout: IntVector,
+    params: Matrix,
+    draws: Matrix,
+    slope: Matrix,
+    rows: Vector,
+    columns: Vector,
+    iv: NDArray[np.float64],
+    metric: Matrix,
 ) -> None:
     for p in range(params.shape[0]):
-        expiries, offsets, k, mid, _, jacobian = _quotes(params[p], draws[p])
+        expiries, offsets, k, mid, _, jacobian = _quotes(layout, params[p], draws[p])
         iv[p] = np.nan
         n = k.size
         if n == 0:

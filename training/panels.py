@@ -4,15 +4,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix
+from calibrant.panel import OptionPanel
 
 from .domain import Domain
 from .exact import exact_iv_panels
-from .market_panels import DRAWS, market_panels, market_parameters
+from .fitted_panels import FITTED_DRAWS, fitted_panel, fitted_panels
+from .market_panels import DRAWS, market_panels
 
 _DRAWS_PER_STEP = 4
 """64-bit numbers that one step of Philox's counter gives."""
-_STEPS_PER_PANEL = 2
-"""Of a panel quoted on the grid: enough for eight parameters."""
+_FIRST = 8
+"""Draws of a panel that are its parameters'; those of a model with more parameters lie behind all others."""
 
 
 def panel_dtype(domain: Domain) -> np.dtype[np.void]:
@@ -27,29 +29,48 @@ def panel_parameters(domain: Domain, seed: int, start: int, stop: int) -> Matrix
     seed     >= 0, the key of the counter-based generator
     returns  (stop - start, n_params)
     """
-    if domain.standardised:
-        return market_parameters(domain, _draws(seed, start, stop, DRAWS))
-    n_draws = _DRAWS_PER_STEP * _STEPS_PER_PANEL
-    if domain.n_params > n_draws:
-        raise ValueError(f"a panel owns {n_draws} draws, but {domain.name} has {domain.n_params} parameters")
-    return domain.scale_unit(_draws(seed, start, stop, n_draws)[:, : domain.n_params])
+    return _drawn(domain, seed, start, stop, DRAWS if domain.standardised else _FIRST)[0]
 
 
 def make_panels(domain: Domain, seed: int, start: int, stop: int) -> NDArray[np.void]:
     """Exact panels start..stop-1 of the seed, (stop - start,) records of `panel_dtype(domain)`."""
-    params = panel_parameters(domain, seed, start, stop)
+    panels = np.empty(stop - start, panel_dtype(domain))
     if domain.standardised:
-        iv, metric = market_panels(params, domain, _draws(seed, start, stop, DRAWS))
+        params, draws = _drawn(domain, seed, start, stop, DRAWS)
+        panels["iv"], panels["metric"] = market_panels(params, domain, draws)
     else:
-        iv, metric = exact_iv_panels(params, domain)
-    panels = np.empty(len(params), panel_dtype(domain))
-    panels["params"], panels["iv"], panels["metric"] = params, iv, metric
+        params = panel_parameters(domain, seed, start, stop)
+        panels["iv"], panels["metric"] = exact_iv_panels(params, domain)
+    panels["params"] = params
     return panels
 
 
-def _draws(seed: int, start: int, stop: int, n_draws: int) -> Matrix:
-    """Uniform numbers (stop - start, n_draws) that belong to these panels alone; n_draws a multiple of a step's."""
+def make_fitted_panels(domain: Domain, seed: int, start: int, stop: int) -> NDArray[np.void]:
+    """Panels start..stop-1 of the seed that no surface of the model fits, with their least-squares fits for parameters.
+
+    raises  ValueError for a domain whose panels are quoted on its grid
+    """
+    if not domain.standardised:
+        raise ValueError(f"`fitted` panels are irregular, but those of {domain.name!r} are quoted on its grid")
+    panels = np.empty(stop - start, panel_dtype(domain))
+    fits, (iv, metric) = fitted_panels(*_drawn(domain, seed, start, stop, FITTED_DRAWS), domain)
+    panels["params"], panels["iv"], panels["metric"] = fits, iv, metric
+    return panels
+
+
+def irregular_panels(domain: Domain, seed: int, start: int, stop: int) -> list[OptionPanel]:
+    """The quotes behind `make_fitted_panels`, of those panels that have any."""
+    drawn = map(fitted_panel, *_drawn(domain, seed, start, stop, FITTED_DRAWS))
+    return [panel for panel in drawn if panel is not None]
+
+
+def _drawn(domain: Domain, seed: int, start: int, stop: int, n_draws: int) -> tuple[Matrix, Matrix]:
+    """The panels' parameters, and the uniform numbers (stop - start, n_draws) that they are made of besides."""
+    more = max(domain.n_params - _FIRST, 0)
+    steps = -(-(n_draws + more) // _DRAWS_PER_STEP)
     # Philox is counter-based (Salmon et al. 2011): the key is the seed and the counter the index, so skipping is free.
     bits = np.random.Philox(key=seed)
-    bits.advance(n_draws // _DRAWS_PER_STEP * start)
-    return np.random.Generator(bits).random((stop - start, n_draws))
+    bits.advance(steps * start)
+    draws = np.random.Generator(bits).random((stop - start, steps * _DRAWS_PER_STEP))
+    of_params = np.concatenate([draws[:, :_FIRST], draws[:, n_draws : n_draws + more]], axis=1)
+    return domain.draw(of_params[:, : domain.n_params]), draws[:, :n_draws]

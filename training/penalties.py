@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from calibrant.arrays import Vector
+from calibrant.models import HESTON, Model
 
 from .pricing import Grid, TotalVariances, total_variances
 
 _STRIKE = np.linspace(0.8, 1.2, 200)
-DENSE_GRID = Grid(np.log(_STRIKE), np.linspace(0.1, 2.0, 50))
+DENSE_GRID = Grid(HESTON, np.log(_STRIKE), np.linspace(0.1, 2.0, 50))
 """The paper's, with forward 1; the spot is the forward, since its rate is zero."""
 
 
@@ -93,9 +94,10 @@ PENALTIES: dict[str, Callable[[TotalVariances, Vector, Vector], Tensor]] = {
 }
 
 
-def penalty(params: Tensor, kind: str) -> Tensor:
-    """Mean over the panels of parameters (b, 5) of the penalty summed over the dense grid; differentiable."""
-    return PENALTIES[kind](total_variances(params, DENSE_GRID), _STRIKE, DENSE_GRID.expiry).mean()
+def penalty(params: Tensor, kind: str, model: Model = HESTON) -> Tensor:
+    """Mean over the panels of parameters (b, n_params) of the penalty summed over the dense grid; differentiable."""
+    surfaces = total_variances(params, DENSE_GRID._replace(model=model))
+    return PENALTIES[kind](surfaces, _STRIKE, DENSE_GRID.expiry).mean()
 
 
 def _like(values: Vector, w: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heston's prices and total variances inside torch: the library's compiled kernel with its closed-form gradient.
+"""A model's prices and total variances inside torch: the library's compiled kernel with its closed-form gradient.
 
 The forward pass prices every panel of a batch and keeps the Jacobian that the kernel gives with the prices (the paper's
 section 3.3); the backward pass is one contraction with it. Everything inside is float64 on the processor, whatever the
@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from calibrant.arrays import Matrix, Vector
+from calibrant.arrays import IntVector, Matrix, Vector
 from calibrant.black import implied_sd_kernel
 from calibrant.compiled import kernel
-from calibrant.models import HESTON
+from calibrant.models import Model
 from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.implied import refresh_implied_sd
 
 from .exact import SMALLEST_TIME_VALUE
-
-_LAYOUT = HESTON.layout
 
 PRICE_TOLERANCE = 1e-10
 """Of a price in a loss, in units of the forward: 1e-3 bp of vol where vega is 1e-3 of the forward."""
@@ -32,7 +30,9 @@ _VARIANCE_TOLERANCE = 1e-12
 
 
 class Grid(NamedTuple):
-    """Strikes and expiries of a rectangular grid with forward 1."""
+    """A model on the strikes and expiries of a rectangular grid with forward 1."""
+
+    model: Model
 
     log_moneyness: Vector
     """(n_strikes,), ascending."""
@@ -59,12 +59,12 @@ class BlackCalls(NamedTuple):
 def call_prices(params: Tensor, grid: Grid, *, tolerance: float = PRICE_TOLERANCE) -> Tensor:
     """Undiscounted calls in units of the forward, differentiable once by the parameters.
 
-    params     (b, 5) kappa, theta, xi, rho, v0; outside the model's bounds the nearest bound counts, without gradient
+    params     (b, n_params); outside the model's bounds the nearest bound counts, without gradient
     tolerance  of a price
     returns    (b, n_expiries, n_strikes), float64
     raises     ValueError for a parameter that is not finite, ArithmeticError if a price does not settle
     """
-    values: Tensor = _TimeValues.apply(_within_bounds(params), grid, tolerance)  # type: ignore[no-untyped-call]
+    values: Tensor = _TimeValues.apply(_within_bounds(params, grid.model), grid, tolerance)  # type: ignore[no-untyped-call]
     intrinsic = np.maximum(-np.expm1(grid.log_moneyness), 0.0)
     return values.to(params.device) + torch.from_numpy(intrinsic).to(params.device)
 
@@ -77,7 +77,7 @@ def total_variances(params: Tensor, grid: Grid) -> TotalVariances:
     returns  a panel whose prices do not settle is found nowhere
     raises   ValueError for a parameter that is not finite
     """
-    w, found = _TotalVariances.apply(_within_bounds(params), grid)  # type: ignore[no-untyped-call]
+    w, found = _TotalVariances.apply(_within_bounds(params, grid.model), grid)  # type: ignore[no-untyped-call]
     return TotalVariances(w.to(params.device), found.to(params.device))
 
 
@@ -93,14 +93,14 @@ def black_calls(iv: Tensor, grid: Grid) -> BlackCalls:
     return BlackCalls(torch.where(missing, (-torch.expm1(k)).clamp(min=0.0), call), vega.masked_fill(missing, 0.0))
 
 
-def _within_bounds(params: Tensor) -> Tensor:
+def _within_bounds(params: Tensor, model: Model) -> Tensor:
     # tanh in float32 can round to -1, and rho = -1 is no Heston model.
-    lower, upper = (torch.from_numpy(bound) for bound in (HESTON.lower, HESTON.upper))
+    lower, upper = (torch.from_numpy(bound) for bound in (model.lower, model.upper))
     return params.cpu().double().clamp(lower, upper)
 
 
 class _TimeValues(torch.autograd.Function):
-    """(b, 5) on the processor -> (b, n_expiries, n_strikes) values of the out-of-the-money options."""
+    """(b, n_params) on the processor -> (b, n_expiries, n_strikes) values of the out-of-the-money options."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, params: Tensor, grid: Grid, tolerance: float) -> Tensor:
@@ -118,7 +118,7 @@ class _TimeValues(torch.autograd.Function):
 
 
 class _TotalVariances(torch.autograd.Function):
-    """(b, 5) on the processor -> total variances and where they are found, (b, n_expiries, n_strikes) each."""
+    """(b, n_params) on the processor -> total variances and where they are found, (b, n_expiries, n_strikes) each."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, params: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -144,7 +144,7 @@ def _contract(by_value: Tensor, jacobian: Tensor) -> Tensor:
 def _price(
     params: Tensor, grid: Grid, tolerance: float, *, with_gradient: bool
 ) -> tuple[Matrix, NDArray[np.float64], NDArray[np.bool_]]:
-    """Time values (b, n_quotes), their Jacobian (b, 5 or 0, n_quotes) and whether they settled (b,)."""
+    """Time values (b, n_quotes), their Jacobian (b, n_params or 0, n_quotes) and whether they settled (b,)."""
     vectors = np.ascontiguousarray(params.detach().numpy())
     if not np.isfinite(vectors).all():
         raise ValueError("`params` must be finite")
@@ -153,12 +153,13 @@ def _price(
     value = np.empty((n, n_quotes))
     jacobian = np.empty((n, n_params if with_gradient else 0, n_quotes))
     settled = np.empty(n, np.bool_)
-    _fill(vectors, grid.log_moneyness, grid.expiry, tolerance, value, jacobian, settled)
+    _fill(grid.model.layout, vectors, grid.log_moneyness, grid.expiry, tolerance, value, jacobian, settled)
     return value, jacobian, settled
 
 
 @kernel
 def _fill(
+    layout: IntVector,
     params: Matrix,
     log_moneyness: Vector,
     expiries: Vector,
@@ -178,7 +179,7 @@ def _fill(
     n_nodes = np.empty(expiries.size, np.int64)
     error = np.empty(expiries.size)
     for p in range(params.shape[0]):
-        time_values(_LAYOUT, params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes, error)
+        time_values(layout, params[p], expiries, offsets, k, tolerances, value[p], jacobian[p], n_nodes, error)
         settled[p] = n_nodes.min() >= 0
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,8 @@ class TrainOptions:
     """Of the network's matrix products, one of `PRECISIONS`; weights, losses and validation are float32 or more."""
     architecture: str = "cnn_transformer"
     """One of `ARCHITECTURES`."""
+    begun_by: str | None = None
+    """Folder of the run whose best network this one goes on from, scaling of the input included; None begins anew."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """Of the CNN-Transformer."""
     augmentation: AugmentOptions = field(default_factory=AugmentOptions)
@@ -109,15 +112,20 @@ def train(
     ranks       the processes that train together and where they keep network and panels; this one on its CPU by default
     stop_after  epochs after which this call ends early, leaving a checkpoint as a kill would
     say         told of progress by the first rank
-    raises      ValueError if `out` holds a run with other options, or for options that do not fit the data
+    raises      ValueError if `out` holds a run with other options, or for options that do not fit the data or the run
+                gone on from
     """
     ranks = ranks or one_process()
     torch.set_num_threads(options.threads)
     domain = DOMAINS[read_description(data).domain]
     records = load(data)
-    normalisation = Normalisation.of(records["iv"][:_NORMALISATION_PANELS], domain)
     torch.manual_seed(options.seed)
-    network = build_network(domain, normalisation, options.architecture, options.network).to(ranks.device)
+    if options.begun_by is None:
+        normalisation = Normalisation.of(records["iv"][:_NORMALISATION_PANELS], domain)
+        network = build_network(domain, normalisation, options.architecture, options.network)
+    else:
+        normalisation, network = _begun(Path(options.begun_by), domain, options)
+    network = network.to(ranks.device)
     panels, held_out = to_tensors(records, network), to_tensors(load(validation), network)
     del records
     n_panels = len(panels.iv)
@@ -188,7 +196,9 @@ def train(
             loss = loss_of(answer, known)
             if weight > 0.0:
                 sample = torch.randperm(len(answer), generator=charge_generator)[:charged].to(ranks.device)
-                loss = loss + weight * penalty(network.parameters_of(answer[sample].double()), options.penalty.kind)
+                loss = loss + weight * penalty(
+                    network.parameters_of(answer[sample].double()), options.penalty.kind, domain.model
+                )
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if options.loss.name in IN_BASIS_POINTS:
@@ -205,7 +215,7 @@ def train(
         ranks.share_statistics(network)
         mean_loss = float(ranks.mean(total) / steps_per_epoch)
         if first:
-            found = validate(network, held_out, domain.parameters, options.penalty.measured)
+            found = validate(network, held_out, domain.model, options.penalty.measured)
             seconds = time.monotonic() - started
             used: Epoch = {"loss": mean_loss, "lambda": weight, "learning_rate": rate}
             history.append(used | found.row() | {"seconds": seconds})
@@ -219,6 +229,20 @@ def train(
     folder.close()
     folder.load_best(network)
     return network.eval()
+
+
+def _begun(run: Path, domain: Domain, options: TrainOptions) -> tuple[Normalisation, CnnTransformer]:
+    """The scaling and the best network of an earlier run, to go on from."""
+    network, of_run = load_network(run)
+    record = read_record(run)
+    if of_run is not domain or record["options"]["architecture"] != options.architecture:
+        found = f"a {record['options']['architecture']!r} for the domain {of_run.name!r}"
+        raise ValueError(f"{run} holds {found}, and not a {options.architecture!r} for {domain.name!r} to go on from")
+    return _normalisation(record), network.train()
+
+
+def _normalisation(record: dict[str, Any]) -> Normalisation:
+    return Normalisation(**{name: np.array(value) for name, value in record["normalisation"].items()})
 
 
 def build_network(
@@ -237,8 +261,9 @@ def load_network(run: Path) -> tuple[CnnTransformer, Domain]:
     options = record["options"]["network"]
     options["channels"] = tuple(options["channels"])
     options["strides"] = tuple((down, across) for down, across in options["strides"])
-    normalisation = Normalisation(**{name: np.array(value) for name, value in record["normalisation"].items()})
-    network = build_network(domain, normalisation, record["options"]["architecture"], NetworkOptions(**options))
+    network = build_network(
+        domain, _normalisation(record), record["options"]["architecture"], NetworkOptions(**options)
+    )
     network.load_state_dict(best_weights(run))
     return network.eval(), domain
 
@@ -312,6 +337,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--seed", type=int, default=default.seed)
     add("--threads", type=int, default=default.threads, help="of torch in each process")
     add("--network", choices=ARCHITECTURES, default=default.architecture)
+    add("--from", dest="begun_by", metavar="RUN", help="folder of a run whose best network this one goes on from")
     add(
         "--blocks", type=int, choices=range(1, 5), default=4, help="residual blocks, the first ones of the paper's four"
     )
@@ -340,6 +366,7 @@ def options_of(given: argparse.Namespace) -> TrainOptions:
         threads=given.threads,
         precision=given.precision,
         architecture=given.network,
+        begun_by=given.begun_by,
         network=NetworkOptions(
             channels=NetworkOptions().channels[: given.blocks],
             strides=strides[: given.blocks],

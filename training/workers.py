@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import calibrant
 
 from .domain import DOMAINS, Domain
-from .panels import make_panels
+from .panels import make_fitted_panels, make_panels
 
 
 class Job(NamedTuple):
@@ -55,6 +55,7 @@ def _simulated(domain: Domain, seed: int, start: int, stop: int, *, device: str)
 
 GENERATORS: dict[str, Callable[[Domain, int, int, int], NDArray[np.void]]] = {
     "exact": make_panels,
+    "fitted": make_fitted_panels,
     "simulated": partial(_simulated, device="cpu"),
     # An entry of its own, since its vols differ in their last digits: the description of a folder fixes its bytes.
     "simulated-cuda": partial(_simulated, device="cuda"),

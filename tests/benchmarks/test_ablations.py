@@ -86,7 +86,7 @@ def test_the_penalty_of_the_truth_is_that_of_the_exact_surfaces(tmp_path: Path) 
     generate(tmp_path, PanelSet(domain="paper", seed=2, count=PENALTY_PANELS), say=lambda _: None)
     strikes, expiry = np.linspace(0.8, 1.2, 200), np.linspace(0.1, 2.0, 50)
     k = np.broadcast_to(np.log(strikes), (PENALTY_PANELS, 50, 200))
-    surfaces = vols(otm(panel_parameters(PAPER, 2, 0, PENALTY_PANELS), k, expiry), k, expiry)
+    surfaces = vols(otm(PAPER.model, panel_parameters(PAPER, 2, 0, PENALTY_PANELS), k, expiry), k, expiry)
     expected = np.mean([paper_penalties(surface, strikes, expiry).total for surface in surfaces])
     assert penalty_of_truth(tmp_path) == pytest.approx(expected, rel=1e-4)
 

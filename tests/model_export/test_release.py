@@ -14,28 +14,15 @@ from calibrant.network import Network, open_session  # noqa: E402
 from calibrant.release import released  # noqa: E402
 from model_export.release import release  # noqa: E402
 from model_export.verify import PARITY_TOLERANCE, ParityError, largest_difference, parity_inputs, verify  # noqa: E402
+from tests.model_export.runs import METRICS, short_run  # noqa: E402
 from training.domain import DOMAINS, MARKET, PAPER  # noqa: E402
-from training.generate import PanelSet, generate  # noqa: E402
-from training.train import TrainOptions, load_network, train  # noqa: E402
-
-SPREAD = {"median": 1.0, "mean": 2.0, "p90": 3.0, "p99": 4.0}
-FOUND = {"n_panels": 7, "rmse_bp": SPREAD, "pearson": dict.fromkeys(PAPER.parameters, 0.5)}
-METRICS = {"command": "python -m training.evaluate --run it", "networks": [{"inputs": {"clean": FOUND}}]}
+from training.train import load_network  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A short run of each domain."""
-    made = {}
-    for domain in DOMAINS:
-        folder = tmp_path_factory.mktemp(domain)
-        for name, seed in (("data", 1), ("validation", 2)):
-            generate(folder / name, PanelSet(domain=domain, seed=seed, count=128), say=lambda _: None)
-        options = TrainOptions(epochs=2, cool_down=1, batch=32, warm_up=2, threads=1)
-        train(folder / "data", folder / "validation", folder / "run", options, say=lambda _: None)
-        (folder / "run" / "evaluation.json").write_text(json.dumps(METRICS))
-        made[domain] = folder / "run"
-    return made
+    return {domain: short_run(tmp_path_factory.mktemp(domain), domain) for domain in DOMAINS}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from calibrant.sessions import open_session  # noqa: E402
 from model_export.graph import Graph  # noqa: E402
 from model_export.to_onnx import to_onnx  # noqa: E402
 from model_export.verify import PARITY_TOLERANCE, largest_difference, parity_inputs, verify  # noqa: E402
+from tests.declared_domains import DECLARED  # noqa: E402
 from training.dense import CompactNetwork, DenseNetwork, ShallowNetwork  # noqa: E402
 from training.domain import DOMAINS, MARKET, PAPER, Domain  # noqa: E402
 from training.networks import CnnTransformer, NetworkOptions, Normalisation  # noqa: E402
@@ -71,6 +72,25 @@ def test_dense_networks_answer_as_in_torch(domain: Domain, kind: type[DenseNetwo
     torch.manual_seed(3)
     network = disturbed(kind(domain, normalisation(domain)))
     assert verify(network, to_onnx(network, domain), domain) <= PARITY_TOLERANCE
+
+
+@pytest.mark.parametrize("domain", DECLARED, ids=lambda domain: f"{domain.n_params}-{domain.standardised}")
+def test_networks_of_any_number_of_parameters_answer_as_in_torch(domain: Domain) -> None:
+    torch.manual_seed(7)
+    like = MARKET if domain.standardised else PAPER
+    iv = parity_inputs(like, 64)
+    for made in (
+        CompactNetwork(domain, normalisation(like)),
+        CnnTransformer(domain, normalisation(like), NetworkOptions()),
+    ):
+        network = disturbed(made)
+        session = open_session(to_onnx(network, domain))
+        assert largest_difference(network, session, iv) <= PARITY_TOLERANCE
+        (answers,) = session.run(None, {"iv": iv})
+        assert answers.shape == (len(iv), domain.model.n_params)
+        low, high = domain.output_box()
+        room = 1e-5 * (high - low)
+        assert ((low - room <= answers) & (answers <= high + room)).all()
 
 
 @pytest.mark.parametrize("compact", [False, True], ids=["cnn_transformer", "compact"])

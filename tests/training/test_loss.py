@@ -26,7 +26,7 @@ from training.networks import CnnTransformer, NetworkOptions, Normalisation  # n
 from training.panels import panel_parameters  # noqa: E402
 from training.pricing import Grid, black_calls, call_prices  # noqa: E402
 
-GRID = Grid(*PAPER.grid())
+GRID = Grid(PAPER.model, *PAPER.grid())
 
 
 def small_errors(count: int) -> Tensor:

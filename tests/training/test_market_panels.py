@@ -11,11 +11,11 @@ from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import call_prices
 from training.domain import MARKET, PAPER
 from training.exact import exact_iv_panels
-from training.market_panels import DRAWS, REFERENCE_VOL, MarketQuotes, market_panels, market_parameters, market_quotes
+from training.market_panels import DRAWS, REFERENCE_VOL, MarketQuotes, market_panels, market_quotes
 
 N = 200
 UNIFORM = np.random.default_rng(5).random((N, DRAWS))
-PARAMS = market_parameters(MARKET, UNIFORM)
+PARAMS = MARKET.draw(UNIFORM[:, : MARKET.n_params])
 CLEAN = UNIFORM[:, 15] < 0.25
 
 

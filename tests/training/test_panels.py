@@ -38,3 +38,10 @@ def test_output_ranges_hold_the_sampled_box_with_room_for_tanh() -> None:
     unit_high = 2 * (sampled_high - low) / (high - low) - 1
     assert unit_low.min() > -0.99
     assert unit_high.max() < 0.99
+
+
+def test_panels_of_a_seed_are_those_that_released_networks_were_trained_on() -> None:
+    first = [2.1722092050839437, 0.0358469991208039, 0.7915526686949339, -0.15251983283671178, 0.21278754552133147]
+    second = [3.5543781746340053, 0.16374007168492255, 0.6498484302943655, 0.07265492314320432, 0.024386807342974437]
+    for domain, params in ((PAPER, first), (MARKET, second)):
+        np.testing.assert_allclose(panel_parameters(domain, 1, 1000, 1001)[0], params, rtol=1e-12)

@@ -105,7 +105,7 @@ def test_the_gradient_of_a_penalty_passes_gradcheck(charge: object) -> None:
 
 
 def test_the_gradient_of_the_paper_s_penalty_by_parameters_passes_gradcheck() -> None:
-    grid = Grid(DENSE_GRID.log_moneyness[::20], DENSE_GRID.expiry[::10])
+    grid = Grid(DENSE_GRID.model, DENSE_GRID.log_moneyness[::20], DENSE_GRID.expiry[::10])
     strike = np.exp(grid.log_moneyness)
     given = SMILE.clone().requires_grad_()
     assert float(paper_penalty(total_variances(SMILE, grid), strike, grid.expiry)) > 0.01

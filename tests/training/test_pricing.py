@@ -15,10 +15,10 @@ from training.exact import SMALLEST_TIME_VALUE, exact_iv_panels  # noqa: E402
 from training.panels import panel_parameters  # noqa: E402
 from training.pricing import PRICE_TOLERANCE, Grid, black_calls, call_prices, total_variances  # noqa: E402
 
-PAPER_GRID = Grid(*PAPER.grid())
-SMALL_GRID = Grid(np.array([-0.2, -0.05, 0.0, 0.1]), np.array([0.1, 0.7, 2.0]))
+PAPER_GRID = Grid(HESTON, *PAPER.grid())
+SMALL_GRID = Grid(HESTON, np.array([-0.2, -0.05, 0.0, 0.1]), np.array([0.1, 0.7, 2.0]))
 # At T = 0.1 the call at log-moneyness 0.6 is 19 standard deviations away and worth less than 1e-40 of the forward.
-WING_GRID = Grid(np.array([-0.1, 0.0, 0.6]), np.array([0.1, 1.0]))
+WING_GRID = Grid(HESTON, np.array([-0.1, 0.0, 0.6]), np.array([0.1, 1.0]))
 VIOLENT = torch.tensor([[0.1, 4.0, 15.0, 0.9999, 4.0]], dtype=torch.float64)
 CALM = torch.tensor([[3.0, 0.012, 0.1, -0.5, 0.01]], dtype=torch.float64)
 
@@ -79,7 +79,7 @@ def test_gradients_are_finite_over_the_whole_output_box_and_its_corners() -> Non
     low, high = PAPER.output_box()
     corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(5, -1).T
     params = torch.from_numpy(corners).requires_grad_()
-    dense = Grid(np.log(np.linspace(0.8, 1.2, 20)), np.linspace(0.1, 2.0, 6))
+    dense = Grid(HESTON, np.log(np.linspace(0.8, 1.2, 20)), np.linspace(0.1, 2.0, 6))
     surface = total_variances(params, dense)
     assert 0.5 < float(surface.found.double().mean()) < 1.0
     (surface.w.sum() + call_prices(params, PAPER_GRID).sum()).backward()  # type: ignore[no-untyped-call]

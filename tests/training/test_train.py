@@ -121,7 +121,28 @@ def test_training_learns_with_the_baseline_and_in_mixed_precision_and_resumes_ex
     network, domain = load_network(tmp_path / "whole")
     held_out = to_tensors(make_panels(domain, 2, 0, 64), network)
     best = min(row["mean_bp"] for row in history)
-    assert validate(network, held_out, domain.parameters).mean_bp == pytest.approx(best, rel=1e-5)
+    assert validate(network, held_out, domain.model).mean_bp == pytest.approx(best, rel=1e-5)
+
+
+def test_a_run_goes_on_from_the_network_of_another_and_scales_its_input_as_that_one_does(
+    sets: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    standing_still = replace(OPTIONS, begun_by=str(run), learning_rate=0.0, augmentation=AugmentOptions(clean=1.0))
+    # On other panels, whose own mean and deviation would be others.
+    train(sets[1], sets[0], tmp_path / "same", replace(standing_still, epoch_panels=None, epochs=1), say=quiet)
+    (before, _), (after, _) = load_network(run), load_network(tmp_path / "same")
+    for name, value in before.state_dict().items():
+        # Batch-norm follows the panels that it sees, whatever the learning rate.
+        if "running" not in name and "batches" not in name:
+            assert torch.equal(after.state_dict()[name], value), name
+    whole, cut = replace(OPTIONS, begun_by=str(run)), tmp_path / "cut"
+    train(*sets, tmp_path / "whole", whole, say=quiet)
+    assert history_of(tmp_path / "whole")[0]["loss"] < history_of(run)[0]["loss"]
+    train(*sets, cut, whole, stop_after=2, say=quiet)
+    train(*sets, cut, whole, say=quiet)
+    assert_same_weights(cut, tmp_path / "whole")
+    with pytest.raises(ValueError, match="'cnn_transformer' for the domain 'paper', and not a 'compact'"):
+        train(*sets, tmp_path / "other", replace(whole, architecture="compact"), say=quiet)
 
 
 def test_a_penalty_changes_the_weights_if_and_only_if_it_has_a_weight(
@@ -228,7 +249,7 @@ def test_a_loaded_network_answers_as_the_trained_one(sets: tuple[Path, Path], ru
     network, domain = load_network(run)
     best = min(epoch["mean_bp"] for epoch in history_of(run))
     held_out = to_tensors(make_panels(domain, 2, 0, 64), network)
-    assert validate(network, held_out, domain.parameters).mean_bp == pytest.approx(best, rel=1e-5)
+    assert validate(network, held_out, domain.model).mean_bp == pytest.approx(best, rel=1e-5)
     assert network(torch.from_numpy(make_panels(domain, 5, 0, 64)["iv"])).shape == (64, 5)
 
 

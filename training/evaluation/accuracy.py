@@ -53,7 +53,7 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, domain: Domain, params: Matrix) -> "HeldOut":
-        return cls(params, nodes_of(domain, params), bin_masses(params, domain.grid()[1]))
+        return cls(params, nodes_of(domain, params), bin_masses(domain.model, params, domain.grid()[1]))
 
 
 def accuracy(domain: Domain, answers: Matrix, held_out: HeldOut, where: NDArray[np.bool_] | None = None) -> Accuracy:
@@ -65,7 +65,9 @@ def accuracy(domain: Domain, answers: Matrix, held_out: HeldOut, where: NDArray[
     nodes, truth = held_out.nodes, held_out.params
     error = vol_errors(answers, nodes, where)
     judged = np.isfinite(error).any(axis=(1, 2))
-    distance = chi_squared(bin_masses(answers[judged], nodes.expiry), held_out.masses[judged]).mean(axis=1)
+    distance = chi_squared(bin_masses(domain.model, answers[judged], nodes.expiry), held_out.masses[judged]).mean(
+        axis=1
+    )
     return Accuracy(
         n_panels=int(judged.sum()),
         rmse_bp=Spread.of(rmse_bp(error[judged])),

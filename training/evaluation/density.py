@@ -20,6 +20,7 @@ below one in a million a bin holds rounding of the prices (1e-12 / h) and no den
 import numpy as np
 
 from calibrant.arrays import Matrix, Vector
+from calibrant.models import Model
 
 from .surfaces import Surfaces, otm
 
@@ -29,14 +30,14 @@ STRIKES = np.linspace(0.8, 1.2, 41)
 SMALLEST_MASS = 1e-6
 
 
-def bin_masses(params: Matrix, expiry: Vector) -> Surfaces:
+def bin_masses(model: Model, params: Matrix, expiry: Vector) -> Surfaces:
     """Probabilities of the bins, the tails first and last: (n, n_expiries, 41).
 
-    params  (n, 5)
+    params  (n, n_params)
     expiry  (n_expiries,), years
     """
     k = np.log(STRIKES)
-    value = otm(params, np.broadcast_to(k, (len(params), expiry.size, k.size)), expiry)
+    value = otm(model, params, np.broadcast_to(k, (len(params), expiry.size, k.size)), expiry)
     return masses(value + np.maximum(-np.expm1(k), 0.0))
 
 

@@ -7,12 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix
-from calibrant.panel import OptionPanel
+from calibrant.errors import InvalidInput
+from calibrant.panel import OptionPanel, identifiable
 from training.augment import AugmentOptions, Quotes, quote
 from training.domain import Domain
-from training.panels import make_panels
+from training.panels import irregular_panels, make_panels, panel_parameters
 
-from .surfaces import Nodes, Surfaces
+from .surfaces import Nodes, Surfaces, nodes_of
 
 MARKET = "as quoted"
 """The one input of a standardised domain: irregular quotes with the noise of their panel, projected onto the grid."""
@@ -52,6 +53,25 @@ def grid_panel(nodes: Nodes, i: int, mid: Matrix, bid: Matrix | None = None, ask
         ask_iv=None if ask is None else ask.ravel(),
         weight=np.ones(expiry.size),
     )
+
+
+def held_out_panels(domain: Domain, seed: int, n: int) -> list[OptionPanel]:
+    """Panels as requests bring them to the domain's network, less those of fewer usable quotes than parameters.
+
+    With the paper's noise and gaps on a grid; else irregular, of surfaces that the model has and of others.
+    """
+    if domain.standardised:
+        drawn = irregular_panels(domain, seed, 0, n)
+    else:
+        drawn = quoted_panels(nodes_of(domain, panel_parameters(domain, seed, 0, n)), seed)
+    return [panel for panel in drawn if _n_usable(panel) >= domain.n_params]
+
+
+def _n_usable(panel: OptionPanel) -> int:
+    try:
+        return identifiable(panel).n_quotes
+    except InvalidInput:
+        return 0
 
 
 def quoted_panels(nodes: Nodes, seed: int, options: AugmentOptions | None = None) -> list[OptionPanel]:

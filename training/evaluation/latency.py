@@ -8,7 +8,7 @@ import numpy as np
 from calibrant.arrays import Vector
 from calibrant.calibration import calibrate
 from calibrant.grid import project
-from calibrant.models import HESTON
+from calibrant.models import MODELS
 from calibrant.network import Network
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import starting_from
@@ -50,7 +50,7 @@ def time_panels(network: Network, release: Release, panels: list[OptionPanel]) -
 
 def refined_params(release: Release, panel: OptionPanel) -> Vector:
     """The parameters that the service would answer with."""
-    return calibrate(panel, HESTON, starting_from(release.propose(panel))).parameters
+    return calibrate(panel, MODELS[release.model], starting_from(release.propose(panel))).parameters
 
 
 def _time_one(network: Network, release: Release, panel: OptionPanel) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibrant.arrays import BoolVector, Matrix, Vector
-from calibrant.models import HESTON
+from calibrant.models import Model
 from training.augment import BASIS_POINT, AugmentOptions
 from training.exact_panels import vols_and_gradient
 
@@ -28,6 +28,7 @@ LARGEST_BOUND = 0.3
 class Noisy(NamedTuple):
     """Errors of noisy panels, one row a panel and one column a parameter."""
 
+    model: Model
     before: Matrix
     """Error of the network's answer over the bound."""
     after: Matrix
@@ -88,25 +89,25 @@ def study(network: Answerer, nodes: Nodes, truth: Matrix, seed: int, say: Callab
     bound, after, z = np.empty(shape), np.empty(shape), np.empty(shape)
     on_bound, converged = np.zeros(len(truth), np.bool_), np.zeros(len(truth), np.bool_)
     for i in range(len(truth)):
-        calibration = refined(grid_panel(nodes, i, mid[i], bid[i], ask[i]), mid[i], answers[i], network)
+        calibration = refined(nodes.model, grid_panel(nodes, i, mid[i], bid[i], ask[i]), mid[i], answers[i], network)
         used = calibration.panel
-        bound[i] = least_errors(used.log_moneyness, used.expiry, truth[i], options.noise_bp * BASIS_POINT)
+        bound[i] = least_errors(nodes.model, used.log_moneyness, used.expiry, truth[i], options.noise_bp * BASIS_POINT)
         error = calibration.parameters - truth[i]
         after[i], z[i] = error / bound[i], error / calibration.standard_errors
         on_bound[i] = bool(calibration.at_bounds)
         converged[i] = calibration.status == "converged"
         if (i + 1) % 1000 == 0:
             say(f"noisy {i + 1}/{len(truth)}")
-    return Noisy((answers - truth) / bound, after, z, bound / np.abs(truth), on_bound, converged)
+    return Noisy(nodes.model, (answers - truth) / bound, after, z, bound / np.abs(truth), on_bound, converged)
 
 
-def least_errors(log_moneyness: Vector, expiry: Vector, params: Vector, noise: float) -> Vector:
+def least_errors(model: Model, log_moneyness: Vector, expiry: Vector, params: Vector, noise: float) -> Vector:
     """The Cramer-Rao bound of each parameter, (n_params,): a standard deviation.
 
     log_moneyness, expiry  (n_quotes,), the quotes
     noise                  standard deviation of each vol, decimals
     """
-    by_params = vols_and_gradient(HESTON, log_moneyness, expiry, params).by_params
+    by_params = vols_and_gradient(model, log_moneyness, expiry, params).by_params
     bound: Vector = noise * np.sqrt(np.diag(np.linalg.inv(by_params @ by_params.T)))
     return bound
 
@@ -120,7 +121,7 @@ def efficiency(noisy: Noisy, chosen: BoolVector) -> Efficiency:
         "after": np.sqrt(np.mean(noisy.after[chosen] ** 2, axis=0)),
         "mean_after": noisy.after[chosen].mean(axis=0),
     }
-    by_name = {key: dict(zip(HESTON.parameters, values.tolist(), strict=True)) for key, values in named.items()}
+    by_name = {key: dict(zip(noisy.model.parameters, values.tolist(), strict=True)) for key, values in named.items()}
     return Efficiency(int(chosen.sum()), by_name["before"], by_name["after"], by_name["mean_after"])
 
 

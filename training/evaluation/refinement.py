@@ -6,7 +6,7 @@ import numpy as np
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.calibration import Calibration, calibrate
-from calibrant.models import HESTON
+from calibrant.models import Model
 from calibrant.options import Start
 from calibrant.panel import OptionPanel
 
@@ -35,18 +35,18 @@ class Refined(NamedTuple):
     """The first ten panels that are not within the target."""
 
 
-def refined(panel: OptionPanel, mid: Matrix, start: Vector, network: Answerer) -> Calibration:
+def refined(model: Model, panel: OptionPanel, mid: Matrix, start: Vector, network: Answerer) -> Calibration:
     """`calibrate` from the network's answer, with the second opinions that the service would ask for.
 
     mid  (n_expiries, n_strikes), what the network saw: it decides, with its answer, whether the start is trusted
     """
-    return calibrate(panel, HESTON, [Start("network", start, network.in_domain(start, np.isfinite(mid)))])
+    return calibrate(panel, model, [Start("network", start, network.in_domain(start, np.isfinite(mid)))])
 
 
 def refine_clean(network: Answerer, nodes: Nodes, truth: Matrix, starts: Matrix) -> Refined:
     """Calibrate the exact panels from the network's answers `starts` (n, n_params)."""
     n = len(truth)
-    found = [refined(grid_panel(nodes, i, nodes.iv[i]), nodes.iv[i], starts[i], network) for i in range(n)]
+    found = [refined(nodes.model, grid_panel(nodes, i, nodes.iv[i]), nodes.iv[i], starts[i], network) for i in range(n)]
     params = np.array([calibration.parameters for calibration in found])
     error = 1e4 * np.abs(vols_at(nodes, params) - nodes.iv).reshape(n, -1)
     worst = np.array([error[i, found[i].panel.index].max() for i in range(n)])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix, Vector
 from calibrant.black import implied_volatility_from_time_value
-from calibrant.models import HESTON
+from calibrant.models import Model
 from calibrant.pricing.fit_kernel import time_values
 from calibrant.pricing.fourier import otm_values
 from training.domain import Domain
@@ -26,6 +26,9 @@ _LEAST_ANSWER = 1e-11
 class Nodes(NamedTuple):
     """The full vol grid of each panel and the truth there."""
 
+    model: Model
+    """Of the panels."""
+
     expiry: Vector
     """(n_expiries,), years."""
     log_moneyness: Surfaces
@@ -39,27 +42,30 @@ def nodes_of(domain: Domain, params: Matrix) -> Nodes:
 
     On a standardised grid a column is a number of standard deviations of the panel's own at-the-money vol.
 
-    params  (n, 5)
+    params  (n, n_params)
     """
     columns, expiry = domain.grid()
     shape = (len(params), *domain.shape)
     if domain.standardised:
-        at_the_money = vols(otm(params, np.zeros((len(params), expiry.size, 1)), expiry), 0.0, expiry)
+        at_the_money = vols(otm(domain.model, params, np.zeros((len(params), expiry.size, 1)), expiry), 0.0, expiry)
         log_moneyness = columns * (at_the_money * np.sqrt(expiry)[:, None])
     else:
         log_moneyness = np.broadcast_to(columns, shape)
-    value = otm(params, log_moneyness, expiry)
+    value = otm(domain.model, params, log_moneyness, expiry)
     return Nodes(
-        expiry, log_moneyness, vols(np.where(value > SMALLEST_TIME_VALUE, value, np.nan), log_moneyness, expiry)
+        domain.model,
+        expiry,
+        log_moneyness,
+        vols(np.where(value > SMALLEST_TIME_VALUE, value, np.nan), log_moneyness, expiry),
     )
 
 
 def vols_at(nodes: Nodes, params: Matrix) -> Surfaces:
-    """Vols of the answers `params` (n, 5) at the nodes of the true panels.
+    """Vols of the answers `params` (n, n_params) at the nodes of the true panels.
 
     raises  ArithmeticError unless all are finite: a hole would count as no error
     """
-    value = otm(params, nodes.log_moneyness, nodes.expiry)
+    value = otm(nodes.model, params, nodes.log_moneyness, nodes.expiry)
     # The deepest nodes of an answer far off may be worth their bound; the vol just below it is error enough.
     bound = np.minimum(1.0, np.exp(nodes.log_moneyness))
     value = np.clip(value, np.minimum(_LEAST_ANSWER, 0.5 * bound), bound * (1.0 - 1e-9))
@@ -70,10 +76,11 @@ def vols_at(nodes: Nodes, params: Matrix) -> Surfaces:
     return found
 
 
-def otm(params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
-    """Out-of-the-money values of Heston surfaces, in units of the forward, by the compiled kernel.
+def otm(model: Model, params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
+    """Out-of-the-money values of the model's surfaces, in units of the forward, by the compiled kernel.
 
-    params         (n, 5), clipped to the admissible bounds: tanh in float32 can round to -1, and rho = -1 is no model
+    params         (n, n_params), clipped to the admissible bounds: tanh in float32 can round to -1, and Heston's rho
+                   cannot be
     log_moneyness  (n, n_expiries, n_strikes), ascending along the strikes
     error          1e-12; what the kernel does not bring there the accurate pricer does
     raises         ValueError for a parameter that is not finite
@@ -81,7 +88,7 @@ def otm(params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
     if not np.isfinite(params).all():
         raise ValueError("`params` must be finite")
     n, n_expiries, n_strikes = log_moneyness.shape
-    admissible = np.clip(params, HESTON.lower, HESTON.upper)
+    admissible = np.clip(params, model.lower, model.upper)
     offsets = np.arange(n_expiries + 1) * n_strikes
     tolerance = np.full(n_expiries, _PRICE_TOLERANCE)
     n_nodes = np.empty(n_expiries, np.int64)
@@ -90,9 +97,9 @@ def otm(params: Matrix, log_moneyness: Surfaces, expiry: Vector) -> Surfaces:
     k = np.ascontiguousarray(log_moneyness).reshape(n, -1)
     out = np.empty(k.shape)
     for i in range(n):
-        time_values(HESTON.layout, admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes, error)
+        time_values(model.layout, admissible[i], expiry, offsets, k[i], tolerance, out[i], no_gradient, n_nodes, error)
         if n_nodes.min() < 0:
-            out[i] = otm_values(HESTON, k[i], np.repeat(expiry, n_strikes), admissible[i])
+            out[i] = otm_values(model, k[i], np.repeat(expiry, n_strikes), admissible[i])
     return out.reshape(log_moneyness.shape)
 
 

@@ -31,14 +31,14 @@ def test_the_bins_are_expectations_of_hats_and_of_the_two_tails() -> None:
 
 
 def test_the_bins_of_a_surface_are_probabilities() -> None:
-    found = bin_masses(panel_parameters(PAPER, 91, 0, 40), PAPER.grid()[1])
+    found = bin_masses(PAPER.model, panel_parameters(PAPER, 91, 0, 40), PAPER.grid()[1])
     assert found.shape == (40, 8, 41)
     np.testing.assert_allclose(found.sum(2), 1.0, rtol=0.0, atol=1e-12)
     assert found.min() > -1e-9
 
 
 def test_equal_densities_are_at_no_distance() -> None:
-    one = bin_masses(panel_parameters(PAPER, 92, 0, 3), PAPER.grid()[1])
+    one = bin_masses(PAPER.model, panel_parameters(PAPER, 92, 0, 3), PAPER.grid()[1])
     assert np.abs(chi_squared(one, one)).max() == 0.0
 
 

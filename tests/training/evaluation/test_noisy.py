@@ -21,6 +21,7 @@ def ratios(after: list[float], relative_bound: list[float], on_bound: list[bool]
     column = np.ones(5)
     errors = np.outer(after, column)
     return Noisy(
+        model=HESTON,
         before=10.0 * errors,
         after=errors,
         z=errors,
@@ -37,15 +38,15 @@ def test_an_efficient_estimator_has_a_ratio_of_one() -> None:
     noise = 5e-5 * np.random.default_rng(1).standard_normal((4000, expiry.size))
     # The linear estimator: what least squares is where the vols are linear in the parameters.
     error = np.linalg.solve(by_params @ by_params.T, by_params @ noise.T).T
-    ratio = error / least_errors(log_moneyness, expiry, truth, 5e-5)
+    ratio = error / least_errors(HESTON, log_moneyness, expiry, truth, 5e-5)
     np.testing.assert_allclose(np.sqrt(np.mean(ratio**2, axis=0)), 1.0, atol=0.04)
 
 
 def test_fewer_quotes_allow_less() -> None:
     expiry, log_moneyness = grid_quotes(PAPER)
     truth = panel_parameters(PAPER, 102, 0, 1)[0]
-    everything = least_errors(log_moneyness, expiry, truth, 5e-5)
-    assert (least_errors(log_moneyness[::2], expiry[::2], truth, 5e-5) > everything).all()
+    everything = least_errors(HESTON, log_moneyness, expiry, truth, 5e-5)
+    assert (least_errors(HESTON, log_moneyness[::2], expiry[::2], truth, 5e-5) > everything).all()
 
 
 def test_refinement_brings_the_network_s_answers_near_the_bound() -> None:

@@ -30,7 +30,7 @@ def test_standardised_nodes_lie_a_number_of_the_panel_s_own_deviations_out() -> 
 def test_values_are_those_of_the_accurate_pricer() -> None:
     params = panel_parameters(MARKET, 72, 0, 8)
     nodes = nodes_of(MARKET, params)
-    found = otm(params, nodes.log_moneyness, nodes.expiry)
+    found = otm(MARKET.model, params, nodes.log_moneyness, nodes.expiry)
     for panel, k, value in zip(params, nodes.log_moneyness, found, strict=True):
         exact = otm_values(HESTON, k.ravel(), np.repeat(nodes.expiry, k.shape[1]), panel)
         np.testing.assert_allclose(value.ravel(), exact, rtol=0.0, atol=2e-12)
