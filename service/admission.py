@@ -11,21 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from starlette.types import Scope as AsgiScope
-
-from .auth import Keys, scope_of
+from .auth import Keys
 from .context import DEADLINE_HEADER, RequestContext, milliseconds
 from .dispatch import short_patience
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
 from .lane import Priority, retry_after
 from .memory import Memory, of_body
 from .pauses import Pauses
+from .routing import Route
 from .scheduler import Scheduler, impatient, unreachable
 from .settings import Settings
 
 LARGE_BODY = 64 * 1024
 """Bytes from which on a request is a long job: half a millisecond of decoding alone."""
-_OPEN = ("/health/", "/v2/health/")
 _CLIENTS = 10_000
 """Whose rates are remembered: the others have not been here for longer."""
 _OWN = 2e-3
@@ -41,13 +39,10 @@ _LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8}
 """Requests of a kind that may be in the service, wherever in it. A batch holds many panels."""
 
 
-def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
+def kind_of(route: Route, context: RequestContext) -> Priority | None:
     """How urgent a request is by its headers; None if it needs no engine."""
-    if scope["method"] != "POST":
-        return None
-    if scope["path"].endswith("/batch"):
-        return Priority.BULK
-    return Priority.LONG if context.declared_bytes > LARGE_BODY else Priority.INTERACTIVE
+    large = route.work is Priority.INTERACTIVE and context.declared_bytes > LARGE_BODY
+    return Priority.LONG if large else route.work
 
 
 def body_bytes(kind: Priority, n_bytes: int) -> int:
@@ -108,19 +103,17 @@ class Admission:
         """No interactive request is inside."""
         self._quiet.set()
 
-    def admit(self, scope: AsgiScope, context: RequestContext) -> Priority | None:
-        """Let a request in; what is returned goes to `leave`.
+    def admit(self, route: Route, address: str, context: RequestContext) -> Priority | None:
+        """Let a request in that came from this address; what is returned goes to `leave`.
 
         raises  Unauthenticated, Forbidden, RateLimited, Overloaded, TooLarge, DeadlineUnreachable, InvalidInput
         """
-        path: str = scope["path"]
-        if path.startswith(_OPEN):
+        if route.open:
             return None
-        context.client = (scope.get("client") or ("unknown", 0))[0]
+        context.client = address
         if self._keys.required:
-            needed = scope_of(scope["method"], path)
-            context.client = self._keys.authorise(context.headers.get("authorization"), needed)
-        kind = kind_of(scope, context)
+            context.client = context.owner = self._keys.authorise(context.headers.get("authorization"), route.scope)
+        kind = kind_of(route, context)
         if kind is None:
             return None
         if self._rate is not None:

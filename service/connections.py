@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -50,7 +50,6 @@ RESERVED = 32
 """Connections beyond the limit, for whoever asks how the service is: a full service is not one to be restarted."""
 _RESERVED_S = 1.0
 """Seconds in which one of those asks."""
-_FOR_HEALTH = (b"/health/", b"/v2/health/", b"/metrics")
 _OTHER_DESCRIPTORS = 256
 """Files that a worker has open beside its connections: its own, and some for every batch."""
 _SILENCE = 60.0
@@ -88,8 +87,10 @@ class Limits(NamedTuple):
 class Connections(ServerState):
     """The connections of one server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, memory: Memory) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, memory: Memory, vital: Callable[[str], bool]) -> None:
+        """`vital`: whether a path is answered beyond the limit too."""
         super().__init__()
+        self.vital = vital
         self.limits = limits
         self.metrics = metrics
         self.memory = memory
@@ -383,7 +384,7 @@ class Connection(HttpToolsProtocol):
             # RFC 9112, 3.2.
             self._complaint = Malformed(f"A request must have one Host header, but has {hosts}.")
             raise ValueError
-        if self._reserved and not (parse_url(self.url).path or b"").startswith(_FOR_HEALTH):
+        if self._reserved and not self.server_state.vital((parse_url(self.url).path or b"").decode("latin-1")):
             self._complaint = Overloaded(_FULL)
             raise ValueError
         _extended(self.scope)[RECEIVED] = self._received

@@ -45,8 +45,15 @@ class Priority(IntEnum):
     """A client waits, but it would hold up the others."""
     BULK = 2
     """Part of a batch."""
-    AUDIT = 3
+    JOB = 3
+    """All of a long job, which its client asks for later."""
+    AUDIT = 4
     """Nobody waits."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether one that has had its slice makes room for others of its kind, and not only for more urgent ones."""
+        return self in (Priority.INTERACTIVE, Priority.LONG, Priority.JOB)
 
 
 BACKGROUND_NICENESS = 3
@@ -400,7 +407,7 @@ class Lane:
             self._hand_back(back)
         elif job.priority is Priority.INTERACTIVE:
             self._hand_back(_HandedBack(job, None, None, moves_on=True))
-        elif job.priority is Priority.LONG:
+        elif job.priority.takes_turns:
             self._ready[job.priority].append(job)
         else:
             self._ready[job.priority].appendleft(job)
@@ -411,7 +418,7 @@ class Lane:
         """Whether others wait for whom a job that has had its slice makes room."""
         self._take_in()
         for priority, queue in self._ready.items():
-            if queue and (priority < job.priority or priority == job.priority <= Priority.LONG):
+            if queue and (priority < job.priority or (priority is job.priority and priority.takes_turns)):
                 return True
         return False
 

@@ -22,6 +22,7 @@ PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+JOB_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed", "handshake")
 """Why the server closes a connection."""
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
@@ -138,12 +139,18 @@ class Metrics:
         self.pauses = Histogram(
             "calibrant_gc_pause_seconds", "One run of the collector, by generation.", ["generation"], edges=PAUSES
         )
+        self.jobs = Gauge("calibrant_jobs_known", "Jobs that clients may ask for, by state.", ["state"])
+        self.jobs_ended = Counter("calibrant_jobs_ended", "Jobs that have ended, by kind and state.", ["kind", "state"])
+        self.jobs_seconds = Histogram(
+            "calibrant_jobs_duration_seconds", "Of a job, from its first step.", ["kind"], edges=JOB_SECONDS
+        )
+        self.jobs_result_bytes = Gauge("calibrant_jobs_result_bytes", "Memory that the results of jobs take.")
         self.log_drops = Counter("calibrant_log_lines_lost", "Lines that could not be written to the log.")
         self.ready = Gauge("calibrant_ready", "1 when calibrations are answered; the number of workers that are.")
-        self.batch_worker_ready = Gauge("calibrant_batch_worker_ready", "1 when batches are answered.")
+        self.job_process_ready = Gauge("calibrant_job_process_ready", "1 when batches are answered.")
         self.workers = Gauge("calibrant_workers", "Worker processes that the service should have.", (), "max")
         self.workers_ended = Counter(
-            "calibrant_workers_ended", "Workers that ended unasked and were replaced, the batch worker included."
+            "calibrant_workers_ended", "Workers that ended unasked and were replaced, the job process included."
         )
         self.resident = Gauge(
             "calibrant_process_resident_memory_bytes", "Resident memory of the processes of a kind.", ["kind"]

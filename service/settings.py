@@ -103,6 +103,11 @@ class Settings(BaseSettings):
         description="After SIGTERM the service says that it is not ready, and goes on accepting for so long.",
     )
     stop_s: float = Field(30.0, gt=0.0, description="Requests in flight are given so long after that.")
+    max_jobs: int = Field(1000, ge=1, description="Jobs known at a time; the oldest that has ended goes first.")
+    max_job_bytes: int = Field(
+        128 * 1024 * 1024, ge=1, description="Of memory that the results of all jobs may take; the oldest goes first."
+    )
+    job_result_s: float = Field(3600.0, gt=0.0, description="A job that has ended is known for so long.")
     audit_share: float = Field(
         0.0,
         ge=0.0,

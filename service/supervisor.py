@@ -1,6 +1,6 @@
 """The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
 
-The others are the workers and the batch worker, which calibrates their batches and audits their answers: it comes when
+The others are the workers and the job process, which calibrates their batches and audits their answers: it comes when
 the first of them has started, so as not to hold that up, and goes when the last one has ended. So do the other workers:
 where the kernels are not compiled yet the first one compiles them, and the others find them compiled.
 
@@ -37,7 +37,7 @@ SILENCE = 5.0
 """Seconds without a heartbeat, which comes twice a second, after which a worker hangs; `processes.Stall` says which
 seconds count on a machine that is busy with others."""
 SILENCE_BEHIND = 60.0
-"""The same of the batch worker, which runs when nobody else wants to."""
+"""The same of the job process, which runs when nobody else wants to."""
 START = 600.0
 """Seconds for the first: compiling everything anew on a slow machine takes minutes."""
 LAST_WORDS = 0.5
@@ -45,10 +45,10 @@ LAST_WORDS = 0.5
 SNAPSHOTS = 0.5
 """Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
 RELOAD = 120.0
-LAST_BATCH = 5.0
-"""Seconds in which the batch worker ends by itself, when nobody waits for it any more."""
+LAST_JOBS = 5.0
+"""Seconds in which the job process ends by itself, when nobody waits for it any more."""
 WORKER = "service.worker"
-BATCH_WORKER = "service.batches.worker"
+JOB_PROCESS = "service.jobs.process"
 _KIND = "supervisor"
 """Of process, in the metrics."""
 _WATCH = 0.25
@@ -87,15 +87,15 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> None:
-        """`worker` and `batch_worker` are the modules that they run."""
+    def __init__(self, settings: Settings, worker: str = WORKER, job_process: str = JOB_PROCESS) -> None:
+        """`worker` and `job_process` are the modules that they run."""
         self._settings = settings
         self._metrics = Metrics()
         self._socket = bound(settings.host, settings.port)
         # By messages, so that workers can share an end.
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._worker = Role("worker", worker, (self._socket.fileno(), self._outbox.fileno()), SILENCE)
-        self._batch_worker = Role("batch worker", batch_worker, (self._inbox.fileno(),), SILENCE_BEHIND)
+        self._job_process = Role("job process", job_process, (self._inbox.fileno(),), SILENCE_BEHIND)
         self._workers: dict[int, Worker] = {}
         self._gone: Snapshot = {}
         """What workers that have gone had counted."""
@@ -115,16 +115,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
         host, port, *_ = self._socket.getsockname()
         log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
-        batch_worker = asyncio.create_task(self._keep_alive_after_the_first(self._batch_worker))
+        job_process = asyncio.create_task(self._keep_alive_after_the_first(self._job_process))
         others = (self._keep_alive_after_the_first(self._worker) for _ in range(self._settings.workers - 1))
         await asyncio.gather(self._keep_alive(self._worker), *others)
         # Now that nobody waits for it.
-        for process in self._of(self._batch_worker):
+        for process in self._of(self._job_process):
             _signal(process.process, signal.SIGTERM)
         try:
-            await asyncio.wait_for(batch_worker, LAST_BATCH)
+            await asyncio.wait_for(job_process, LAST_JOBS)
         except TimeoutError:
-            for process in self._of(self._batch_worker):
+            for process in self._of(self._job_process):
                 _signal(process.process, signal.SIGKILL)
         return 0
 
@@ -316,12 +316,12 @@ def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
         process.send_signal(sent)
 
 
-def supervise(settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> int:
+def supervise(settings: Settings, worker: str = WORKER, job_process: str = JOB_PROCESS) -> int:
     """Run the service; the exit status."""
     writer = logs.set_up(settings.log_level, settings.log_format)
 
     async def run() -> int:
-        return await Supervisor(settings, worker, batch_worker).run()
+        return await Supervisor(settings, worker, job_process).run()
 
     try:
         return asyncio.run(run())

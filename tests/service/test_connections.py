@@ -492,10 +492,10 @@ def test_the_answer_to_head_has_no_body(server: Server) -> None:
 
 
 def test_each_kind_of_process_says_what_it_takes(server: Server) -> None:
-    for kind in ("worker", "batch worker", "supervisor"):
+    for kind in ("worker", "job process", "supervisor"):
         assert server.metric(f'calibrant_process_resident_memory_bytes{{kind="{kind}"}}') > 1e7
         assert server.metric(f'calibrant_process_open_fds{{kind="{kind}"}}') >= 3
-    for kind in ("worker", "batch worker"):
+    for kind in ("worker", "job process"):
         assert server.metric(f'calibrant_silence_seconds{{kind="{kind}"}}') < 5.0
         assert server.metric(f'calibrant_memory_reserved_bytes{{kind="{kind}"}}') == 0.0
     assert server.metric("calibrant_memory_budget_bytes") == MEMORY

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from calibrant.steps import Progress, Steps
-from service.batches.worker import lanes_for
 from service.errors import DeadlineExpired, Overloaded
+from service.jobs.process import lanes_for
 from service.lane import BACKGROUND_NICENESS, HANGING, Priority
 from service.scheduler import QUEUE_LIMITS, Driven, Patience, Scheduler
 from service.settings import Settings
@@ -47,7 +47,7 @@ def test_an_audit_goes_beside_batches_where_they_leave_a_core(
     threads: int | None, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.batches.crew.usable_cores", lambda: 2)
-    monkeypatch.setattr("service.batches.worker.usable_cores", lambda: 2)
+    monkeypatch.setattr("service.jobs.process.usable_cores", lambda: 2)
     scheduler = Scheduler(lanes_for(Settings(batch_threads=threads)))
     hold = threading.Event()
 

@@ -1,10 +1,10 @@
-"""How a batch gets from the worker that received it to the batch worker, and its answer back; audits go the same way.
+"""How work gets from a worker to the job process, and what comes of it back.
 
-A worker makes a pair of connected sockets for each batch and sends one of them, with the request, through a socket that
-all processes of the service were given. The supervisor holds both ends of that, so what waits there outlives a batch
-worker that does not come to read it. Once the batch is taken its body follows over the pair, as a file: nothing is
-copied, and a body that nobody took is gone with the request that brought it. The answer comes back over the pair as
-frames. Either end closes it when it gives up, and so the other one hears of it.
+For each request a worker makes a pair of connected sockets and sends one of them, with the request and its body, by a
+socket that all processes of the service were given. The supervisor holds both ends of that, so what waits there
+outlives a job process that does not come to read it. The body is a file in memory: nothing is copied, and who gives up
+before it was taken empties it, since it may wait there for long. The answer comes back over the pair as frames. Either
+end closes it when it gives up, and so the other one hears of it.
 
 Requests and refusals are pickled: both ends are this program, of one user and one version.
 """
@@ -15,30 +15,29 @@ import os
 import pickle
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
 from ..audit import Answered
-from ..body import memory_file
+from ..batches.answers import Asked, AuditRequest, BatchAnswer, Piece
+from ..body import empty_unless_sealed, memory_file, seal
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
 from ..lane import GRACE
-from .answers import Asked, AuditRequest, BatchAnswer, BatchRequest, Piece
+from .requests import Answering, Request
 
 log = logging.getLogger("calibrant.service")
 
 TAKEN_WITHIN = 10.0
-"""Seconds in which the batch worker takes a batch, unless it is being replaced."""
+"""Seconds in which the job process takes a request, unless it is being replaced."""
 LATE = 5.0
-"""Seconds past its deadline after which a batch that was taken is not waited for: the batch worker heeds it by itself,
-but may be given little of the processor to write down what it has."""
+"""Seconds past its deadline after which what was taken is not waited for: the job process heeds it by itself, but may
+be given little of the processor to write down what it has."""
 _MOST = 65536
 """Bytes of a request."""
 _HEADER = struct.Struct("!cI")
-_HEAD, _PIECE, _END, _REFUSED = b"h", b"p", b"e", b"r"
-_TAKEN, _BODY = b"t", b"b"
-"""What is said before the frames."""
+_TAKEN, _HEAD, _PIECE, _END, _REFUSED = b"t", b"h", b"p", b"e", b"r"
 
 
 class _Frame(NamedTuple):
@@ -46,7 +45,7 @@ class _Frame(NamedTuple):
     content: bytes
 
 
-class BatchesElsewhere:
+class Handover:
     """The worker's end."""
 
     def __init__(self, outbox: socket.socket) -> None:
@@ -54,10 +53,11 @@ class BatchesElsewhere:
         outbox.setblocking(False)
         self._outbox = outbox
 
-    async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
-        """raises  NotReady if no batch worker takes it, or it ends; Overloaded; what the batch is refused for"""
-        frames = self._frames(request, body)
-        head = await anext(frames)
+    async def answer(self, request: Request, body: BinaryIO | None = None) -> BatchAnswer:
+        """raises  NotReady if no job process takes it, or it ends; Overloaded; what it is refused for"""
+        with memory_file() as nothing:
+            frames = self._frames(request, body or nothing)
+            head = await anext(frames)
         return BatchAnswer(pickle.loads(head.content), _pieces(frames))
 
     async def audit(self, answer: Answered) -> None:
@@ -69,55 +69,56 @@ class BatchesElsewhere:
         async for _ in told.pieces:
             pass
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._outbox.close()
 
-    async def _frames(self, request: BatchRequest, body: BinaryIO) -> AsyncGenerator[_Frame, None]:
-        """The head, then the pieces. Whatever ends this closes the connection, and with it the batch."""
+    async def _frames(self, request: Request, body: BinaryIO) -> AsyncGenerator[_Frame, None]:
+        """The head, then the pieces. Whatever ends this closes the connection, and with it the work."""
         deadline = request.asked.deadline(None)
-        reader, writer = await self._handed_over(request, body, deadline)
+        body.flush()
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
         try:
+            with theirs:
+                await self._taken(reader, theirs, request, body, deadline)
             try:
                 async with asyncio.timeout(_rest(deadline, LATE)):
                     frame = await _received(reader)
             except TimeoutError:
-                raise DeadlineExpired("The batch worker did not answer by the deadline.") from None
+                raise DeadlineExpired("The job process did not answer by the deadline.") from None
             while frame.kind != _END:
                 if frame.kind == _REFUSED:
                     raise pickle.loads(frame.content)
                 yield frame
                 frame = await _received(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise NotReady("The batch worker has ended; another one is being started.") from None
+            raise NotReady("The job process has ended; another one is being started.") from None
         finally:
             writer.close()
 
-    async def _handed_over(
-        self, request: BatchRequest, body: BinaryIO, deadline: float | None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        loop = asyncio.get_running_loop()
+    async def _taken(
+        self,
+        reader: asyncio.StreamReader,
+        theirs: socket.socket,
+        request: Request,
+        body: BinaryIO,
+        deadline: float | None,
+    ) -> None:
         rest = _rest(deadline, GRACE)
         expires = rest is not None and rest < TAKEN_WITHIN
-        ours, theirs = socket.socketpair()
         try:
-            ours.setblocking(False)
-            with theirs:
-                socket.send_fds(self._outbox, [pickle.dumps(request)], [theirs.fileno()])
+            socket.send_fds(self._outbox, [pickle.dumps(request)], [theirs.fileno(), body.fileno()])
+            theirs.close()
             async with asyncio.timeout(rest if expires else TAKEN_WITHIN):
-                taken = await loop.sock_recv(ours, 1)
-            if taken != _TAKEN:
-                raise ConnectionResetError
-            body.flush()
-            socket.send_fds(ours, [_BODY], [body.fileno()])
-            return await asyncio.open_connection(sock=ours)
+                await _received(reader)
         except BaseException as error:
-            ours.close()
+            empty_unless_sealed(body)
             if isinstance(error, BlockingIOError):
-                raise Overloaded("Other batches are waiting to be taken already.") from None
+                raise Overloaded("Others are waiting to be taken already.") from None
             if isinstance(error, TimeoutError) and expires:
-                raise DeadlineExpired("The deadline passed while the batch waited to be taken.") from None
-            if isinstance(error, TimeoutError | ConnectionError):
-                raise NotReady("The batch worker does not answer.") from None
+                raise DeadlineExpired("The deadline passed while the request waited to be taken.") from None
+            if isinstance(error, TimeoutError | ConnectionError | asyncio.IncompleteReadError):
+                raise NotReady("The job process does not answer.") from None
             raise
 
 
@@ -139,11 +140,9 @@ async def _pieces(frames: AsyncGenerator[_Frame, None]) -> AsyncGenerator[Piece,
 
 
 class Inbox:
-    """The other end: takes batches and has them answered."""
+    """The other end: takes requests and has them answered."""
 
-    def __init__(
-        self, inbox: socket.socket, answer: Callable[[BatchRequest, BinaryIO], Awaitable[BatchAnswer]]
-    ) -> None:
+    def __init__(self, inbox: socket.socket, answer: Answering) -> None:
         inbox.setblocking(False)
         self._inbox = inbox
         self._answer_to = answer
@@ -160,27 +159,29 @@ class Inbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._inbox.close()
 
     def _take(self) -> None:
         try:
-            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 1)
+            request, descriptors, _, _ = socket.recv_fds(self._inbox, _MOST, 2)
         except BlockingIOError:
             return
-        if not descriptors:
+        if len(descriptors) < 2:
             # This process has too many open: the worker sees its connection closed.
-            log.error("a batch could not be taken: too many open files")
+            log.error("a request could not be taken: too many open files")
+            for descriptor in descriptors:
+                os.close(descriptor)
             return
-        connection = socket.socket(fileno=descriptors[0])
-        task = asyncio.get_running_loop().create_task(self._serve(pickle.loads(request), connection))
+        connection, body = socket.socket(fileno=descriptors[0]), os.fdopen(descriptors[1], "rb")
+        seal(body)
+        task = asyncio.get_running_loop().create_task(self._serve(pickle.loads(request), body, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, request: BatchRequest, connection: socket.socket) -> None:
-        body = await _taken(connection)
-        if body is None:
-            return
+    async def _serve(self, request: Request, body: BinaryIO, connection: socket.socket) -> None:
         with body:
             reader, writer = await asyncio.open_connection(sock=connection)
+            _send(writer, _TAKEN)
             answering = asyncio.create_task(self._answer(request, body, writer))
             # The worker sends nothing more: all that can come is the end.
             gone = asyncio.create_task(reader.read(1))
@@ -193,7 +194,7 @@ class Inbox:
                     task.cancel()
                 await asyncio.gather(answering, gone, return_exceptions=True)
 
-    async def _answer(self, request: BatchRequest, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Request, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
         # An error that is kept holds by its traceback this frame, and so the body until the collector comes past: the
         # refusal, which may be the error, by a name here; a lost connection by the streams.
         refusal = None
@@ -213,7 +214,7 @@ class Inbox:
         finally:
             del refusal
 
-    async def _told(self, request: BatchRequest, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
+    async def _told(self, request: Request, body: BinaryIO, writer: asyncio.StreamWriter) -> None:
         head, pieces = await self._answer_to(request, body)
         async with aclosing(pieces):
             _send(writer, _HEAD, pickle.dumps(head))
@@ -221,30 +222,6 @@ class Inbox:
                 _send(writer, _PIECE, piece)
                 await writer.drain()
         _send(writer, _END)
-
-
-async def _taken(connection: socket.socket) -> BinaryIO | None:
-    """The body of a batch that is taken; None if its worker has given it up."""
-    loop = asyncio.get_running_loop()
-    arrived = asyncio.Event()
-    connection.setblocking(False)
-    try:
-        await loop.sock_sendall(connection, _TAKEN)
-        loop.add_reader(connection, arrived.set)
-        try:
-            await arrived.wait()
-        finally:
-            loop.remove_reader(connection)
-        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
-    except OSError:
-        descriptors = []
-    except BaseException:
-        connection.close()
-        raise
-    if not descriptors:
-        connection.close()
-        return None
-    return os.fdopen(descriptors[0], "rb")
 
 
 def _send(writer: asyncio.StreamWriter, kind: bytes, content: Piece = b"") -> None:
