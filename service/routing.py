@@ -84,6 +84,8 @@ class Routes:
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route, and the parameters in the path; what is not found is a route that refuses."""
+        if method == "HEAD":
+            method = "GET"
         methods, parameters = self._fixed.get(path), {}
         if methods is None:
             for pattern, of_pattern in self._patterns:
@@ -92,7 +94,7 @@ class Routes:
                     break
             else:
                 return _nowhere(path, NotFound(f"There is nothing at {shown(path)}.")), {}
-        route = methods.get("GET" if method == "HEAD" else method)
+        route = methods.get(method)
         if route is None:
             allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
             detail = f"{shown(path)} answers {allowed}, not {shown(method)}."

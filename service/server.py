@@ -27,7 +27,7 @@ log = logging.getLogger("calibrant.service")
 LINGER = 1.0
 """Seconds in which a client that is not idle sends its next request."""
 SETTLE = 0.3
-"""Seconds between the supervisor's having the kernel refuse connections and the close of the socket that holds some."""
+"""Seconds between the supervisor's close of the socket that all share and that by the workers."""
 _SWEEP = 5
 """Ticks of a tenth of a second between two looks at the connections."""
 

@@ -19,13 +19,13 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import NamedTuple
 
 from . import logs
 from .channel import Channel, Message
-from .listening import bound, refuse_connections
 from .metrics import Metrics
 from .processes import Stall
 from .settings import Settings
@@ -100,8 +100,6 @@ class Supervisor:
         self._gone: Snapshot = {}
         """What workers that have gone had counted."""
         self._numbers = count(1)
-        self._questions = count(1)
-        self._answers: dict[int, asyncio.Future[Message]] = {}
         self._one_started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,10 +142,8 @@ class Supervisor:
             _signal(worker.process, sent)
 
     def _accept_no_more(self) -> None:
-        """A moment before the workers close the socket, so that they have accepted all that it holds by then."""
-        if self._socket.fileno() >= 0:
-            refuse_connections(self._socket)
-            self._socket.close()
+        """A moment before the workers close theirs: with the last of them the socket is gone."""
+        self._socket.close()
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -200,7 +196,7 @@ class Supervisor:
         theirs.close()
         loop = asyncio.get_running_loop()
         _, channel = await loop.create_connection(
-            lambda: Channel(lambda message: self._heard(number, message), lambda: None), sock=ours
+            lambda: Channel(partial(self._heard, number), lambda: None, self._asked), sock=ours
         )
         worker = self._workers[number] = Worker(number, role, process, channel)
         log.info("%s %d is process %d", role.name, number, process.pid)
@@ -242,7 +238,7 @@ class Supervisor:
             accepts = bool(worker.serves) or not some_serve
             if accepts != worker.accepts:
                 worker.accepts = accepts
-                worker.channel.send("accept", accepts)
+                worker.channel.tell("accept", accepts)
 
     def _heard(self, number: int, message: Message) -> None:
         worker = self._workers.get(number)
@@ -262,36 +258,19 @@ class Supervisor:
             case ("hanging", reason):
                 log.error("%s %d is replaced: %s", worker.role.name, number, reason)
                 asyncio.get_running_loop().call_later(LAST_WORDS, _signal, worker.process, signal.SIGKILL)
-            case ("scrape", question):
-                self._begin(self._scraped(worker, question))
-            case ("answer", question, *answer):
-                waiting = self._answers.get(question)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(tuple(answer))
 
-    async def _ask(self, worker: Worker, what: str, seconds: float) -> Message | None:
-        """The answer of a worker, if it comes in time."""
-        question = next(self._questions)
-        answer = self._answers[question] = asyncio.get_running_loop().create_future()
-        worker.channel.send(what, question)
-        try:
-            return await asyncio.wait_for(answer, seconds)
-        except TimeoutError:
-            return None
-        finally:
-            del self._answers[question]
-
-    async def _scraped(self, asking: Worker, question: int) -> None:
-        asking.channel.send("answer", question, await self.exposition())
+    async def _asked(self, _: str) -> bytes:
+        """There is one question: the metrics of all."""
+        return await self.exposition()
 
     async def exposition(self) -> bytes:
         """The metrics of all workers, those that have gone included, in Prometheus's text format."""
         workers = [worker for worker in self._workers.values() if worker.heard is not None]
         # All of them anew, and those late as they were: no counter ever goes back between two scrapes.
-        answers = await asyncio.gather(*(self._ask(worker, "snapshot", SNAPSHOTS) for worker in workers))
-        for worker, answer in zip(workers, answers, strict=True):
-            if answer is not None:
-                (worker.snapshot,) = answer
+        asked = (worker.channel.ask("snapshot", SNAPSHOTS) for worker in workers)
+        for worker, answer in zip(workers, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if not isinstance(answer, BaseException):
+                worker.snapshot = answer
             silence = monotonic() - (worker.heard or worker.born)
             worker.snapshot[self._metrics.silence.name] = {(worker.role.name,): [silence]}
         self._metrics.observe_process(_KIND)
@@ -306,9 +285,25 @@ class Supervisor:
         """Have all load the networks anew, one after the other: never more than one of them is busy with it."""
         async with self._reloading:
             for worker in list(self._workers.values()):
-                answer = await self._ask(worker, "reload", RELOAD)
-                done = answer[0] if answer is not None else "It did not answer."
+                try:
+                    done = await worker.channel.ask("reload", RELOAD)
+                except TimeoutError:
+                    done = "It did not answer."
                 log.info("%s %d: %s", worker.role.name, worker.number, done)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with that address, not yet listening.
+
+    raises  OSError if it is taken
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket(family, kind, protocol))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        opened.pop_all()
+    return listener
 
 
 def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:

@@ -144,13 +144,14 @@ class BatchAnswers:
         writer = _writer(request.wanted, batch)
         groups = self._calibrated(engine, batch, asked, writer.part)
         if request.wanted == LineWriter.media_type:
-            return BatchAnswer({}, _joined(await anext(groups), groups))
+            return BatchAnswer({"content-type": request.wanted}, _joined(await anext(groups), groups))
         parts = []
         async with aclosing(groups):
             async for group in groups:
                 hold.grow(sum(map(_part_bytes, group)))
                 parts += [done.part for done in group]
-        return _whole(await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK), {})
+        content = await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK)
+        return _whole(content, {"content-type": request.wanted})
 
     async def tensors(self, request: TensorBatch, inference: oip.Inference, hold: Hold) -> BatchAnswer:
         """raises  the problem of the first row, if none has a result"""

@@ -39,7 +39,7 @@ async def calibrate_batch(request: Request) -> Response:
         if jobs.is_preferred(context):
             return jobs.accepted(await service.jobs.answer(Submission(context.owner, "batch", batch), body))
         head, pieces = await service.jobs.answer(batch, body)
-    return StreamingResponse(_in_turn(pieces, turns), media_type=wanted, headers=head)
+    return StreamingResponse(_in_turn(pieces, turns), headers=head)
 
 
 async def _in_turn(pieces: AsyncGenerator[Piece, None], turns: Turns) -> AsyncGenerator[Piece, None]:

@@ -9,7 +9,9 @@ from starlette.responses import Response, StreamingResponse
 
 from ..batches.answers import Asked, BatchAnswer, Piece
 from ..context import RequestContext, context_of
+from ..errors import NotReady, problem_document
 from ..jobs.requests import Question
+from ..jobs.store import State, event
 from ..routing import JSON
 from ..service import Service, service_of
 
@@ -40,7 +42,7 @@ async def events(request: Request) -> Response:
     The stream ends early where the service is about to stop.
     """
     answer = await _asked(request, "events")
-    pieces = _until_draining(answer.pieces, service_of(request))
+    pieces = _watched(answer.pieces, service_of(request), request.path_params["id"])
     return StreamingResponse(pieces, headers={"cache-control": "no-store"}, media_type="text/event-stream")
 
 
@@ -62,9 +64,13 @@ async def _asked(request: Request, what: Literal["state", "events", "result", "c
     return await service_of(request).jobs.answer(question)
 
 
-async def _until_draining(pieces: AsyncGenerator[Piece, None], service: Service) -> AsyncGenerator[Piece, None]:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            yield piece
-            if service.draining:
-                return
+async def _watched(pieces: AsyncGenerator[Piece, None], service: Service, job_id: str) -> AsyncGenerator[Piece, None]:
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+                if service.draining:
+                    return
+    except NotReady as error:
+        # The job has ended with its process.
+        yield event("failed", {"id": job_id, "state": State.FAILED, "problem": problem_document(error)})

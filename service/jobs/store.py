@@ -8,7 +8,7 @@ and on the bytes of all results; beyond the last two the oldest that has ended i
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -58,6 +58,11 @@ class State(StrEnum):
     @property
     def ended(self) -> bool:
         return self not in (State.QUEUED, State.RUNNING)
+
+
+def event(name: str, document: Mapping[str, Any]) -> bytes:
+    """A server-sent event."""
+    return f"event: {name}\ndata: ".encode() + to_json(document) + b"\n\n"
 
 
 NOT_BEGUN = Progress(0.0, 0.0)
@@ -153,7 +158,7 @@ class Jobs:
         while True:
             ended = job.state.ended
             name = job.state if ended else "progress"
-            yield f"event: {name}\ndata: ".encode() + to_json(job.document()) + b"\n\n"
+            yield event(name, job.document())
             if ended:
                 return
             with suppress(TimeoutError):

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.supervisor import bound
 from tests.service.bodies import inference
 from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
 from tests.service.process import Server
@@ -41,6 +42,13 @@ def server(networks: Path, log: Path) -> Iterator[Server]:
         yield server
     finally:
         server.kill()
+
+
+def test_an_address_that_is_taken_is_refused() -> None:
+    with bound("127.0.0.1", 0) as listener:
+        listener.listen()
+        with pytest.raises(OSError, match="in use"):
+            bound("127.0.0.1", listener.getsockname()[1])
 
 
 def panel(n_quotes: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import uvicorn
 import service.server as service_server
 from service.app import Application
 from service.connections import Connection
-from service.listening import bound
 from service.settings import Settings
+from service.supervisor import bound
 from tests.service.process import Server, received
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to make a certificate")
