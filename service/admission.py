@@ -1,8 +1,9 @@
 """Who is let in: decided by the headers alone, before the body is read, so that a refusal costs next to nothing.
 
-The wait of a request is that for its lane, by the costs of the jobs before it, and that for the event loop, which it
-needs twice: to be decoded and to be answered. The second shows what no queue does: that the loop itself, the
-interpreter lock or the machine is short. Who gave a deadline wants the answer by then, so its own time counts as well.
+How long a request would wait is estimated in two parts: for its lane, the costs of the jobs before it; for the event
+loop, twice its lateness of late, since a request needs the loop to be decoded and to be answered. The lateness shows
+what no queue does: that the loop itself, the interpreter lock or the machine is short. A request is refused if it
+would wait for longer than it may; where its client gave a deadline, the wait and its own time together.
 """
 
 import asyncio
@@ -27,14 +28,15 @@ LARGE_BODY = 64 * 1024
 _CLIENTS = 10_000
 """Whose rates are remembered: the others have not been here for longer."""
 _OWN = 2e-3
+"""Seconds that a request takes beside its waiting, until some have been measured: their median."""
 _STEP = 0.02
-"""Share by which one request moves the median of the time that requests take beside their waiting."""
+"""Share by which one request moves that median, up or down."""
 _MARGIN = 1.2
 """Waits turn out longer than estimated about as often as shorter: an answer that just misses its deadline is the worst
 of all, since it costs as much as one in time."""
 _GIVING_WAY = 5e-3
-"""Seconds that a piece of a large body waits, at most: beside a stream of requests that never ends it must arrive too.
-At a quarter of a megabyte a piece that is 50 MB a second."""
+"""Seconds, at most, that a quarter of a megabyte of a large body waits for interactive requests: beside a stream of
+them that never ends it arrives at 50 MB a second."""
 _LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8}
 """Requests of a kind that may be in the service, wherever in it. A batch holds many panels."""
 
@@ -98,7 +100,6 @@ class Admission:
         self._rate = None if settings.rate_limit is None else RateLimit(settings.rate_limit, settings.rate_burst)
         self._inside = dict.fromkeys(_LIMITS, 0)
         self._own = _OWN
-        """Seconds, the median."""
         self._quiet = asyncio.Event()
         """No interactive request is inside."""
         self._quiet.set()

@@ -53,7 +53,7 @@ _FULL = "There are too many connections."
 _NO_HTTP = "The bytes received are not an HTTP request."
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Seconds, and a number of connections."""
 
     header: float
@@ -62,7 +62,7 @@ class Limits(NamedTuple):
     connections: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Limits":
+    def of(cls, settings: Settings) -> "ConnectionLimits":
         """Of connections no more than there are descriptors for: who accepts one too many can open nothing else."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = max(descriptors - RESERVED - _OTHER_DESCRIPTORS, 1)
@@ -82,7 +82,9 @@ class Limits(NamedTuple):
 class Connections(ServerState):
     """The connections of one server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, memory: Memory, vital: Callable[[str], bool]) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, metrics: Metrics, memory: Memory, vital: Callable[[str], bool]
+    ) -> None:
         """`vital`: whether a path is answered beyond the limit too."""
         super().__init__()
         self.vital = vital
@@ -149,8 +151,8 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class Together:
-    """A transport as one answer sees it: the head, which is what it writes first, leaves with the first of the body.
+class JoiningTransport:
+    """The transport of one answer: joins its first two writes, the head and the first piece of the body, into one.
 
     Each write is a system call and a packet, for which the client wakes: 30 us of the median round trip.
     """
@@ -420,7 +422,7 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
         if not cycle.waiting_for_100_continue and cycle.scope["method"] != "HEAD":
             # Of those the head is not the first that is written, or the last.
-            cycle.transport = cast(asyncio.Transport, Together(self.transport))
+            cycle.transport = cast(asyncio.Transport, JoiningTransport(self.transport))
         task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[arg-type]
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)

@@ -167,7 +167,7 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
-        # What takes the last digits of a fit that comes to rest without them, which none of the panels does.
+        # For a fit that stops before its last digits, as none of these panels does.
         problem = fit_problem(on_grid, model, CalibrationOptions())
         polish(params.copy(), problem, *room_again(refined(problem, params)))
         # What an audit begins with.
@@ -177,10 +177,10 @@ class Engine:
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
-        # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
+        # The list of the violations of a fitted surface: none of these panels has any.
         expiry = surface_expiries(on_grid.expiries)
         verdict_on(price_grid(model, params, expiry))
-        # And what decides where the check's numbers say nothing.
+        # The accurate pricer, which decides where the check's own numbers say nothing.
         finish(accurate_look(model, params, expiry, math.inf))
 
     def network_version(self, model: str) -> str:

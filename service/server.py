@@ -19,7 +19,7 @@ from typing import cast
 import uvicorn
 
 from .app import Application
-from .connections import Connection, Connections, Limits
+from .connections import Connection, ConnectionLimits, Connections
 from .handshakes import SecureListener
 
 log = logging.getLogger("calibrant.service")
@@ -38,7 +38,9 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         service = self.service = app.service
-        self.server_state = Connections(Limits.of(service.settings), service.metrics, service.memory, app.routes.vital)
+        self.server_state = Connections(
+            ConnectionLimits.of(service.settings), service.metrics, service.memory, app.routes.vital
+        )
         self.begun: Callable[[], None] = lambda: None
         """Called once, when connections could be accepted."""
         self._drained_at: float | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.connections import RESERVED, Together
+from service.connections import RESERVED, JoiningTransport
 from tests.service.process import Server, http_post, received
 
 HEADER, BODY, WRITE = 1.0, 1.5, 1.0
@@ -456,13 +456,13 @@ class Sent(asyncio.Transport):
 
 def test_the_head_of_an_answer_leaves_with_the_first_of_its_body() -> None:
     sent = Sent()
-    together = Together(sent)
+    together = JoiningTransport(sent)
     together.write(b"head\r\n\r\n")
     assert sent.writes == []
     for part in (b"one", memoryview(b"two")):
         together.write(part)
     assert sent.writes == [b"head\r\n\r\none", b"two"]
-    empty = Together(sent)
+    empty = JoiningTransport(sent)
     empty.write(b"204\r\n\r\n")
     empty.write(b"")
     assert sent.writes[2:] == [b"204\r\n\r\n"]
