@@ -34,12 +34,10 @@ class Service(Core):
         self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings, metrics)
         self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)
+        self.jobs: Handover
+        """From `start` on."""
+        self._job_process = job_process
         self._inbox: Inbox | None = None
-        if job_process is None:
-            inbox, job_process = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self.answers = JobAnswers(self)
-            self._inbox = Inbox(inbox, self.answers.answer)
-        self.jobs = Handover(job_process)
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""
         metrics.workers.set(settings.workers)
@@ -52,8 +50,13 @@ class Service(Core):
     async def start(self) -> None:
         await super().start()
         self.pauses.start()
-        if self._inbox is not None:
+        outbox = self._job_process
+        if outbox is None:
+            inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.answers = JobAnswers(self)
+            self._inbox = Inbox(inbox, self.answers.answer)
             self._inbox.open()
+        self.jobs = Handover(outbox)
 
     async def stop(self) -> None:
         self.pauses.stop()
