@@ -15,6 +15,7 @@ from .compiling import telling_of_kernels
 from .costs import Costs
 from .engine import CalibrationJob, Engine
 from .errors import NotReady
+from .hugepages import use_huge_pages
 from .lane import Priority
 from .memory import Memory
 from .metrics import Metrics
@@ -113,6 +114,7 @@ class Core:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_COLLECT_AFTER)
+            use_huge_pages()
 
     def _load(self, compiled: bool = False) -> Engine:
         settings = self.settings
