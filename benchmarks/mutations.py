@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from calibrant.models import HESTON
 from reporting.machine import RESULTS, ROOT, table
-from service.app import create_app
+from service.app import Application
 from service.settings import Settings
 from tests.service.asked import ask, calibrated_file, fault_of
 from tests.service.mutated import KINDS, mutated
@@ -57,7 +57,7 @@ class Application:
     def __init__(self) -> None:
         # The machine may keep threads waiting; what an input asks for is heeded anyway.
         self._settings = Settings(networks=ROOT / "networks", max_work=MAX_WORK, default_deadline_ms=120_000.0)
-        self._app = create_app(self._settings)
+        self._app = Application(self._settings)
 
     async def __aenter__(self) -> "Application":
         self._lifespan = self._app.router.lifespan_context(self._app)
@@ -72,7 +72,7 @@ class Application:
         given = mutated(seed, number)
         try:
             if not given.path:
-                release = self._app.state.service.engine.releases[HESTON.name]
+                release = self._app.service.engine.releases[HESTON.name]
                 return given.kind, calibrated_file(given, release, MAX_WORK), None
             answer = await ask(self._app, given)
         except Exception as error:

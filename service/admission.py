@@ -1,8 +1,9 @@
 """Who is let in: decided by the headers alone, before the body is read, so that a refusal costs next to nothing.
 
-The wait of a request is that for its lane, by the costs of the jobs before it, and that for the event loop, which it
-needs twice: to be decoded and to be answered. The second shows what no queue does: that the loop itself, the
-interpreter lock or the machine is short. Who gave a deadline wants the answer by then, so its own time counts as well.
+How long a request would wait is estimated in two parts: for its lane, the costs of the jobs before it; for the event
+loop, twice its lateness of late, since a request needs the loop to be decoded and to be answered. The lateness shows
+what no queue does: that the loop itself, the interpreter lock or the machine is short. A request is refused if it
+would wait for longer than it may; where its client gave a deadline, the wait and its own time together.
 """
 
 import asyncio
@@ -11,43 +12,39 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from starlette.types import Scope as AsgiScope
-
-from .auth import Keys, scope_of
+from .auth import Keys
 from .context import DEADLINE_HEADER, RequestContext, milliseconds
 from .dispatch import short_patience
 from .errors import DeadlineUnreachable, Overloaded, RateLimited
 from .lane import Priority, retry_after
 from .memory import Memory, of_body
 from .pauses import Pauses
+from .routing import Route
 from .scheduler import Scheduler, impatient, unreachable
 from .settings import Settings
 
 LARGE_BODY = 64 * 1024
 """Bytes from which on a request is a long job: half a millisecond of decoding alone."""
-_OPEN = ("/health/", "/v2/health/")
 _CLIENTS = 10_000
 """Whose rates are remembered: the others have not been here for longer."""
 _OWN = 2e-3
+"""Seconds that a request takes beside its waiting, until some have been measured: their median."""
 _STEP = 0.02
-"""Share by which one request moves the median of the time that requests take beside their waiting."""
+"""Share by which one request moves that median, up or down."""
 _MARGIN = 1.2
 """Waits turn out longer than estimated about as often as shorter: an answer that just misses its deadline is the worst
 of all, since it costs as much as one in time."""
 _GIVING_WAY = 5e-3
-"""Seconds that a piece of a large body waits, at most: beside a stream of requests that never ends it must arrive too.
-At a quarter of a megabyte a piece that is 50 MB a second."""
+"""Seconds, at most, that a quarter of a megabyte of a large body waits for interactive requests: beside a stream of
+them that never ends it arrives at 50 MB a second."""
 _LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8}
 """Requests of a kind that may be in the service, wherever in it. A batch holds many panels."""
 
 
-def kind_of(scope: AsgiScope, context: RequestContext) -> Priority | None:
+def kind_of(route: Route, context: RequestContext) -> Priority | None:
     """How urgent a request is by its headers; None if it needs no engine."""
-    if scope["method"] != "POST":
-        return None
-    if scope["path"].endswith("/batch"):
-        return Priority.BULK
-    return Priority.LONG if context.declared_bytes > LARGE_BODY else Priority.INTERACTIVE
+    large = route.work is Priority.INTERACTIVE and context.declared_bytes > LARGE_BODY
+    return Priority.LONG if large else route.work
 
 
 def body_bytes(kind: Priority, n_bytes: int) -> int:
@@ -103,24 +100,21 @@ class Admission:
         self._rate = None if settings.rate_limit is None else RateLimit(settings.rate_limit, settings.rate_burst)
         self._inside = dict.fromkeys(_LIMITS, 0)
         self._own = _OWN
-        """Seconds, the median."""
         self._quiet = asyncio.Event()
         """No interactive request is inside."""
         self._quiet.set()
 
-    def admit(self, scope: AsgiScope, context: RequestContext) -> Priority | None:
-        """Let a request in; what is returned goes to `leave`.
+    def admit(self, route: Route, address: str, context: RequestContext) -> Priority | None:
+        """Let a request in that came from this address; what is returned goes to `leave`.
 
         raises  Unauthenticated, Forbidden, RateLimited, Overloaded, TooLarge, DeadlineUnreachable, InvalidInput
         """
-        path: str = scope["path"]
-        if path.startswith(_OPEN):
+        if route.open:
             return None
-        context.client = (scope.get("client") or ("unknown", 0))[0]
+        context.client = address
         if self._keys.required:
-            needed = scope_of(scope["method"], path)
-            context.client = self._keys.authorise(context.headers.get("authorization"), needed)
-        kind = kind_of(scope, context)
+            context.client = context.owner = self._keys.authorise(context.headers.get("authorization"), route.scope)
+        kind = kind_of(route, context)
         if kind is None:
             return None
         if self._rate is not None:

@@ -150,7 +150,7 @@ class Auditor:
         """The lowest objective that any of the starts leads to."""
         job = answer.job
         problem = fit_problem(job.panel, job.model, job.options)
-        cost = self._costs.mean("lm", panel_size(job.panel))
+        cost = self._costs.mean(job.model, "lm", panel_size(job.panel))
         read_off = await self._scheduler.run(partial(surface_starts, problem), priority=Priority.AUDIT, cost=cost)
         found = []
         for start in np.concatenate((read_off, self._random(problem))):

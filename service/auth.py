@@ -19,16 +19,12 @@ from .errors import Forbidden, Unauthenticated
 
 
 class Scope(StrEnum):
-    """What a key may be good for."""
+    """What a key may be good for; which paths need which is in the route table."""
 
     CALIBRATE = "calibrate"
-    """`/v1/calibrate`, and `/v2`."""
     BATCH = "batch"
-    """`/v1/calibrate/batch`."""
     PRICE = "price"
-    """`/v1/price`, and whatever else answers a POST."""
     METRICS = "metrics"
-    """`/metrics`."""
 
 
 class Key(NamedTuple):
@@ -39,19 +35,6 @@ class Key(NamedTuple):
     digest: bytes
     """SHA-256 of the key."""
     scopes: frozenset[Scope]
-
-
-def scope_of(method: str, path: str) -> Scope | None:
-    """What a request needs; None where any key will do."""
-    if path == "/metrics":
-        return Scope.METRICS
-    if method != "POST":
-        return None
-    if path.startswith("/v1/calibrate/"):
-        return Scope.BATCH
-    if path == "/v1/calibrate" or path.startswith("/v2/"):
-        return Scope.CALIBRATE
-    return Scope.PRICE
 
 
 class Keys:

@@ -1,10 +1,12 @@
 """The body of a request."""
 
+import fcntl
 import mmap
 import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
@@ -67,8 +69,21 @@ async def body_file_of(request: Request, turns: Turns) -> BinaryIO:
 def memory_file() -> BinaryIO:
     """A file without a name, written as it is told; in memory where the system has such files."""
     if sys.platform == "linux":
-        return open(os.memfd_create("calibrant"), "w+b")
+        return open(os.memfd_create("calibrant", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
     return tempfile.TemporaryFile()
+
+
+def seal(file: BinaryIO) -> None:
+    """Whoever else has such a file cannot cut it short from now on: a mapping of what is not there ends the process."""
+    if sys.platform == "linux":
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+
+
+def empty_unless_sealed(file: BinaryIO) -> None:
+    """Give back the memory of a file that others have too, unless one of them has begun on it."""
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            os.ftruncate(file.fileno(), 0)
 
 
 def mapped(file: BinaryIO) -> memoryview:

@@ -7,16 +7,16 @@ server's tick looks over all connections twice a second: no timer is armed per r
 Nor does it wait for a body before it hands a request on: those whose bodies never come would take the places of those
 whose have. Here a request begins when it is whole, or when its body is large, which must be let in first.
 
-Nor does it bound what one client may have it parse while all others wait: a quarter of a megabyte of tiny chunks held
-the event loop up for 0.3 s, endless trailers for more than a second and took two gigabytes (tried). Here a connection
-parses for half a millisecond at a time, keeps no trailers, and lets few requests wait for the answers before them.
+Nor does it bound what is no body: endless trailers took two gigabytes, and of tiny chunks a quarter of a megabyte held
+the event loop up for 0.3 s (tried). Here trailers are not kept, and what is not body is limited; a client that floods
+within the limit is the proxy's to hold back.
 """
 
 import asyncio
 import logging
 import math
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -31,7 +31,6 @@ from uvicorn.server import ServerState
 from .context import HUNG_UP, RECEIVED, hold_of
 from .errors import Malformed, Overloaded, ServiceError, problem_document
 from .headers import whole_number
-from .listening import hear
 from .memory import Hold, Memory
 from .metrics import Metrics
 from .settings import Settings
@@ -41,16 +40,11 @@ log = logging.getLogger("calibrant.service")
 MAX_HEADER_BYTES = 65536
 """httptools keeps headers, and trailers, as long as they come."""
 _SLICE = 4096
-"""Bytes parsed between two looks at the clock: most requests are one or two."""
-_TURN = 5e-4
-"""Seconds after which the other connections have their turn."""
-_MOST_WAITING = 16
-"""Requests that may wait for the answers before them: what came behind is parsed when these are answered."""
+"""Bytes parsed between two looks at how many were no body: most requests are one or two."""
 RESERVED = 32
 """Connections beyond the limit, for whoever asks how the service is: a full service is not one to be restarted."""
 _RESERVED_S = 1.0
 """Seconds in which one of those asks."""
-_FOR_HEALTH = (b"/health/", b"/v2/health/", b"/metrics")
 _OTHER_DESCRIPTORS = 256
 """Files that a worker has open beside its connections: its own, and some for every batch."""
 _SILENCE = 60.0
@@ -59,7 +53,7 @@ _FULL = "There are too many connections."
 _NO_HTTP = "The bytes received are not an HTTP request."
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Seconds, and a number of connections."""
 
     header: float
@@ -68,7 +62,7 @@ class Limits(NamedTuple):
     connections: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Limits":
+    def of(cls, settings: Settings) -> "ConnectionLimits":
         """Of connections no more than there are descriptors for: who accepts one too many can open nothing else."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = max(descriptors - RESERVED - _OTHER_DESCRIPTORS, 1)
@@ -88,8 +82,12 @@ class Limits(NamedTuple):
 class Connections(ServerState):
     """The connections of one server."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, memory: Memory) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, metrics: Metrics, memory: Memory, vital: Callable[[str], bool]
+    ) -> None:
+        """`vital`: whether a path is answered beyond the limit too."""
         super().__init__()
+        self.vital = vital
         self.limits = limits
         self.metrics = metrics
         self.memory = memory
@@ -144,7 +142,7 @@ class Connections(ServerState):
 
 
 class Flow(FlowControl):
-    """uvicorn's, which reads on whenever an application asks for more and after every answer: not while it is held."""
+    """uvicorn's, which reads on whenever an application asks for more: not while it is held."""
 
     held = False
 
@@ -153,8 +151,8 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class Together:
-    """A transport as one answer sees it: the head, which is what it writes first, leaves with the first of the body.
+class JoiningTransport:
+    """The transport of one answer: joins its first two writes, the head and the first piece of the body, into one.
 
     Each write is a system call and a packet, for which the client wakes: 30 us of the median round trip.
     """
@@ -198,10 +196,8 @@ class Connection(HttpToolsProtocol):
         self._idle_until = math.inf
         """When it is closed if no request comes."""
         self._header_bytes = 0
-        """Received since the request began or its body last grew: headers, trailers, what chunks say of themselves."""
+        """Received and no body: headers, trailers, what chunks say of themselves, as far as it exceeds the body."""
         self._received = 0.0
-        self._unparsed: bytes | memoryview = b""
-        """Received, and to be parsed in another turn."""
         self._reserved = False
         """Whether it is one beyond the limit."""
         self._kept = server_state.memory.hold()
@@ -222,12 +218,11 @@ class Connection(HttpToolsProtocol):
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one received."""
         answered = self.cycle is None or self.cycle.response_complete
-        return answered and self._due == math.inf and not self._unparsed
+        return answered and self._due == math.inf
 
     def check(self, now: float) -> None:
-        # Reading is paused while an answer is made: what is late then is not the client, unless there is no end to what
-        # it has sent.
-        if now > self._due and (not self.flow.read_paused or (self._unparsed and not self.pipeline)):
+        # Reading is paused while an answer is made: what is late then is not the client.
+        if now > self._due and not self.flow.read_paused:
             if self._reserved and self._part == "header":
                 self._refuse_over()
             else:
@@ -245,7 +240,6 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.server_state.handshakes.pop(self, None)
         super().connection_made(transport)
-        hear(transport.get_extra_info("socket"))
         self.flow = Flow(transport)
         patience = self.server_state.patience()
         if patience is None:
@@ -267,39 +261,10 @@ class Connection(HttpToolsProtocol):
             task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._unparsed:
-            # Reading was paused a moment too late.
-            self._unparsed = bytes(self._unparsed) + data
-        else:
-            self._parse(data)
-        self._weigh()
-
-    def _weigh(self) -> None:
-        """Count what waits here: thousands of connections with a body each that never ends would fill the memory."""
-        cycles = [cycle for cycle, _ in self.pipeline]
-        if self._incomplete is not None:
-            cycles.append(self._incomplete[0])
-        kept = len(self._unparsed) + sum(len(cycle.body) for cycle in cycles)
-        if kept != self._kept.n_bytes and not self._deaf:
-            try:
-                self._kept.resize(kept)
-            except ServiceError as error:
-                self._refuse_next(error)
-
-    def _parse(self, data: bytes | memoryview) -> None:
-        """As much as there is time and room for now."""
         self._idle_until = math.inf
-        began = perf_counter()
         view = memoryview(data)
         for begin in range(0, len(view), _SLICE):
             if self._deaf:
-                return
-            full = len(self.pipeline) > _MOST_WAITING
-            if begin and (full or perf_counter() - began > _TURN):
-                self._unparsed = view[begin:]
-                self._hold()
-                if not full:
-                    self.loop.call_soon(self._parse_rest)
                 return
             piece = view[begin : begin + _SLICE]
             self._header_bytes += len(piece)
@@ -308,17 +273,23 @@ class Connection(HttpToolsProtocol):
                 self._end("header_size")
         if self.pipeline:
             self._hold()
-
-    def _parse_rest(self) -> None:
-        rest, self._unparsed = self._unparsed, b""
-        self._parse(rest)
         self._weigh()
-        if not self._deaf:
-            self._hold()
+
+    def _weigh(self) -> None:
+        """Count what waits here: thousands of connections with a body each that never ends would fill the memory."""
+        cycles = [cycle for cycle, _ in self.pipeline]
+        if self._incomplete is not None:
+            cycles.append(self._incomplete[0])
+        kept = sum(len(cycle.body) for cycle in cycles)
+        if kept != self._kept.n_bytes and not self._deaf:
+            try:
+                self._kept.resize(kept)
+            except ServiceError as error:
+                self._refuse_next(error)
 
     def _hold(self) -> None:
         """Read on, or not: a client that sends faster than it is answered would fill the memory."""
-        self.flow.held = bool(self._unparsed or self.pipeline)
+        self.flow.held = bool(self.pipeline)
         cycle = self.cycle
         if self.flow.held:
             self.flow.pause_reading()
@@ -383,7 +354,7 @@ class Connection(HttpToolsProtocol):
             # RFC 9112, 3.2.
             self._complaint = Malformed(f"A request must have one Host header, but has {hosts}.")
             raise ValueError
-        if self._reserved and not (parse_url(self.url).path or b"").startswith(_FOR_HEALTH):
+        if self._reserved and not self.server_state.vital((parse_url(self.url).path or b"").decode("latin-1")):
             self._complaint = Overloaded(_FULL)
             raise ValueError
         _extended(self.scope)[RECEIVED] = self._received
@@ -395,7 +366,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._header_bytes = 0
+        self._header_bytes = max(self._header_bytes - 2 * len(body), 0)
         super().on_body(body)
         if self._incomplete is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
             # Of unknown length, and large.
@@ -432,8 +403,6 @@ class Connection(HttpToolsProtocol):
         elif unsent:
             # Its client may or may not send the body now (RFC 9110, 10.1.1): what comes next cannot be told.
             self.transport.close()
-        elif self._unparsed and len(self.pipeline) <= _MOST_WAITING:
-            self.loop.call_soon(self._parse_rest)
         if not self._deaf:
             self._hold()
             self._weigh()
@@ -453,7 +422,7 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
         if not cycle.waiting_for_100_continue and cycle.scope["method"] != "HEAD":
             # Of those the head is not the first that is written, or the last.
-            cycle.transport = cast(asyncio.Transport, Together(self.transport))
+            cycle.transport = cast(asyncio.Transport, JoiningTransport(self.transport))
         task = self.loop.create_task(cycle.run_asgi(app))  # type: ignore[arg-type]
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -478,7 +447,7 @@ class Connection(HttpToolsProtocol):
         """Refuse what cannot be understood, in its turn: the first answer is that to the first request."""
         self.server_state.count("malformed" if isinstance(error, Malformed) else "limit")
         in_body = self._part == "body" and self._due < math.inf
-        self._unparsed, self._due = b"", math.inf
+        self._due = math.inf
         if in_body and self.pipeline:
             # It is not whole, and would wait for its rest.
             self.pipeline.popleft()

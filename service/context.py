@@ -30,6 +30,8 @@ class RequestContext:
     """Clock of `time.perf_counter`: deadlines count from here."""
     client: str = ""
     """Name of the key it came with, else the address it came from."""
+    owner: str = ""
+    """Name of the key; empty where none is needed."""
     deadline_ms: float | None = None
     """Of the header `X-Request-Deadline-Ms`."""
     stages: dict[str, float] = field(default_factory=dict)

@@ -27,11 +27,13 @@ from .tally import Gauge, Snapshot
 log = logging.getLogger("calibrant.service")
 
 _COLLECT_AFTER = 10_000
-"""Objects made and not yet freed before the collector looks at them. Requests leave it nothing to free, but of a batch
-it walked every number of the panels in hand for each 700 objects, Python's default: 1 ms, twenty times a second."""
+"""Objects made and not yet freed before the garbage collector runs; Python's default is 700. A request leaves the
+collector nothing to free, but with a batch in hand each run walks all numbers of its panels, which took 1 ms, twenty
+times a second."""
 _LOADING = 60.0
-"""Seconds allowed for, ten times over: the first start on a machine compiles every kernel."""
+"""Seconds that the first load is expected to take; twenty times that is allowed, since it may compile every kernel."""
 _RELOADING = 1.0
+"""The same of a reload, which compiles nothing."""
 
 
 class Core:

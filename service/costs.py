@@ -1,12 +1,14 @@
 """How long a job will take, by its size and by how long those before it took.
 
-Two figures for each kind of job. The mean says how long a queue is. The low one, a quartile, says which jobs are long
-whatever their numbers: of two panels of 80 quotes one takes a millisecond and another fifty, where the first answer is
-in doubt, and no panel tells which it is before it is tried.
+Two figures for each model and kind of work. The mean says how long a queue is. The low one, a quartile, says which jobs
+are long whatever their numbers: of two panels of 80 quotes one takes a millisecond and another fifty, where the first
+answer is in doubt, and no panel tells which it is before it is tried.
 """
 
 from dataclasses import dataclass
 
+from calibrant.models import HESTON
+from calibrant.models.model import Model
 from calibrant.panel import OptionPanel
 
 _EXPIRY = 10
@@ -32,29 +34,45 @@ class _Rate:
         self.mean += _WEIGHT * (min(rate, _OUTLIER * self.mean) - self.mean)
 
 
+_OF_HESTON = {
+    "lm": (1e-5, 2e-5),
+    "lbfgs": (1.4e-5, 2.1e-5),
+    "none": (4e-6, 6e-6),
+    "price": (7e-6, 1e-5),
+    "price_gradient": (7e-6, 1.3e-5),
+}
+"""Seconds per unit of size, low and mean, until some have been measured: on a 2.5 GHz core over the panels of
+`shared/market`."""
+
+
+def relative_cost(model: Model) -> float:
+    """Of a job on a model, in those of Heston's, until some have been measured: about as many parameters as much."""
+    return len(model.parameters) / len(HESTON.parameters)
+
+
 class Costs:
-    """Running measure of what jobs cost. Used on the event loop only."""
+    """Running measure of what jobs cost, by the model and by what is done with it. Used on the event loop only."""
 
     def __init__(self) -> None:
-        # To begin with, as measured on a 2.5 GHz core over the panels of `shared/market`.
-        self._rates = {
-            "lm": _Rate(1e-5, 2e-5),
-            "lbfgs": _Rate(1.4e-5, 2.1e-5),
-            "none": _Rate(4e-6, 6e-6),
-            "price": _Rate(7e-6, 1e-5),
-            "price_gradient": _Rate(7e-6, 1.3e-5),
-        }
+        self._rates: dict[tuple[str, str], _Rate] = {}
 
-    def least(self, kind: str, size: int) -> float:
+    def least(self, model: Model, work: str, size: int) -> float:
         """Seconds that all but the quickest quarter of such jobs take."""
-        return size * self._rates[kind].low
+        return size * self._rate(model, work).low
 
-    def mean(self, kind: str, size: int) -> float:
+    def mean(self, model: Model, work: str, size: int) -> float:
         """Seconds that such jobs take on average."""
-        return size * self._rates[kind].mean
+        return size * self._rate(model, work).mean
 
-    def observe(self, kind: str, size: int, seconds: float) -> None:
-        self._rates[kind].observe(seconds / size)
+    def observe(self, model: Model, work: str, size: int, seconds: float) -> None:
+        self._rate(model, work).observe(seconds / size)
+
+    def _rate(self, model: Model, work: str) -> _Rate:
+        rate = self._rates.get((model.name, work))
+        if rate is None:
+            low, mean = (relative_cost(model) * of_heston for of_heston in _OF_HESTON[work])
+            rate = self._rates[model.name, work] = _Rate(low, mean)
+        return rate
 
 
 def panel_size(panel: OptionPanel) -> int:

@@ -13,6 +13,7 @@ others wait goes on among the long ones, where it was.
 
 from typing import NamedTuple, TypeVar
 
+from calibrant.models.model import Model
 from calibrant.pipeline import Assessment
 from calibrant.prices import Prices
 from calibrant.steps import Steps, told
@@ -31,7 +32,7 @@ _EXPIRY = 100
 """Options that cost the accurate pricer as much as what an expiry costs by itself."""
 
 
-class Answer(NamedTuple):
+class Calibrated(NamedTuple):
     """A calibrated panel and how long it waited."""
 
     assessment: Assessment
@@ -50,24 +51,24 @@ class Dispatch:
             Priority.LONG: Patience(settings.long_queue_s, variable("long_queue_s")),
         }
 
-    async def calibrate(self, engine: Engine, job: CalibrationJob) -> Answer:
+    async def calibrate(self, engine: Engine, job: CalibrationJob) -> Calibrated:
         """Calibrate one panel for a client that waits.
 
         raises  DeadlineUnreachable, DeadlineExpired, Overloaded, EngineFailed, InvalidInput
         """
         steps = engine.calibration_steps(job)
-        driven = await self._driven(steps, job.options.refine, panel_size(job.panel), job.deadline)
-        return Answer(driven.result, driven.waited)
+        driven = await self._driven(steps, job.model, job.options.refine, panel_size(job.panel), job.deadline)
+        return Calibrated(driven.result, driven.waited)
 
     async def price(self, engine: Engine, job: PriceJob, given: float | None = None) -> Prices:
         """Price options for a client that waits; `given` is the deadline that it gave. Raises as `calibrate`."""
-        kind = "price_gradient" if job.gradient else "price"
+        work = "price_gradient" if job.gradient else "price"
         size = job.expiry.size + _EXPIRY * len(set(job.expiry.tolist()))
         steps = told(engine.price_steps(job), _all_or_nothing)
-        return (await self._driven(steps, kind, size, given)).result
+        return (await self._driven(steps, job.model, work, size, given)).result
 
-    async def _driven(self, steps: Steps[T], kind: str, size: int, deadline: float | None) -> Driven[T]:
-        long = self._costs.least(kind, size) > self._slice
+    async def _driven(self, steps: Steps[T], model: Model, work: str, size: int, deadline: float | None) -> Driven[T]:
+        long = self._costs.least(model, work, size) > self._slice
         priority = Priority.LONG if long else Priority.INTERACTIVE
         if deadline is not None:
             self._scheduler.require_reachable(priority, deadline)
@@ -76,9 +77,9 @@ class Dispatch:
             priority=priority,
             deadline=deadline,
             patience=self._patience[priority],
-            cost=self._costs.mean(kind, size),
+            cost=self._costs.mean(model, work, size),
         )
-        self._costs.observe(kind, size, driven.spent)
+        self._costs.observe(model, work, size, driven.spent)
         if driven.moved:
             self._metrics.moved.inc()
         return driven

@@ -32,7 +32,8 @@ from calibrant.starts import surface_starts
 from calibrant.steps import Steps, finish
 
 from .errors import DeadlineExpired, EngineFailed
-from .owned import owned
+from .gpu.owned import owned
+from .gpu.refinement import require_gpu, sharpened
 
 
 class CalibrationJob(NamedTuple):
@@ -123,7 +124,7 @@ class Engine:
         """
         _refuse_two_runtimes()
         if gpu_refinement:
-            _require_gpu()
+            require_gpu()
         releases = {}
         for name, model in MODELS.items():
             load = partial(released, folder, name, provider, precision)
@@ -154,7 +155,7 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
-        # What takes the last digits of a fit that comes to rest without them, which none of the panels does.
+        # For a fit that stops before its last digits, as none of these panels does.
         problem = fit_problem(on_grid, model, CalibrationOptions())
         polish(params.copy(), problem, *room_again(refined(problem, params)))
         # What an audit begins with.
@@ -164,10 +165,10 @@ class Engine:
                 model=model, params=params, expiry=on_grid.expiry, log_moneyness=on_grid.log_moneyness, gradient=True
             )
         )
-        # What lists the violations of a fitted surface, which hardly any has: none of the panels gets there.
+        # The list of the violations of a fitted surface: none of these panels has any.
         expiry = surface_expiries(on_grid.expiries)
         verdict_on(price_grid(model, params, expiry))
-        # And what decides where the check's numbers say nothing.
+        # The accurate pricer, which decides where the check's own numbers say nothing.
         finish(accurate_look(model, params, expiry, math.inf))
 
     def network_version(self, model: str) -> str:
@@ -182,13 +183,8 @@ class Engine:
         return begin_all(panels, MODELS[model], release, options, given, refine=not self.gpu_refinement)
 
     def sharpen(self, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
-        """The networks' proposals moved to their optima on the GPU, all in one call."""
-        # Imported here: it needs what only the extra `gpu` installs.
-        from calibrant.gpu.sharpen import sharpen
-
-        proposals = [of_panel.proposals for of_panel in begun]
-        sharpened = sharpen([job.panel for job in jobs], proposals, [job.options for job in jobs])
-        return [of_panel._replace(proposals=better) for of_panel, better in zip(begun, sharpened, strict=True)]
+        """The networks' proposals moved to their optima on the GPU."""
+        return sharpened([job.panel for job in jobs], begun, [job.options for job in jobs])
 
     def calibrate(self, job: CalibrationJob, begun: Begun | None = None) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.
@@ -224,15 +220,6 @@ class Engine:
     def price(self, job: PriceJob) -> Prices:
         """All the steps of `price_steps`."""
         return finish(self.price_steps(job))
-
-
-def _require_gpu() -> None:
-    try:
-        from calibrant.gpu.target import ON_GPU
-    except ImportError as error:
-        raise RuntimeError("Refinement on the GPU needs numba-cuda: pip install 'calibrant[gpu]'.") from error
-    if not ON_GPU:
-        raise RuntimeError("Refinement on the GPU is asked for, but numba finds no GPU that it can use.")
 
 
 def _refuse_two_runtimes() -> None:

@@ -124,7 +124,7 @@ def bare(error: Kept) -> Kept:
     return error
 
 
-def refusal_of(error: Exception) -> ServiceError:
+def refusal_of(error: BaseException) -> ServiceError:
     """What a client is told of an error; of one that is the service's own, nothing that would give anything away."""
     if isinstance(error, ServiceError):
         return error
@@ -149,9 +149,9 @@ def problem_document(error: ServiceError, request_id: str | None = None) -> dict
     return document
 
 
-def problem_response(error: ServiceError, request_id: str | None = None, path: str = "") -> Response:
+def problem_response(error: ServiceError, request_id: str | None = None, oip: bool = False) -> Response:
+    """`oip`: for clients of the Open Inference Protocol, which read the field `error` and no other."""
     document = problem_document(error, request_id)
-    if path == "/v2" or path.startswith("/v2/"):
-        # The clients of the Open Inference Protocol read this field and no other.
+    if oip:
         document["error"] = error.detail
     return Response(to_json(document), error.status, error.headers, media_type="application/problem+json")

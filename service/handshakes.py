@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Callable
 
 from .connections import Connection, Connections
-from .listening import hear
 
 log = logging.getLogger("calibrant.service")
 
@@ -75,7 +74,6 @@ class SecureListener:
             self._take(accepted)
 
     def _take(self, accepted: socket.socket) -> None:
-        hear(accepted)
         patience = self._connections.patience(1)
         if patience is None:
             # Nobody can be told in a language not yet agreed upon.

@@ -45,8 +45,15 @@ class Priority(IntEnum):
     """A client waits, but it would hold up the others."""
     BULK = 2
     """Part of a batch."""
-    AUDIT = 3
+    JOB = 3
+    """All of a long job, which its client asks for later."""
+    AUDIT = 4
     """Nobody waits."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether one that has had its slice makes room for others of its kind, and not only for more urgent ones."""
+        return self in (Priority.INTERACTIVE, Priority.LONG, Priority.JOB)
 
 
 BACKGROUND_NICENESS = 3
@@ -65,8 +72,6 @@ HANGING_IN_BACKGROUND = 10.0
 _WAKE, _DONE = b"w", b"d"
 _MOST_TOLD = 4096
 """Bytes read at once, from either pipe."""
-_EARLY = 1e-3
-"""Seconds by which a timer may run too early: uvloop's are in whole milliseconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +92,8 @@ class Job:
     """When it is told that this is enough."""
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
-    due: float = math.inf
-    """When the event loop looks whether it is waited for in vain."""
+    timer: asyncio.TimerHandle | None = None
+    """Set for when it may be waited for in vain."""
     lane: "Lane | None" = None
     """Where it is counted."""
     moved: bool = False
@@ -161,10 +166,6 @@ class Lane:
         """The thread's own."""
         self._stopping = False
         self._listener: asyncio.AbstractEventLoop | None = None
-        self._awaited: set[Job] = set()
-        """Those with a time to begin by or a deadline."""
-        self._look: asyncio.TimerHandle | None = None
-        self._look_at = math.inf
         self._running: Job | None = None
         self._turn_began = 0.0
         self._signs = 0
@@ -220,10 +221,9 @@ class Lane:
         if job.loop is not self._listener:
             self._listen(job.loop)
         begins = job.begin_by if math.isnan(job.begun) else None
-        job.due = min(math.inf if at is None else at for at in (begins, job.deadline))
-        if job.due < math.inf:
-            self._awaited.add(job)
-            self._look_by(job.due, job.loop)
+        due = min(math.inf if at is None else at for at in (begins, job.deadline))
+        if due < math.inf:
+            job.timer = job.loop.call_later(max(due - perf_counter(), 0.0), _expire, job)
         job.lane = self
         queue.backlog += job.turn
         queue.jobs.add(job)
@@ -234,7 +234,8 @@ class Lane:
     def forget(self, job: Job) -> None:
         """Nobody waits here for this job any more."""
         self._queues[job.priority].backlog -= job.turn
-        self._awaited.discard(job)
+        if job.timer is not None:
+            job.timer.cancel()
         job.lane = None
 
     def watch(self) -> None:
@@ -283,11 +284,6 @@ class Lane:
         """Have this event loop, and no other, hear of what is done."""
         if self._listener is not None and not self._listener.is_closed():
             self._listener.remove_reader(self._tells)
-            if self._look is not None:
-                self._look.cancel()
-        self._look, self._look_at = None, math.inf
-        # Whoever waited on another waits no more.
-        self._awaited.clear()
         if loop is not None:
             loop.add_reader(self._tells, self._deliver)
         self._listener = loop
@@ -310,33 +306,6 @@ class Lane:
                 job.done.set_result(result)
             else:
                 job.done.set_exception(error)
-
-    def _look_by(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all, set anew when it has run: most jobs are done long before they are due."""
-        if due < self._look_at:
-            if self._look is not None:
-                self._look.cancel()
-            self._look_at = due
-            self._look = loop.call_later(max(due - perf_counter(), 0.0), self._expire, loop)
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._look, self._look_at = None, math.inf
-        late = perf_counter() + _EARLY
-        for job in self._awaited:
-            if job.due > late or job.done.done():
-                continue
-            if math.isnan(job.begun):
-                job.done.set_exception(job.refusal())
-            elif job.deadline is None:
-                # It has begun in time, and has all the time that it takes.
-                job.due = math.inf
-            elif job.due <= job.deadline:
-                job.due = job.deadline + max(GRACE, 10.0 * job.cost)
-            else:
-                job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
-        waiting = [job.due for job in self._awaited if not job.done.done() and job.due < math.inf]
-        if waiting:
-            self._look_by(min(waiting), loop)
 
     # On the lane's own thread.
 
@@ -400,7 +369,7 @@ class Lane:
             self._hand_back(back)
         elif job.priority is Priority.INTERACTIVE:
             self._hand_back(_HandedBack(job, None, None, moves_on=True))
-        elif job.priority is Priority.LONG:
+        elif job.priority.takes_turns:
             self._ready[job.priority].append(job)
         else:
             self._ready[job.priority].appendleft(job)
@@ -411,13 +380,28 @@ class Lane:
         """Whether others wait for whom a job that has had its slice makes room."""
         self._take_in()
         for priority, queue in self._ready.items():
-            if queue and (priority < job.priority or priority == job.priority <= Priority.LONG):
+            if queue and (priority < job.priority or (priority is job.priority and priority.takes_turns)):
                 return True
         return False
 
     def _hand_back(self, back: _HandedBack) -> None:
         self._handed_back.append(back)
         os.write(self._tell, _DONE)
+
+
+def _expire(job: Job) -> None:
+    """The time to begin by has come, or the deadline, or nearly: timers of uvloop are in whole milliseconds."""
+    if job.done.done():
+        return
+    if math.isnan(job.begun):
+        job.done.set_exception(job.refusal())
+    elif job.deadline is not None:
+        # It is told so after its next step.
+        rest = job.deadline + max(GRACE, 10.0 * job.cost) - perf_counter()
+        if rest > 0.0:
+            job.timer = job.loop.call_later(rest, _expire, job)
+        else:
+            job.done.set_exception(DeadlineExpired("The engine did not come back by the deadline."))
 
 
 def _first_due(queue: deque[Job]) -> Job:

@@ -3,7 +3,7 @@
 Few series, and none whose labels a client can choose. Observed after the response has left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .processes import container_memory, usage
@@ -22,174 +22,107 @@ PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 ITERATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 BASIS_POINTS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PANELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+JOB_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 CLOSINGS = ("header", "body", "write", "header_size", "limit", "malformed", "handshake")
 """Why the server closes a connection."""
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(f"calibrant_{name}", meaning, labels)
+
+
+def _histogram(name: str, meaning: str, edges: Sequence[float], *labels: str) -> Histogram:
+    return Histogram(f"calibrant_{name}", meaning, labels, edges=edges)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
+    """Of several processes the sum counts."""
+    return Gauge(f"calibrant_{name}", meaning, labels)
+
+
+def _most(name: str, meaning: str, *labels: str) -> Gauge:
+    """Of several the largest."""
+    return Gauge(f"calibrant_{name}", meaning, labels, "max")
+
+
+def _least(name: str, meaning: str, *labels: str) -> Gauge:
+    """Of several the smallest."""
+    return Gauge(f"calibrant_{name}", meaning, labels, "min")
 
 
 class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        self.request_seconds = Histogram(
-            "calibrant_request_duration_seconds",
+        self.request_seconds = _histogram(
+            "request_duration_seconds",
             "From the first byte of a request to the last of its response.",
-            ["route"],
-            edges=SECONDS,
+            SECONDS,
+            "route",
         )
-        self.stage_seconds = Histogram(
-            "calibrant_stage_duration_seconds", "One stage of a calibration.", ["stage"], edges=SECONDS
+        self.stage_seconds = _histogram("stage_duration_seconds", "One stage of a calibration.", SECONDS, "stage")
+        self.compute_seconds = _histogram(
+            "compute_duration_seconds", "One interactive calibration, all stages but the queue.", SECONDS, "model"
         )
-        self.compute_seconds = Histogram(
-            "calibrant_compute_duration_seconds",
-            "Compute of one interactive calibration: decode, network, refine, diagnostics and encode; no queue.",
-            ["model"],
-            edges=SECONDS,
+        self.requests = _counter("requests", "Requests answered, by HTTP status.", "route", "code")
+        self.problems = _counter("problems", "Requests refused, by problem code.", "code")
+        self.shed = _counter("shed", "Requests refused or dropped for want of time or room, by the reason.", "reason")
+        self.hung_up = _counter("client_disconnects", "Requests whose client went before the answer.")
+        self.in_flight = _gauge("in_flight", "Requests being served, but for those that watch a job.")
+        self.connections = _gauge("connections", "Connections open, those not yet secured included.")
+        self.handshakes = _gauge("tls_handshakes", "Connections open that are not yet secured.")
+        self.connections_limit = _gauge("connections_limit", "Connections that may be open.")
+        self.connections_closed = _counter("connections_closed", "Connections that the server closed.", "reason")
+        self.queue_depth = _gauge("queue_depth", "Jobs waiting for a lane, by priority.", "priority")
+        self.queue_wait = _most("queue_wait_seconds", "Estimated wait of work handed in now.", "priority")
+        self.moved = _counter("moved", "Work that outlived its slice of the interactive lane and went on elsewhere.")
+        self.lane_held = _most("lane_held_seconds", "Since what has its turn on a lane began it, or 0.", "lane")
+        self.batch_size = _histogram("batch_size", "Panels in one batch request.", PANELS)
+        self.calibrations = _counter(
+            "calibrations",
+            "Calibrations answered, by the start that led to the answer too.",
+            "model",
+            "status",
+            "start",
         )
-        self.requests = Counter("calibrant_requests", "Requests answered, by HTTP status.", ["route", "code"])
-        self.problems = Counter("calibrant_problems", "Requests refused, by problem code.", ["code"])
-        self.shed = Counter(
-            "calibrant_shed", "Requests refused or dropped for want of time or room, by the reason.", ["reason"]
+        self.iterations = _histogram("refinement_iterations", "Iterations of one refinement.", ITERATIONS, "model")
+        self.rmse_bp = _histogram(
+            "fit_rmse_basis_points", "Error of one fit, basis points of volatility.", BASIS_POINTS, "model"
         )
-        self.hung_up = Counter("calibrant_client_disconnects", "Requests whose client went before the answer.")
-        self.in_flight = Gauge("calibrant_in_flight", "Requests being served.")
-        self.connections = Gauge("calibrant_connections", "Connections open, those not yet secured included.")
-        self.handshakes = Gauge("calibrant_tls_handshakes", "Connections open that are not yet secured.")
-        self.connections_limit = Gauge("calibrant_connections_limit", "Connections that may be open.")
-        self.connections_closed = Counter(
-            "calibrant_connections_closed", "Connections that the server closed, by the reason.", ["reason"]
+        self.fallbacks = _counter("fallback_starts", "Calibrations that surface starts were refined for too.", "model")
+        self.arbitrage = _counter("arbitrage_violations", "Panels with a violation of this kind.", "subject", "kind")
+        self.out_of_domain = _counter("out_of_domain", "Panels whose answer is outside the training domain.", "model")
+        self.engine_failures = _counter("engine_failures", "Calls that raised or gave a number that is not finite.")
+        self.audits = _counter("audits", "Answers recalibrated from many starts.", "model", "outcome")
+        self.audit_excess = _histogram(
+            "audit_excess_ratio", "Share by which an audited objective exceeded the best found.", SHARES, "model"
         )
-        self.queue_depth = Gauge("calibrant_queue_depth", "Jobs waiting for a lane, by priority.", ["priority"])
-        self.queue_wait = Gauge(
-            "calibrant_queue_wait_seconds",
-            "Estimated wait of a job handed in now, by priority; of several workers the longest.",
-            ["priority"],
-            across="max",
-        )
-        self.moved = Counter(
-            "calibrant_moved",
-            "Jobs that outlived their slice of the interactive lane and went on, where they were, in the background.",
-        )
-        self.lane_held = Gauge(
-            "calibrant_lane_held_seconds",
-            "Since the job that has its turn on a lane began it, 0 without one; of several workers the longest.",
-            ["lane"],
-            across="max",
-        )
-        self.batch_size = Histogram("calibrant_batch_size", "Panels in one batch request.", edges=PANELS)
-        self.calibrations = Counter(
-            "calibrant_calibrations",
-            "Calibrations answered, by status and by the start that led to the answer.",
-            ["model", "status", "start"],
-        )
-        self.iterations = Histogram(
-            "calibrant_refinement_iterations", "Iterations of one refinement.", ["model"], edges=ITERATIONS
-        )
-        self.rmse_bp = Histogram(
-            "calibrant_fit_rmse_basis_points",
-            "Root mean square error of one fit, basis points of volatility.",
-            ["model"],
-            edges=BASIS_POINTS,
-        )
-        self.fallbacks = Counter(
-            "calibrant_fallback_starts",
-            "Calibrations in which starts read off the surface were refined as well.",
-            ["model"],
-        )
-        self.arbitrage = Counter(
-            "calibrant_arbitrage_violations",
-            "Panels with a violation of this kind, in the quotes or on the fitted surface.",
-            ["subject", "kind"],
-        )
-        self.out_of_domain = Counter(
-            "calibrant_out_of_domain",
-            "Panels whose answer lies outside the network's training domain.",
-            ["model"],
-        )
-        self.engine_failures = Counter(
-            "calibrant_engine_failures", "Calls of the engine that raised or gave a number that is not finite."
-        )
-        self.audits = Counter(
-            "calibrant_audits", "Answers recalibrated from many starts, by what came of it.", ["model", "outcome"]
-        )
-        self.audit_excess = Histogram(
-            "calibrant_audit_excess_ratio",
-            "Share by which the objective of an audited answer exceeded the best found.",
-            ["model"],
-            edges=SHARES,
-        )
-        self.model = Gauge("calibrant_model_info", "The network that serves a model.", ["model", "version"], "max")
-        self.provider = Gauge(
-            "calibrant_provider_info",
-            "The provider that a network runs on and the one asked for.",
-            ["model", "requested", "actual"],
-            "max",
-        )
-        self.reloads = Counter("calibrant_reloads", "Reloads of the networks, by outcome.", ["outcome"])
-        self.last_reload = Gauge(
-            "calibrant_last_reload_successful",
-            "0 from a reload of the networks that failed to one that is done.",
-            (),
-            "min",
-        )
-        self.loop_lag = Histogram(
-            "calibrant_event_loop_lag_seconds", "How late the event loop ran a timer.", edges=PAUSES
-        )
-        self.pauses = Histogram(
-            "calibrant_gc_pause_seconds", "One run of the collector, by generation.", ["generation"], edges=PAUSES
-        )
-        self.log_drops = Counter("calibrant_log_lines_lost", "Lines that could not be written to the log.")
-        self.ready = Gauge("calibrant_ready", "1 when calibrations are answered; the number of workers that are.")
-        self.batch_worker_ready = Gauge("calibrant_batch_worker_ready", "1 when batches are answered.")
-        self.workers = Gauge("calibrant_workers", "Worker processes that the service should have.", (), "max")
-        self.workers_ended = Counter(
-            "calibrant_workers_ended", "Workers that ended unasked and were replaced, the batch worker included."
-        )
-        self.resident = Gauge(
-            "calibrant_process_resident_memory_bytes", "Resident memory of the processes of a kind.", ["kind"]
-        )
-        self.descriptors = Gauge(
-            "calibrant_process_open_fds",
-            "Files that a process of a kind has open; of several the most.",
-            ["kind"],
-            "max",
-        )
-        self.most_descriptors = Gauge(
-            "calibrant_process_max_fds",
-            "Files that a process of a kind may have open; of several the fewest.",
-            ["kind"],
-            "min",
-        )
-        self.cpu = Counter(
-            "calibrant_process_cpu_seconds", "Time of the processor that processes of a kind have spent.", ["kind"]
-        )
-        self.born = Gauge(
-            "calibrant_process_start_time_seconds",
-            "When a process of a kind began, seconds since 1970; of several the last.",
-            ["kind"],
-            "max",
-        )
-        self.container_memory = Gauge(
-            "calibrant_container_memory_bytes", "Memory of the container that the system cannot take back.", (), "max"
-        )
-        self.container_memory_limit = Gauge(
-            "calibrant_container_memory_limit_bytes", "Beyond it the system kills; 0 without a limit.", (), "max"
-        )
-        self.memory_reserved = Gauge(
-            "calibrant_memory_reserved_bytes",
-            "Memory reserved for the requests in hand; of the processes of a kind the most.",
-            ["kind"],
-            "max",
-        )
-        self.memory_budget = Gauge(
-            "calibrant_memory_budget_bytes", "Memory that the requests of one process may reserve.", (), "max"
-        )
-        self.silence = Gauge(
-            "calibrant_silence_seconds",
-            "Since a process of a kind was last heard of; of several the longest.",
-            ["kind"],
-            "max",
-        )
+        self.model = _most("model_info", "The network that serves a model.", "model", "version")
+        self.provider = _most("provider_info", "What a network runs on and should.", "model", "requested", "actual")
+        self.reloads = _counter("reloads", "Reloads of the networks, by outcome.", "outcome")
+        self.last_reload = _least("last_reload_successful", "0 from a reload that failed to one that is done.")
+        self.loop_lag = _histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", PAUSES)
+        self.pauses = _histogram("gc_pause_seconds", "One run of the collector.", PAUSES, "generation")
+        self.jobs = _gauge("jobs_known", "Jobs that clients may ask for, by state.", "state")
+        self.jobs_ended = _counter("jobs_ended", "Jobs that have ended, by kind and state.", "kind", "state")
+        self.jobs_seconds = _histogram("jobs_duration_seconds", "Of a job, from when it began.", JOB_SECONDS, "kind")
+        self.jobs_result_bytes = _gauge("jobs_result_bytes", "Memory that the results of jobs take.")
+        self.log_drops = _counter("log_lines_lost", "Lines that could not be written to the log.")
+        self.ready = _gauge("ready", "1 when calibrations are answered; the number of workers that are.")
+        self.job_process_ready = _gauge("job_process_ready", "1 when batches and jobs are answered.")
+        self.workers = _most("workers", "Worker processes that the service should have.")
+        self.workers_ended = _counter("workers_ended", "Processes that ended unasked and were replaced.")
+        self.resident = _gauge("process_resident_memory_bytes", "Resident memory of the processes of a kind.", "kind")
+        self.descriptors = _most("process_open_fds", "Files that a process of a kind has open.", "kind")
+        self.most_descriptors = _least("process_max_fds", "Files that a process of a kind may have open.", "kind")
+        self.cpu = _counter("process_cpu_seconds", "Processor time of the processes of a kind.", "kind")
+        self.born = _most("process_start_time_seconds", "When a process of a kind began, since 1970.", "kind")
+        self.container_memory = _most("container_memory_bytes", "Of the container, that cannot be taken back.")
+        self.container_memory_limit = _most("container_memory_limit_bytes", "Beyond it the system kills; 0: none.")
+        self.memory_reserved = _most("memory_reserved_bytes", "Memory reserved for the requests in hand.", "kind")
+        self.memory_budget = _most("memory_budget_bytes", "Memory that the requests of one process may reserve.")
+        self.silence = _most("silence_seconds", "Since a process of a kind was last heard of.", "kind")
         self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
         self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
         for family in self.families:

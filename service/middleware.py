@@ -1,23 +1,24 @@
-"""Pure ASGI middleware: identity, time, admission and refusals of a request outermost, then the limit on its body.
+"""What surrounds every endpoint: route, identity, time, admission, the limit on the body, refusals, counts.
 
-Pure, because one empty `BaseHTTPMiddleware` of Starlette's adds about half a millisecond to every request. One layer
-for all that needs no more than the headers, because every layer that wraps `send` costs as much again.
+One layer, because each that wraps `send` costs as much again, and pure ASGI: one empty `BaseHTTPMiddleware` of
+Starlette's adds about half a millisecond to every request.
 """
 
 import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from time import perf_counter
 
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope, Send
 
-from .admission import SHED, body_bytes, kind_of
-from .context import HUNG_UP, RECEIVED, RequestContext, attach, context_of
+from .admission import SHED, body_bytes
+from .context import HUNG_UP, RECEIVED, RequestContext, attach
 from .errors import DeadlineExpired, EngineFailed, ServiceError, TooLarge, problem_response, refusal_of
 from .lane import Priority
+from .routing import Route, Routes
 from .service import Service
 from .tracing import span
 
@@ -32,17 +33,15 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class RequestBoundary:
     """Names each request, lets it in or not, times it, counts it, and writes every refusal, wherever it was raised."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app = app
+    def __init__(self, service: Service, routes: Routes) -> None:
         self.service = service
+        self.routes = routes
         self.metrics = service.metrics
         self.admission = service.admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         context = _context(scope)
+        route, scope["path_params"] = self.routes.find(scope["method"], scope["path"])
         attach(scope, context)
         echoed = [(b"x-request-id", context.request_id.encode())]
         trace = context.headers.get("traceparent")
@@ -59,12 +58,13 @@ class RequestBoundary:
             return send(message)
 
         kind: Priority | None = None
-        self.metrics.in_flight.inc()
+        self.metrics.in_flight.inc(0.0 if route.watches else 1.0)
         try:
             try:
                 with span(scope, context):
-                    kind = self.admission.admit(scope, context)
-                    await self.app(scope, receive, send_with_headers)
+                    kind = self.admission.admit(route, (scope.get("client") or ("unknown", 0))[0], context)
+                    response = await route.endpoint(Request(scope, self._limited(receive, route, kind, context)))
+                    await response(scope, receive, send_with_headers)
             except ClientDisconnect:
                 raise
             except Exception as error:
@@ -74,7 +74,7 @@ class RequestBoundary:
                     raise
                 refusal = self._refusal(error, context)
                 context.problem = refusal.code
-                response = problem_response(refusal, context.request_id, scope["path"])
+                response = problem_response(refusal, context.request_id, route.oip)
                 # Its traceback holds this frame: a circle, and in it the body until the collector comes past.
                 del refusal
                 await response(scope, receive, send_with_headers)
@@ -88,11 +88,11 @@ class RequestBoundary:
         finally:
             if kind is not None:
                 self.admission.leave(kind, context)
-            self.metrics.in_flight.inc(-1.0)
+            self.metrics.in_flight.inc(0.0 if route.watches else -1.0)
             if status:
                 # In the event loop's next round: what was sent leaves at the end of this one.
                 seconds = perf_counter() - context.received
-                asyncio.get_running_loop().call_soon(self._count, scope, context, status, seconds)
+                asyncio.get_running_loop().call_soon(self._count, route, scope, context, status, seconds)
 
     def _refusal(self, error: Exception, context: RequestContext) -> ServiceError:
         refusal = refusal_of(error)
@@ -101,13 +101,38 @@ class RequestBoundary:
             self.metrics.engine_failures.inc()
         return refusal
 
-    def _count(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
-        # Only paths of the application: a label a client can choose would be a series a client can create.
-        path: str = scope["path"]
-        route: str = getattr(scope.get("route"), "path", path if path in self.service.routes else "other")
+    def _limited(self, receive: Receive, route: Route, kind: Priority | None, context: RequestContext) -> Receive:
+        """What the endpoint receives; a body over the limit is refused before it is kept.
+
+        raises  TooLarge by its declared length; one of which none is declared is refused while it arrives
+        """
+        settings = self.service.settings
+        limit = settings.max_batch_body_bytes if route.large else settings.max_body_bytes
+        declared, hold = context.declared_bytes, context.hold
+        if declared > limit:
+            raise _too_large(limit, f"{declared}")
+        if declared:
+            # The server holds the client to what it declared.
+            return receive
+        arrived = 0
+
+        async def receive_counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            if message["type"] == "http.request":
+                arrived += len(message.get("body", b""))
+                if arrived > limit:
+                    raise _too_large(limit, f"at least {arrived}")
+                if hold is not None and kind is not None:
+                    hold.resize(body_bytes(kind, arrived))
+            return message
+
+        return receive_counted
+
+    def _count(self, route: Route, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         metrics = self.metrics
-        metrics.requests.inc(route, str(status))
-        metrics.request_seconds.observe(seconds, route)
+        metrics.requests.inc(route.path, str(status))
+        metrics.request_seconds.observe(seconds, route.path)
         metrics.observe_stages(context.stages)
         problem = context.problem
         if problem is not None:
@@ -123,7 +148,7 @@ class RequestBoundary:
                 "request_id": context.request_id,
                 "client": context.client,
                 "method": scope["method"],
-                "path": path,
+                "path": scope["path"],
                 "status": status,
                 "seconds": round(seconds, 6),
                 "code": problem,
@@ -145,62 +170,5 @@ def _server_timing(context: RequestContext) -> bytes:
     return ", ".join([*stages, f"total;dur={1e3 * (perf_counter() - context.received):.3f}"]).encode()
 
 
-class BodyLimit:
-    """Refuses a body over the limit before its bytes are kept: by its declared length, else while it arrives."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int, max_batch_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.max_batch_bytes = max_batch_bytes
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http":
-            return self.app(scope, receive, send)
-        limit = self.max_batch_bytes if scope["path"].endswith("/batch") else self.max_bytes
-        context = context_of(scope)
-        declared = context.declared_bytes
-        if declared > limit:
-            raise _too_large(limit, f"{declared}")
-        if declared:
-            # The server holds the client to what it declared.
-            return self.app(scope, receive, send)
-        kind, hold = kind_of(scope, context), context.hold
-        arrived = 0
-
-        async def receive_counted() -> Message:
-            nonlocal arrived
-            message = await receive()
-            if message["type"] == "http.request":
-                arrived += len(message.get("body", b""))
-                if arrived > limit:
-                    raise _too_large(limit, f"at least {arrived}")
-                if hold is not None and kind is not None:
-                    hold.resize(body_bytes(kind, arrived))
-            return message
-
-        return self.app(scope, receive_counted, send)
-
-
 def _too_large(limit: int, size: str) -> TooLarge:
     return TooLarge(f"The body must have at most {limit} bytes, but has {size}.")
-
-
-class Direct:
-    """Leads to an endpoint by its path alone where that names one: the router tries one route after the other, inside
-    three layers more, which costs 40 us of a calibration's round trip. What it does not know is left to the router.
-
-    HEAD is GET from here on (RFC 9110, 9.3.2): the server, which keeps its own scope, sends no body.
-    """
-
-    def __init__(self, app: ASGIApp, endpoints: Mapping[tuple[str, str], ASGIApp]) -> None:
-        self.app = app
-        self.endpoints = endpoints
-        """By method and path."""
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        app = self.app
-        if scope["type"] == "http":
-            if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}
-            app = self.endpoints.get((scope["method"], scope["path"]), app)
-        return app(scope, receive, send)

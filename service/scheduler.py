@@ -22,13 +22,14 @@ T = TypeVar("T")
 
 LANES: Mapping[str, Sequence[Priority]] = {
     "interactive": (Priority.INTERACTIVE,),
-    "background": (Priority.LONG, Priority.BULK, Priority.AUDIT),
+    "background": (Priority.LONG, Priority.BULK, Priority.JOB, Priority.AUDIT),
 }
 """By their names the priorities that they take."""
 QUEUE_LIMITS: Mapping[Priority, int] = {
     Priority.INTERACTIVE: 256,
     Priority.LONG: 256,
     Priority.BULK: 256,
+    Priority.JOB: 256,
     Priority.AUDIT: 32,
 }
 """In number; in seconds it is a matter of each request's patience."""

@@ -18,16 +18,16 @@ from typing import cast
 
 import uvicorn
 
-from .connections import Connection, Connections, Limits
+from .app import Application
+from .connections import Connection, ConnectionLimits, Connections
 from .handshakes import SecureListener
-from .service import Service
 
 log = logging.getLogger("calibrant.service")
 
 LINGER = 1.0
 """Seconds in which a client that is not idle sends its next request."""
 SETTLE = 0.3
-"""Seconds between the supervisor's having the kernel refuse connections and the close of the socket that holds some."""
+"""Seconds between the supervisor's close of the socket that all share and that by the workers."""
 _SWEEP = 5
 """Ticks of a tenth of a second between two looks at the connections."""
 
@@ -35,10 +35,12 @@ _SWEEP = 5
 class Server(uvicorn.Server):
     server_state: Connections
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
-        self.service = service
-        self.server_state = Connections(Limits.of(service.settings), service.metrics, service.memory)
+        service = self.service = app.service
+        self.server_state = Connections(
+            ConnectionLimits.of(service.settings), service.metrics, service.memory, app.routes.vital
+        )
         self.begun: Callable[[], None] = lambda: None
         """Called once, when connections could be accepted."""
         self._drained_at: float | None = None
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
         self._accepting = asyncio.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.service.start()
         # None of them is accepted from before `accept`.
         await super().startup([])
         self._sockets = sockets or []
@@ -123,7 +126,7 @@ class Server(uvicorn.Server):
         for task in connections.tasks:
             task.cancel("The service is stopping.")
         if not self.force_exit:
-            await self.lifespan.shutdown()
+            await self.service.stop()
 
     async def _until_none_is_open(self, seconds: float) -> None:
         state = self.server_state

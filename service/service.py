@@ -10,13 +10,13 @@ from calibrant.pipeline import Assessment
 
 from .admission import LARGE_BODY, SHED, Admission
 from .audit import Answered
-from .batches.answers import BatchAnswers, Batches
-from .batches.handover import BatchesElsewhere
 from .context import RequestContext
 from .core import Core
 from .dispatch import Dispatch
 from .engine import CalibrationJob, Engine
 from .errors import DeadlineExpired, NotReady, ServiceError
+from .jobs.handover import Handover, Inbox
+from .jobs.requests import JobAnswers
 from .lane import Priority
 from .metrics import Metrics
 from .pauses import Pauses
@@ -26,19 +26,20 @@ Read = TypeVar("Read")
 
 
 class Service(Core):
-    def __init__(self, settings: Settings, batch_worker: socket.socket | None = None) -> None:
-        """`batch_worker` leads to the process that calibrates batches; without one they are calibrated here."""
+    def __init__(self, settings: Settings, job_process: socket.socket | None = None) -> None:
+        """`job_process` leads to the job process; without one its work is done here."""
         metrics = Metrics()
-        here = batch_worker is None
+        here = job_process is None
         super().__init__(settings, metrics, metrics.ready, kind="worker", refines_batches=here)
         self.pauses = Pauses(metrics)
         self.dispatch = Dispatch(self.scheduler, self.costs, settings, metrics)
         self.admission = Admission(settings, self.scheduler, self.pauses, self.memory)
-        self.batches: Batches = BatchAnswers(self) if batch_worker is None else BatchesElsewhere(batch_worker)
+        self.jobs: Handover
+        """From `start` on."""
+        self._job_process = job_process
+        self._inbox: Inbox | None = None
         self.scrape: Callable[[], Awaitable[bytes]] | None = None
         """Asks the supervisor for the metrics of all workers; None without one."""
-        self.routes: frozenset[str] = frozenset()
-        """Paths of the application."""
         metrics.workers.set(settings.workers)
         metrics.connections_limit.set(settings.max_connections)
         for error in ServiceError.__subclasses__():
@@ -49,14 +50,24 @@ class Service(Core):
     async def start(self) -> None:
         await super().start()
         self.pauses.start()
+        outbox = self._job_process
+        if outbox is None:
+            inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.answers = JobAnswers(self)
+            self._inbox = Inbox(inbox, self.answers.answer)
+            self._inbox.open()
+        self.jobs = Handover(outbox)
 
     async def stop(self) -> None:
         self.pauses.stop()
+        self.jobs.close()
+        if self._inbox is not None:
+            await self._inbox.close()
+            await self.answers.stop()
         await super().stop()
-        self.batches.stop()
 
     async def audit(self, answer: Answered) -> None:
-        await self.batches.audit(answer)
+        await self.jobs.audit(answer)
 
     async def decoded(self, decoding: Callable[[], Read], n_bytes: float, deadline: float | None = None) -> Read:
         """What a body says: read here, or, where that would hold up the event loop, on the background lane."""
@@ -84,6 +95,6 @@ class Service(Core):
 
 
 def service_of(request: Request) -> Service:
-    service = request.app.state.service
+    service = request.app.service
     assert isinstance(service, Service)
     return service

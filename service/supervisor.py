@@ -1,6 +1,6 @@
 """The parent process: it owns the sockets, keeps the others alive, and adds up their metrics. It serves no request.
 
-The others are the workers and the batch worker, which calibrates their batches and audits their answers: it comes when
+The others are the workers and the job process, which calibrates their batches and audits their answers: it comes when
 the first of them has started, so as not to hold that up, and goes when the last one has ended. So do the other workers:
 where the kernels are not compiled yet the first one compiles them, and gives way, since the compiler keeps half a
 gigabyte; all others find them compiled.
@@ -20,13 +20,13 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import NamedTuple
 
 from . import logs
 from .channel import Channel, Message
-from .listening import bound, refuse_connections
 from .metrics import Metrics
 from .processes import Stall
 from .settings import Settings
@@ -38,7 +38,7 @@ SILENCE = 5.0
 """Seconds without a heartbeat, which comes twice a second, after which a worker hangs; `processes.Stall` says which
 seconds count on a machine that is busy with others."""
 SILENCE_BEHIND = 60.0
-"""The same of the batch worker, which runs when nobody else wants to."""
+"""The same of the job process, which runs when nobody else wants to."""
 START = 600.0
 """Seconds for the first: compiling everything anew on a slow machine takes minutes."""
 LAST_WORDS = 0.5
@@ -46,10 +46,10 @@ LAST_WORDS = 0.5
 SNAPSHOTS = 0.5
 """Seconds that a scrape waits for the workers; of one that is late the last snapshot counts."""
 RELOAD = 120.0
-LAST_BATCH = 5.0
-"""Seconds in which the batch worker ends by itself, when nobody waits for it any more."""
+LAST_JOBS = 5.0
+"""Seconds in which the job process ends by itself, when nobody waits for it any more."""
 WORKER = "service.worker"
-BATCH_WORKER = "service.batches.worker"
+JOB_PROCESS = "service.jobs.process"
 _KIND = "supervisor"
 """Of process, in the metrics."""
 _WATCH = 0.25
@@ -90,21 +90,19 @@ class Worker:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> None:
-        """`worker` and `batch_worker` are the modules that they run."""
+    def __init__(self, settings: Settings, worker: str = WORKER, job_process: str = JOB_PROCESS) -> None:
+        """`worker` and `job_process` are the modules that they run."""
         self._settings = settings
         self._metrics = Metrics()
         self._socket = bound(settings.host, settings.port)
         # By messages, so that workers can share an end.
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._worker = Role("worker", worker, (self._socket.fileno(), self._outbox.fileno()), SILENCE)
-        self._batch_worker = Role("batch worker", batch_worker, (self._inbox.fileno(),), SILENCE_BEHIND)
+        self._job_process = Role("job process", job_process, (self._inbox.fileno(),), SILENCE_BEHIND)
         self._workers: dict[int, Worker] = {}
         self._gone: Snapshot = {}
         """What workers that have gone had counted."""
         self._numbers = count(1)
-        self._questions = count(1)
-        self._answers: dict[int, asyncio.Future[Message]] = {}
         self._one_started = asyncio.Event()
         self._compiled = False
         """Whether a worker has compiled the kernels and made room: its compiler keeps hundreds of megabytes."""
@@ -120,16 +118,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self.reload()))
         host, port, *_ = self._socket.getsockname()
         log.info("%d worker(s) for %s port %d", self._settings.workers, host, port)
-        batch_worker = asyncio.create_task(self._keep_alive_after_the_first(self._batch_worker))
+        job_process = asyncio.create_task(self._keep_alive_after_the_first(self._job_process))
         others = (self._keep_alive_after_the_first(self._worker) for _ in range(self._settings.workers - 1))
         await asyncio.gather(self._keep_alive(self._worker), *others)
         # Now that nobody waits for it.
-        for process in self._of(self._batch_worker):
+        for process in self._of(self._job_process):
             _signal(process.process, signal.SIGTERM)
         try:
-            await asyncio.wait_for(batch_worker, LAST_BATCH)
+            await asyncio.wait_for(job_process, LAST_JOBS)
         except TimeoutError:
-            for process in self._of(self._batch_worker):
+            for process in self._of(self._job_process):
                 _signal(process.process, signal.SIGKILL)
         return 0
 
@@ -149,10 +147,8 @@ class Supervisor:
             _signal(worker.process, sent)
 
     def _accept_no_more(self) -> None:
-        """A moment before the workers close the socket, so that they have accepted all that it holds by then."""
-        if self._socket.fileno() >= 0:
-            refuse_connections(self._socket)
-            self._socket.close()
+        """A moment before the workers close theirs: with the last of them the socket is gone."""
+        self._socket.close()
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -207,7 +203,7 @@ class Supervisor:
         theirs.close()
         loop = asyncio.get_running_loop()
         _, channel = await loop.create_connection(
-            lambda: Channel(lambda message: self._heard(number, message), lambda: None), sock=ours
+            lambda: Channel(partial(self._heard, number), lambda: None, self._asked), sock=ours
         )
         worker = self._workers[number] = Worker(number, role, process, channel)
         log.info("%s %d is process %d", role.name, number, process.pid)
@@ -249,7 +245,7 @@ class Supervisor:
             accepts = bool(worker.serves) or not some_serve
             if accepts != worker.accepts:
                 worker.accepts = accepts
-                worker.channel.send("accept", accepts)
+                worker.channel.tell("accept", accepts)
 
     def _heard(self, number: int, message: Message) -> None:
         worker = self._workers.get(number)
@@ -273,36 +269,19 @@ class Supervisor:
             case ("hanging", reason):
                 log.error("%s %d is replaced: %s", worker.role.name, number, reason)
                 asyncio.get_running_loop().call_later(LAST_WORDS, _signal, worker.process, signal.SIGKILL)
-            case ("scrape", question):
-                self._begin(self._scraped(worker, question))
-            case ("answer", question, *answer):
-                waiting = self._answers.get(question)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(tuple(answer))
 
-    async def _ask(self, worker: Worker, what: str, seconds: float) -> Message | None:
-        """The answer of a worker, if it comes in time."""
-        question = next(self._questions)
-        answer = self._answers[question] = asyncio.get_running_loop().create_future()
-        worker.channel.send(what, question)
-        try:
-            return await asyncio.wait_for(answer, seconds)
-        except TimeoutError:
-            return None
-        finally:
-            del self._answers[question]
-
-    async def _scraped(self, asking: Worker, question: int) -> None:
-        asking.channel.send("answer", question, await self.exposition())
+    async def _asked(self, _: str) -> bytes:
+        """There is one question: the metrics of all."""
+        return await self.exposition()
 
     async def exposition(self) -> bytes:
         """The metrics of all workers, those that have gone included, in Prometheus's text format."""
         workers = [worker for worker in self._workers.values() if worker.heard is not None]
         # All of them anew, and those late as they were: no counter ever goes back between two scrapes.
-        answers = await asyncio.gather(*(self._ask(worker, "snapshot", SNAPSHOTS) for worker in workers))
-        for worker, answer in zip(workers, answers, strict=True):
-            if answer is not None:
-                (worker.snapshot,) = answer
+        asked = (worker.channel.ask("snapshot", SNAPSHOTS) for worker in workers)
+        for worker, answer in zip(workers, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if not isinstance(answer, BaseException):
+                worker.snapshot = answer
             silence = monotonic() - (worker.heard or worker.born)
             worker.snapshot[self._metrics.silence.name] = {(worker.role.name,): [silence]}
         self._metrics.observe_process(_KIND)
@@ -317,9 +296,25 @@ class Supervisor:
         """Have all load the networks anew, one after the other: never more than one of them is busy with it."""
         async with self._reloading:
             for worker in list(self._workers.values()):
-                answer = await self._ask(worker, "reload", RELOAD)
-                done = answer[0] if answer is not None else "It did not answer."
+                try:
+                    done = await worker.channel.ask("reload", RELOAD)
+                except TimeoutError:
+                    done = "It did not answer."
                 log.info("%s %d: %s", worker.role.name, worker.number, done)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with that address, not yet listening.
+
+    raises  OSError if it is taken
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket(family, kind, protocol))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        opened.pop_all()
+    return listener
 
 
 def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
@@ -327,12 +322,12 @@ def _signal(process: asyncio.subprocess.Process, sent: signal.Signals) -> None:
         process.send_signal(sent)
 
 
-def supervise(settings: Settings, worker: str = WORKER, batch_worker: str = BATCH_WORKER) -> int:
+def supervise(settings: Settings, worker: str = WORKER, job_process: str = JOB_PROCESS) -> int:
     """Run the service; the exit status."""
     writer = logs.set_up(settings.log_level, settings.log_format)
 
     async def run() -> int:
-        return await Supervisor(settings, worker, batch_worker).run()
+        return await Supervisor(settings, worker, job_process).run()
 
     try:
         return asyncio.run(run())

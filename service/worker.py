@@ -9,21 +9,21 @@ import uvicorn
 import uvloop
 
 from . import logs
-from .app import create_app
+from .app import Application
 from .connections import Connection
 from .link import Link
 from .processes import allow_many_descriptors
 from .server import Server
-from .service import Service
 from .settings import Settings
 
 
-async def serve(settings: Settings, service: Service, app: object, listener: socket.socket, channel: int) -> None:
+async def serve(app: Application, listener: socket.socket, channel: int) -> None:
+    service, settings = app.service, app.service.settings
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         http=Connection,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -35,7 +35,7 @@ async def serve(settings: Settings, service: Service, app: object, listener: soc
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    server = Server(config, service)
+    server = Server(config, app)
     # Without its supervisor a worker serves what it has and ends.
     link = Link(service, orphaned=server.exit_soon, accept=server.accept)
     await link.open(channel)
@@ -50,12 +50,11 @@ def main(arguments: list[str]) -> int:
     # Its supervisor's business.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     allow_many_descriptors()
-    app = create_app(settings, socket.socket(fileno=batches))
-    service: Service = app.state.service
-    writer = logs.set_up(settings.log_level, settings.log_format, service.metrics.log_drops.inc)
+    app = Application(settings, socket.socket(fileno=batches))
+    writer = logs.set_up(settings.log_level, settings.log_format, app.service.metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, service, app, socket.socket(fileno=listener), channel))
+            runner.run(serve(app, socket.socket(fileno=listener), channel))
     finally:
         writer.close()
     return 0

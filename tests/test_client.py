@@ -27,8 +27,10 @@ from calibrant.client import (
     DeadlineExpired,
     EngineFailed,
     InvalidInput,
+    Job,
     NoAnswer,
     NotAllowed,
+    Outcome,
     Overloaded,
     PanelRequest,
     RateLimited,
@@ -242,6 +244,36 @@ def test_a_streamed_batch_gives_what_the_whole_one_does(
                 assert item.outcome.parameters == expected.parameters
             if isinstance(item.outcome, CalibrantError) and isinstance(expected, CalibrantError):
                 assert item.outcome.errors == expected.errors
+
+
+def test_a_job_has_the_outcomes_of_the_batch(service: Service, client: Client, quotes: dict[str, Vector]) -> None:
+    async def later() -> tuple[list[Job], list[Outcome]]:
+        async with AsyncClient(service.url) as asked:
+            job = await asked.submit_batch(awkward(quotes))
+            seen = [job async for job in asked.watch_job(job.id)]
+            return seen, await asked.job_outcomes(job.id)
+
+    job = client.submit_batch(awkward(quotes))
+    assert (job.kind, job.ended) == ("batch", False)
+    seen = list(client.watch_job(job.id))
+    whole = client.calibrate_batch(awkward(quotes))
+    for jobs, outcomes in ((seen, client.job_outcomes(job.id)), service.application.run(later())):
+        assert (jobs[-1].state, jobs[-1].progress, jobs[-1].ended) == ("done", 1.0, True)
+        for outcome, expected in zip(outcomes, whole, strict=True):
+            assert type(outcome) is type(expected)
+            if isinstance(outcome, Calibration) and isinstance(expected, Calibration):
+                assert outcome.parameters == expected.parameters
+    assert client.job(job.id) == seen[-1]
+
+
+def test_a_job_that_is_cancelled_has_no_outcomes(client: Client, quotes: dict[str, Vector]) -> None:
+    job = client.submit_batch([{"quotes": quotes}] * 3000)
+    assert client.cancel_job(job.id).state == "cancelled"
+    assert [job.state for job in client.watch_job(job.id)] == ["cancelled"]
+    with pytest.raises(CalibrantError, match="cancelled"):
+        client.job_outcomes(job.id)
+    with pytest.raises(CalibrantError, match="There is nothing"):
+        client.job("../../health/live")
 
 
 def test_a_batch_without_quotes_is_refused_before_it_is_sent(quotes: dict[str, Vector]) -> None:

@@ -29,7 +29,7 @@ def imported_by(package: str) -> set[str]:
     ("package", "unneeded"),
     [
         ("service", {"torch", "onnx", "httpx", "matplotlib"}),
-        ("calibrant", {"torch", "onnx", "onnxruntime", "fastapi", "pydantic"}),
+        ("calibrant", {"torch", "onnx", "onnxruntime", "fastapi", "starlette", "pydantic"}),
     ],
 )
 def test_a_package_loads_nothing_that_it_can_do_without(package: str, unneeded: set[str]) -> None:

@@ -151,7 +151,7 @@ def reload(setting: Setting) -> Outcome:
         running = load(setting, server.wait_until_answering())
         sleep(running.at(setting.at))
         server.signal(signal.SIGHUP)
-        # The worker, then the batch worker.
+        # The worker, then the job process.
         seconds = until(lambda: server.metric('calibrant_reloads_total{outcome="done"}') == 2.0)
         records = running.result()
         during = records.of(0, setting.at, setting.at + seconds)

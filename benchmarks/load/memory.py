@@ -220,7 +220,7 @@ def attacked(given: argparse.Namespace) -> dict[str, Any]:
         after = held_mb(server)
         ended = int(server.metric("calibrant_workers_ended_total"))
         reserved = sum(
-            server.metric(f'calibrant_memory_reserved_bytes{{kind="{kind}"}}') for kind in ("worker", "batch worker")
+            server.metric(f'calibrant_memory_reserved_bytes{{kind="{kind}"}}') for kind in ("worker", "job process")
         )
     lost = sum(good["failed"].values())
     within = peak < LIMIT_MB and after < (1.0 + GROWTH) * before

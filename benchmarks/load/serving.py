@@ -76,9 +76,9 @@ class Serving:
             self.log.unlink(missing_ok=True)
 
     def wait_until_answering(self) -> "Serving":
-        """Until it answers single panels and batches: the batch worker is started when another one serves."""
+        """Until it answers single panels and batches: the job process is started when another one serves."""
         self.until(lambda: self.answers("/health/ready"))
-        self.until(lambda: self.metric("calibrant_batch_worker_ready") == 1.0)
+        self.until(lambda: self.metric("calibrant_job_process_ready") == 1.0)
         return self
 
     def until(self, condition: Callable[[], bool]) -> None:

@@ -259,7 +259,7 @@ REQUESTS_ROW = Row(
         Panel(
             title="Jobs waiting, by priority",
             description="Interactive calibrations and long ones have a lane each in the workers, batches and audits in "
-            "the batch worker.",
+            "the job process.",
             unit="none",
             queries=(Query(expr=f"sum by (priority) (calibrant_queue_depth{{{SELECTED}}})", legend="{{priority}}"),),
         ),
@@ -420,7 +420,7 @@ REPLICAS_ROW = Row(
             queries=(
                 Query(expr=f"calibrant_ready{{{SELECTED}}}", legend="{{instance}}"),
                 Query(expr=f"calibrant_workers{{{SELECTED}}}", legend="{{instance}} should be"),
-                Query(expr=f"calibrant_batch_worker_ready{{{SELECTED}}}", legend="{{instance}} for batches"),
+                Query(expr=f"calibrant_job_process_ready{{{SELECTED}}}", legend="{{instance}} for batches"),
             ),
         ),
         Panel(

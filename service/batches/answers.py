@@ -9,14 +9,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from ..audit import Answered
+from calibrant.steps import Progress
+
 from ..body import mapped
 from ..context import RequestContext, due
 from ..core import Core
 from ..engine import Engine
 from ..errors import EngineFailed, NotReady, ServiceError, TooLarge
+from ..jobs.progress import progressed
 from ..lane import Priority
 from ..memory import Hold, of_panel
 from ..wire import arrow, oip
@@ -97,29 +99,11 @@ class AuditRequest(NamedTuple):
     asked: Asked
 
     async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
-        await at.audit(pickle.loads(body))
-        return BatchAnswer({}, _cut(b""))
+        await at.core.auditor.audit(pickle.loads(body))
+        return BatchAnswer({}, cut(b""))
 
 
 BatchRequest: TypeAlias = PanelBatch | TensorBatch | AuditRequest
-
-
-class Batches(Protocol):
-    """Where a worker has its batches calibrated and its answers audited."""
-
-    async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
-        """What is wrong with the batch as a whole is known by then.
-
-        body    which may be closed on return
-        raises  ServiceError, InvalidInput
-        """
-        ...
-
-    async def audit(self, answer: Answered) -> None:
-        """raises  ServiceError if it cannot be audited now"""
-        ...
-
-    def stop(self) -> None: ...
 
 
 class BatchAnswers:
@@ -127,7 +111,7 @@ class BatchAnswers:
 
     def __init__(self, core: Core) -> None:
         settings = core.settings
-        self._core = core
+        self.core = core
         self.crew = Crew(crew_size(settings))
         self.groups = Groups(core.scheduler, self.crew)
         self._panels, self._panel_bytes = settings.max_batch_panels, settings.max_body_bytes
@@ -135,8 +119,8 @@ class BatchAnswers:
     async def answer(self, request: BatchRequest, body: BinaryIO) -> BatchAnswer:
         deadline = request.asked.deadline(None)
         if deadline is not None:
-            self._core.scheduler.require_reachable(Priority.BULK, deadline)
-        hold = self._core.memory.hold()
+            self.core.scheduler.require_reachable(Priority.BULK, deadline)
+        hold = self.core.memory.hold()
         try:
             head, pieces = await request.answer(self, mapped(body), hold)
         except BaseException:
@@ -144,14 +128,11 @@ class BatchAnswers:
             raise
         return BatchAnswer(head, _holding(pieces, hold))
 
-    async def audit(self, answer: Answered) -> None:
-        await self._core.auditor.audit(answer)
-
     def stop(self) -> None:
         self.crew.stop()
 
     async def documents(self, request: PanelBatch, body: memoryview, hold: Hold) -> BatchAnswer:
-        core, asked = self._core, request.asked
+        core, asked = self.core, request.asked
         engine = core.engine
         batch = await core.scheduler.run(
             partial(_opened, body, request.media_type, Limits(self._panels, self._panel_bytes, hold.grow)),
@@ -163,17 +144,18 @@ class BatchAnswers:
         writer = _writer(request.wanted, batch)
         groups = self._calibrated(engine, batch, asked, writer.part)
         if request.wanted == LineWriter.media_type:
-            return BatchAnswer({}, _joined(await anext(groups), groups))
+            return BatchAnswer({"content-type": request.wanted}, _joined(await anext(groups), groups))
         parts = []
         async with aclosing(groups):
             async for group in groups:
                 hold.grow(sum(map(_part_bytes, group)))
                 parts += [done.part for done in group]
-        return _whole(await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK), {})
+        content = await core.scheduler.run(partial(writer.whole, parts), priority=Priority.BULK)
+        return _whole(content, {"content-type": request.wanted})
 
     async def tensors(self, request: TensorBatch, inference: oip.Inference, hold: Hold) -> BatchAnswer:
         """raises  the problem of the first row, if none has a result"""
-        core, model = self._core, inference.model
+        core, model = self.core, inference.model
         engine = core.engine
         n, most = inference.n_panels, self._panels
         if n > most:
@@ -203,21 +185,24 @@ class BatchAnswers:
         self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]
     ) -> AsyncGenerator[list[Done[Any]], None]:
         """The panels in groups, counted in the metrics as they are done."""
-        self._core.metrics.batch_size.observe(batch.n_panels)
+        self.core.metrics.batch_size.observe(batch.n_panels)
+        n_done = 0
         async with aclosing(self.groups.run(engine, batch, asked.deadline, finish)) as groups:
             async for group in groups:
                 for done in group:
                     self._count(done, asked.request_id)
+                n_done += len(group)
+                progressed(Progress(n_done, batch.n_panels))
                 yield group
 
     def _count(self, done: Done[Any], request_id: str) -> None:
-        metrics = self._core.metrics
+        metrics = self.core.metrics
         if isinstance(done.outcome, ServiceError):
             metrics.problems.inc(done.outcome.code)
             if isinstance(done.outcome, EngineFailed):
                 metrics.engine_failures.inc()
         elif done.job is not None:
-            self._core.answered(done.job, done.outcome, request_id)
+            self.core.answered(done.job, done.outcome, request_id)
 
 
 def encoded_rows(
@@ -247,10 +232,10 @@ async def _holding(pieces: AsyncGenerator[Piece, None], hold: Hold) -> AsyncGene
 
 
 def _whole(content: bytes, head: Head) -> BatchAnswer:
-    return BatchAnswer({**head, "content-length": str(len(content))}, _cut(content))
+    return BatchAnswer({**head, "content-length": str(len(content))}, cut(content))
 
 
-async def _cut(content: bytes) -> AsyncGenerator[Piece, None]:
+async def cut(content: Piece) -> AsyncGenerator[Piece, None]:
     view = memoryview(content)
     for begin in range(0, len(view), _PIECE):
         yield view[begin : begin + _PIECE]

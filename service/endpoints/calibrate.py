@@ -3,7 +3,6 @@
 from functools import partial
 from time import perf_counter
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,22 +10,11 @@ from ..body import body_of
 from ..context import RequestContext, context_of
 from ..engine import CalibrationJob
 from ..memory import of_quotes
-from ..openapi import documented
 from ..service import service_of
 from ..wire import schema
 from ..wire.documents import calibration_document
 from ..wire.formats import Format, answer_format, request_format
 from ..wire.jobs import calibration_job
-
-
-def add_routes(app: FastAPI) -> None:
-    app.add_api_route(
-        "/v1/calibrate",
-        calibrate,
-        methods=["POST"],
-        response_class=Response,
-        **documented(schema.CalibrateRequest, schema.CalibrateResponse),
-    )
 
 
 async def calibrate(request: Request) -> Response:

@@ -2,27 +2,16 @@
 
 import asyncio
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import NotReady
-from ..openapi import FORMATS, JSON, answering
+from ..routing import JSON
 from ..service import service_of
 from ..wire.documents import models_document
 from ..wire.formats import answer_format
-
-
-def add_routes(app: FastAPI) -> None:
-    for path, endpoint, gives in (
-        ("/v1/models", models, FORMATS),
-        ("/health/live", live, (JSON,)),
-        ("/health/ready", ready, (JSON,)),
-        ("/metrics", metrics, ("text/plain",)),
-    ):
-        app.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **answering(None, gives))
 
 
 async def models(request: Request) -> Response:

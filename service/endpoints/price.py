@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,22 +9,11 @@ from ..body import body_of
 from ..context import context_of
 from ..engine import PriceJob
 from ..memory import of_options
-from ..openapi import documented
 from ..service import service_of
 from ..wire import schema
 from ..wire.documents import price_document
 from ..wire.formats import Format, answer_format, request_format
 from ..wire.jobs import price_job
-
-
-def add_routes(app: FastAPI) -> None:
-    app.add_api_route(
-        "/v1/price",
-        price,
-        methods=["POST"],
-        response_class=Response,
-        **documented(schema.PriceRequest, schema.PriceResponse),
-    )
 
 
 async def price(request: Request) -> Response:

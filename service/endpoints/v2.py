@@ -2,14 +2,11 @@
 
 import math
 import pickle
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version as version_of
 from time import perf_counter
-from typing import Any
 
-from fastapi import FastAPI
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -24,41 +21,12 @@ from ..context import RequestContext, context_of
 from ..engine import Engine
 from ..errors import NotFound
 from ..memory import of_body, of_quotes
-from ..openapi import JSON, answering, documented
+from ..routing import JSON
 from ..service import service_of
 from ..wire import oip
 from ..wire.batch import PanelRequest
 from ..wire.compression import answer_encoding, content_encoding, inflate
 from ..wire.formats import require_media_type
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_MODEL, _VERSION = "/v2/models/{model}", "/versions/{version}"
-
-
-def add_routes(app: FastAPI) -> None:
-    about: tuple[tuple[str, Endpoint, type[BaseModel] | None], ...] = (
-        ("/v2", server, oip.ServerMetadata),
-        ("/v2/health/live", live, None),
-        ("/v2/health/ready", ready, None),
-    )
-    for path, endpoint, answer in about:
-        app.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **answering(answer))
-    for base in (_MODEL, _MODEL + _VERSION):
-        named = {"parameters": [_parameter(name) for name in ("model", "version") if f"{{{name}}}" in base]}
-        described = {"openapi_extra": named, **answering(oip.ModelMetadata)}
-        app.add_api_route(base, model_metadata, methods=["GET"], response_class=Response, **described)
-        readiness = {"openapi_extra": named, **answering(None)}
-        app.add_api_route(f"{base}/ready", model_ready, methods=["GET"], response_class=Response, **readiness)
-        inference = documented(oip.InferRequest, oip.InferResponse, oip.MEDIA_TYPES, oip.MEDIA_TYPES)
-        inference["openapi_extra"] |= named
-        app.add_api_route(f"{base}/infer", infer, methods=["POST"], response_class=Response, **inference)
-
-
-def _parameter(name: str) -> dict[str, Any]:
-    # Read from the path by hand: what FastAPI does for an argument costs more than decoding the request.
-    values = {"type": "string", "enum": list(MODELS)} if name == "model" else {"type": "string"}
-    return {"name": name, "in": "path", "required": True, "schema": values}
 
 
 async def server(request: Request) -> Response:
@@ -118,7 +86,7 @@ async def infer(request: Request) -> Response:
         batch = TensorBatch(Asked.of(context), request.path_params.get("version"), encoding_of_answer)
         with memory_file() as file:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
-            head, pieces = await service.batches.answer(batch, file)
+            head, pieces = await service.jobs.answer(batch, file)
         return StreamingResponse(pieces, headers=head, media_type=_media_type(head))
     context.reserve(of_quotes(inference.n_quotes(0)))
     try:

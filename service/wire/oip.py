@@ -150,9 +150,6 @@ class ServerMetadata(Response):
     extensions: list[str]
 
 
-DOCUMENTS = (InferRequest, InferResponse, ModelMetadata, ServerMetadata)
-
-
 @dataclass(frozen=True)
 class Inference:
     """A decoded request: a batch of as many panels as its tensors have rows."""

@@ -176,6 +176,17 @@ class PriceResponse(Response):
     gradient: dict[str, list[float]] | None = None
 
 
+class Job(Response):
+    """Work that goes on after the request that asked for it was answered."""
+
+    id: str
+    kind: str = Field(description="`batch`.")
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: float = Field(description="Share of the work that is done.")
+    eta_s: float | None = Field(description="Seconds until it is done, by its progress so far.")
+    problem: "Problem | None" = Field(None, description="Why it failed.")
+
+
 class FieldProblem(Response):
     pointer: str
     detail: str
@@ -198,12 +209,3 @@ class BatchResponse(Response):
     """In the order of the request."""
 
     results: list[CalibrateResponse | Problem]
-
-
-DOCUMENTS = (
-    BatchRequest,
-    BatchResponse,
-    PriceRequest,
-    PriceResponse,
-)
-"""What requests and answers are made of, with all that these hold."""

@@ -11,14 +11,15 @@ import pytest
 import yaml
 
 from calibrant.network import MANIFEST, read_manifest
-from service.app import create_app
-from service.auth import Scope, scope_of
+from service.auth import Scope
 from service.lane import HANGING_IN_BACKGROUND
 from service.metrics import Metrics
+from service.routes import ROUTES
+from service.routing import Routes
 from service.scheduler import Scheduler
 from service.server import LINGER, SETTLE
 from service.settings import Settings
-from service.supervisor import LAST_BATCH
+from service.supervisor import LAST_JOBS
 from tests.shared import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -71,7 +72,7 @@ def test_a_pod_is_given_longer_to_end_than_the_service_takes(overlay: str, setti
     scheduler = Scheduler()
     scheduler.stop()
     lanes = len(scheduler.lanes) * HANGING_IN_BACKGROUND
-    longest = settings.drain_s + SETTLE + LINGER + settings.stop_s + lanes + LAST_BATCH
+    longest = settings.drain_s + SETTLE + LINGER + settings.stop_s + lanes + LAST_JOBS
     assert "terminationGracePeriodSeconds" not in GPU
     assert BASE["terminationGracePeriodSeconds"] > longest
 
@@ -91,7 +92,7 @@ def test_what_is_asked_for_is_the_limit(container: dict[str, Any]) -> None:
 
 
 def test_every_probe_asks_a_path_of_the_application_on_the_port_of_the_service() -> None:
-    routes = {getattr(route, "path", "") for route in create_app(Settings()).routes}
+    routes = {route.path: route for route in ROUTES}
     (port,) = CONTAINER["ports"]
     assert port["containerPort"] == int(literals("base")["CALIBRANT_PORT"])
     asked = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
@@ -100,7 +101,7 @@ def test_every_probe_asks_a_path_of_the_application_on_the_port_of_the_service()
         assert probe["port"] == port["name"]
         assert probe["scheme"] == "HTTPS"
         # Kubernetes has no key.
-        assert probe["path"].startswith("/health/")
+        assert routes[probe["path"]].open
     assert asked["readiness"]["path"] == "/health/ready"
     # A pod that is not ready must be there to say why, and so must one that is busy.
     assert asked["startup"]["path"] == asked["liveness"]["path"] == "/health/live"
@@ -159,7 +160,7 @@ def test_the_files_of_the_settings_come_from_secrets() -> None:
 def test_the_pod_monitor_asks_as_the_service_wants_to_be_asked() -> None:
     (endpoint,) = manifest("base/pod_monitor.yaml")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] == CONTAINER["ports"][0]["name"]
-    assert scope_of("GET", endpoint["path"]) is Scope.METRICS
+    assert Routes(ROUTES).find("GET", endpoint["path"])[0].scope is Scope.METRICS
     assert endpoint["scheme"] == "https"
     assert endpoint["authorization"]["credentials"]["name"] == "calibrant-metrics-key"
     secrets = [volume["secret"]["secretName"] for volume in BASE["volumes"]]

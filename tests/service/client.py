@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from service.app import create_app
+from service.app import Application
 from service.settings import Settings
 
 
@@ -15,18 +15,17 @@ class Client:
     """Sends requests to an application that runs on an event loop of its own, as under a server."""
 
     def __init__(self, settings: Settings) -> None:
-        self.app = create_app(settings)
+        self.app = Application(settings)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._lifespan = self.app.router.lifespan_context(self.app)
-        self.run(self._lifespan.__aenter__())
+        self.run(self.app.service.start())
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://service")
 
     def close(self) -> None:
         self.run(self._http.aclose())
-        self.run(self._lifespan.__aexit__(None, None, None))
+        self.run(self.app.service.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

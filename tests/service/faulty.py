@@ -1,6 +1,5 @@
 """The service with an engine that fails on demand: `python -m tests.service.faulty`, and its worker, by its arguments;
-its batch worker is `faulty_batches`. Each of its workers compiles something when it starts, as the first on a machine
-does.
+its job process is `faulty_jobs`.
 
 Which fault a request meets is told by the number of its quotes; everything else is the service as it is.
 """
@@ -68,4 +67,4 @@ if __name__ == "__main__":
         fail_on_demand()
         compile_at_the_start()
         sys.exit(worker.main(sys.argv[1:]))
-    sys.exit(supervise(Settings(), worker="tests.service.faulty", batch_worker="tests.service.faulty_batches"))
+    sys.exit(supervise(Settings(), worker="tests.service.faulty", job_process="tests.service.faulty_jobs"))

@@ -43,9 +43,9 @@ class Server:
         self.url, self.trusted = f"https://127.0.0.1:{self.port}", trusted
 
     def wait_ready(self, workers: int = 1, seconds: float = 300.0) -> None:
-        """Until so many workers serve, and the batch worker; the port opens with the first."""
+        """Until so many workers serve, and the job process; the port opens with the first."""
         self.until(lambda: self.metric("calibrant_ready") == workers, seconds)
-        self.until(lambda: self.metric("calibrant_batch_worker_ready") == 1, seconds)
+        self.until(lambda: self.metric("calibrant_job_process_ready") == 1, seconds)
 
     def until(self, condition: Any, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
@@ -70,10 +70,10 @@ class Server:
         return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
     def workers(self) -> list[int]:
-        return [child for child in self.children() if "batches" not in module_of(child)]
+        return [child for child in self.children() if "jobs" not in module_of(child)]
 
-    def batch_workers(self) -> list[int]:
-        return [child for child in self.children() if "batches" in module_of(child)]
+    def job_processes(self) -> list[int]:
+        return [child for child in self.children() if "jobs" in module_of(child)]
 
     def resident_mib(self) -> float:
         """Of all processes but the supervisor."""

@@ -15,11 +15,15 @@ from service.lane import Priority
 from service.memory import Memory
 from service.metrics import Metrics
 from service.pauses import Pauses
+from service.routes import ROUTES
+from service.routing import Routes
 from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.service.client import Client
 from tests.service.test_scheduler import held
 from tests.shared import ROOT
+
+TABLE = Routes(ROUTES)
 
 
 def test_a_client_has_its_burst_then_its_rate() -> None:
@@ -51,7 +55,7 @@ def test_the_rates_of_clients_that_have_gone_are_forgotten() -> None:
 def test_the_headers_tell_how_urgent_a_request_is() -> None:
     def kind(method: str, path: str, length: int | None = None) -> Priority | None:
         headers = {} if length is None else {"content-length": str(length)}
-        return kind_of({"method": method, "path": path}, RequestContext("x", headers))
+        return kind_of(TABLE.find(method, path)[0], RequestContext("x", headers))
 
     assert kind("POST", "/v1/calibrate", 5000) is kind("POST", "/v1/calibrate") is Priority.INTERACTIVE
     assert kind("POST", "/v1/calibrate", LARGE_BODY + 1) is Priority.LONG
@@ -60,18 +64,17 @@ def test_the_headers_tell_how_urgent_a_request_is() -> None:
 
 
 def test_what_is_large_goes_between_interactive_requests_and_is_not_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    interactive: dict[str, Any] = {"method": "POST", "path": "/v1/calibrate"}
-    large: dict[str, Any] = {"method": "POST", "path": "/v1/calibrate/batch"}
+    interactive, large = (TABLE.find("POST", path)[0] for path in ("/v1/calibrate", "/v1/calibrate/batch"))
     context = RequestContext("x", {})
 
     async def test(scheduler: Scheduler) -> None:
         admission = Admission(Settings(), scheduler, Pauses(Metrics()), Memory(1 << 20))
-        admission.admit(large, context)
+        admission.admit(large, "desk", context)
         # Nobody else is inside: at once.
         await admission.give_way()
         monkeypatch.setattr("service.admission._GIVING_WAY", 30.0)
         for _ in range(2):
-            admission.admit(interactive, context)
+            admission.admit(interactive, "desk", context)
         waiting = asyncio.create_task(admission.give_way())
         admission.leave(Priority.INTERACTIVE, context)
         await asyncio.sleep(0.05)
@@ -80,7 +83,7 @@ def test_what_is_large_goes_between_interactive_requests_and_is_not_kept_out(mon
         await asyncio.wait_for(waiting, 10.0)
         # Beside those that never leave it waits its few milliseconds and goes on.
         monkeypatch.setattr("service.admission._GIVING_WAY", 0.005)
-        admission.admit(interactive, context)
+        admission.admit(interactive, "desk", context)
         await asyncio.wait_for(admission.give_way(), 10.0)
 
     scheduler = Scheduler()
@@ -93,7 +96,7 @@ def test_what_is_large_goes_between_interactive_requests_and_is_not_kept_out(mon
 @pytest.fixture
 def busy(client: Client) -> Iterator[None]:
     """The interactive lane held, with ten seconds of work and one request waiting for it."""
-    service = client.app.state.service
+    service = client.app.service
     hold = threading.Event()
 
     async def occupy() -> list[Any]:
@@ -143,7 +146,7 @@ def test_health_and_metrics_answer_under_overload(client: Client) -> None:
 
 
 def test_who_gave_a_deadline_needs_time_for_the_answer_as_well(client: Client, dax: dict[str, Any]) -> None:
-    admission = client.app.state.service.admission
+    admission = client.app.service.admission
     admission._inside[Priority.INTERACTIVE] += 1
     try:
         # Nothing waits, but no calibration takes a tenth of a millisecond.
@@ -157,7 +160,7 @@ def test_who_gave_a_deadline_needs_time_for_the_answer_as_well(client: Client, d
 
 
 def test_too_many_requests_at_once_are_told_so(client: Client, dax: dict[str, Any]) -> None:
-    admission = client.app.state.service.admission
+    admission = client.app.service.admission
     admission._inside[Priority.INTERACTIVE] += 10_000
     try:
         response = client.post("/v1/calibrate", dax)
@@ -169,7 +172,7 @@ def test_too_many_requests_at_once_are_told_so(client: Client, dax: dict[str, An
 
 
 def test_whoever_was_let_in_is_counted_out_whatever_became_of_it(client: Client, dax: dict[str, Any]) -> None:
-    admission = client.app.state.service.admission
+    admission = client.app.service.admission
     client.calibrate(dax)
     client.post("/v1/calibrate", {})
     client.post("/v1/nothing", dax)

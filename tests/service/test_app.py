@@ -367,7 +367,7 @@ def test_an_unexpected_failure_is_a_problem_that_gives_nothing_away(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(client.app.state.service.engine, "calibration_steps", fail)
+    monkeypatch.setattr(client.app.service.engine, "calibration_steps", fail)
     response = client.post("/v1/calibrate", dax)
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")
     assert "secret" not in response.text
@@ -378,7 +378,7 @@ def test_an_unexpected_failure_is_a_problem_that_gives_nothing_away(
 def test_a_number_that_is_not_finite_never_leaves(
     client: Client, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = client.app.state.service.engine.releases["heston"].networks[0]
+    network = client.app.service.engine.releases["heston"].networks[0]
     monkeypatch.setattr(type(network), "parameters", lambda *_: np.full((1, 5), np.nan))
     response = client.post("/v1/calibrate", {**dax, "refine": "none"})
     assert (response.status_code, response.json()["code"]) == (500, "engine_failed")

@@ -24,7 +24,7 @@ from tests.shared import ROOT
 
 @pytest.fixture
 def engine(client: Client) -> Engine:
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     assert isinstance(engine, Engine)
     return engine
 
@@ -84,7 +84,7 @@ def test_an_answer_that_is_not_the_best_is_counted_and_logged_with_what_was_bett
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (NotReady("The batch worker does not answer."), "passed_over"),
+        (NotReady("The job process does not answer."), "passed_over"),
         (OSError("Too many open files."), "passed_over"),
         (EngineFailed("It failed there."), "failed"),
         (ZeroDivisionError(), "failed"),
@@ -145,9 +145,9 @@ def test_audits_do_not_pile_up_and_hold_nobody_up(dax: dict[str, Any]) -> None:
     try:
         for _ in range(30):
             client.calibrate(dax)
-        counted = client.app.state.service.metrics.audits.values
+        counted = client.app.service.metrics.audits.values
         assert counted[("heston", "passed_over")][0] > 5
-        assert len(client.app.state.service._audits._tasks) <= 2
+        assert len(client.app.service._audits._tasks) <= 2
     finally:
         # Those under way are given up.
         client.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.auth import Keys, Scope, main, scope_of
+from service.auth import Keys, Scope, main
 from service.errors import Forbidden, Unauthenticated
 from service.settings import Settings
 from tests.service.client import Client
@@ -63,14 +63,6 @@ def test_the_command_knows_its_scopes(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([]) == main(["desk", "everything"]) == 2
     _, entry = make(capsys, "desk")
     assert set(entry["desk"]["scopes"]) == set(Scope)
-
-
-def test_each_path_has_its_scope() -> None:
-    assert scope_of("POST", "/v1/calibrate") == scope_of("POST", "/v2/models/heston/infer") == Scope.CALIBRATE
-    assert scope_of("POST", "/v1/calibrate/batch") == Scope.BATCH
-    assert scope_of("POST", "/v1/price") == scope_of("POST", "/v1/anything") == Scope.PRICE
-    assert scope_of("GET", "/metrics") == Scope.METRICS
-    assert scope_of("GET", "/v1/models") is None
 
 
 @pytest.fixture(scope="module")

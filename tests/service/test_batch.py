@@ -170,8 +170,8 @@ def test_a_batch_takes_the_time_of_its_header_and_a_panel_that_of_its_budget(cli
 
 
 def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client: Client) -> None:
-    service = client.app.state.service
-    first = GROUP_PANELS * service.batches.crew.size
+    service: Any = client.app.service
+    first = GROUP_PANELS * service.answers.batches.crew.size
     body = json.dumps({"panels": [panel()] * (first + 20)}).encode()
     batch = DocumentBatch(body, FORMATS[JSON], Limits(panels=first + 20, panel_bytes=10_000))
     read: list[float | None] = []
@@ -188,7 +188,7 @@ def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client
         return answer.outcome.code if isinstance(answer.outcome, ServiceError) else answer.outcome.calibration.status
 
     async def all_of_it() -> list[str]:
-        groups = service.batches.groups.run(service.engine, batch, deadline, finish)
+        groups = service.answers.batches.groups.run(service.engine, batch, deadline, finish)
         return [done.part async for group in groups for done in group]
 
     assert client.run(all_of_it()) == ["converged"] * first + ["deadline_expired"] * 20
@@ -256,7 +256,7 @@ def test_limits_on_bytes_and_panels_hold(small: Client) -> None:
 def test_a_failure_in_one_panel_is_a_problem_that_gives_nothing_away(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     steps = engine.calibration_steps
 
     def fail_on_lbfgs(job: Any, begun: Any = None) -> Any:
@@ -271,7 +271,7 @@ def test_a_failure_in_one_panel_is_a_problem_that_gives_nothing_away(
 
 
 def test_a_network_that_fails_is_each_panels_own_problem(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = client.app.state.service.engine.releases["heston"].networks[-1]
+    network = client.app.service.engine.releases["heston"].networks[-1]
     monkeypatch.setattr(type(network), "parameters", lambda *_: np.full((1, 5), NAN))
     found = results(post(client, [{**panel(), "refine": "none"}] * 3))
     assert [result["code"] for result in found] == ["engine_failed"] * 3
@@ -307,7 +307,7 @@ def test_interactive_requests_are_answered_while_a_batch_runs(client: Client) ->
 
 
 def test_a_batch_that_cannot_be_begun_by_its_deadline_is_refused_at_once(client: Client) -> None:
-    service = client.app.state.service
+    service: Any = client.app.service
 
     async def ask() -> None:
         hold = threading.Event()
@@ -316,7 +316,7 @@ def test_a_batch_that_cannot_be_begun_by_its_deadline_is_refused_at_once(client:
         asked = Asked("x", time.perf_counter(), 30_000.0)
         try:
             with memory_file() as body, pytest.raises(DeadlineUnreachable) as caught:
-                await service.batches.answer(PanelBatch(asked, JSON, JSON), body)
+                await service.jobs.answer(PanelBatch(asked, JSON, JSON), body)
         finally:
             hold.set()
             await running
@@ -336,7 +336,7 @@ def test_a_batch_refined_where_the_gpu_would_has_the_answers_it_has_without(
     client: Client, dax: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the kernel's twin on the processor; with a bad panel, one of the network's own answer, and one too few."""
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     panels = [dax, BAD, {**dax, "refine": "none"}, panel(iv=[0.2] * 6), {**dax, "fixed": {"rho": -0.6}}]
     expected = results(post(client, panels))
     monkeypatch.setattr(engine, "gpu_refinement", True)

@@ -4,7 +4,16 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
+
 from service.channel import Channel, Message
+
+
+async def echoed(what: str) -> str:
+    """What an end answers."""
+    if what == "nothing":
+        await asyncio.sleep(3600.0)
+    return what
 
 
 async def pair() -> tuple[Channel, Channel, list[Message], list[str]]:
@@ -13,9 +22,11 @@ async def pair() -> tuple[Channel, Channel, list[Message], list[str]]:
     received: list[Message] = []
     lost: list[str] = []
     loop = asyncio.get_running_loop()
-    _, first = await loop.create_connection(lambda: Channel(received.append, lambda: lost.append("first")), sock=ours)
+    _, first = await loop.create_connection(
+        lambda: Channel(received.append, lambda: lost.append("first"), echoed), sock=ours
+    )
     _, second = await loop.create_connection(
-        lambda: Channel(received.append, lambda: lost.append("second")), sock=theirs
+        lambda: Channel(received.append, lambda: lost.append("second"), echoed), sock=theirs
     )
     return first, second, received, lost
 
@@ -29,9 +40,9 @@ async def until(condition: Any) -> None:
 def test_messages_arrive_whole_and_in_order() -> None:
     async def exchange() -> None:
         first, second, received, _ = await pair()
-        sent: list[Message] = [("beat", None), ("answer", 7, b"x" * 3_000_000), ("beat", {"c": {(): [1.0]}})]
+        sent: list[Message] = [("beat", None), ("noise", 7, b"x" * 3_000_000), ("beat", {"c": {(): [1.0]}})]
         for message in sent:
-            first.send(*message)
+            first.tell(*message)
         await until(lambda: len(received) == 3)
         assert received == sent
         first.close()
@@ -51,10 +62,10 @@ def test_a_message_in_pieces_is_one_message() -> None:
         def get_write_buffer_size(self) -> int:
             return 0
 
-    end = Channel(received.append, lambda: None)
+    end = Channel(received.append, lambda: None, echoed)
     end.connection_made(Wire())
-    end.send("a", 1)
-    end.send("b", [2.0])
+    end.tell("a", 1)
+    end.tell("b", [2.0])
     for i in range(len(whole := b"".join(pieces))):
         end.data_received(whole[i : i + 1])
     assert received == [("a", 1), ("b", [2.0])]
@@ -67,7 +78,7 @@ def test_an_end_that_does_not_read_is_sent_no_more_than_fits() -> None:
         second._transport.pause_reading()
         await asyncio.sleep(0)
         for _ in range(100):
-            first.send("answer", b"x" * 1_000_000)
+            first.tell("noise", b"x" * 1_000_000)
         assert first._transport is not None
         assert first._transport.get_write_buffer_size() < 8_000_000
         assert received == []
@@ -77,11 +88,25 @@ def test_an_end_that_does_not_read_is_sent_no_more_than_fits() -> None:
     asyncio.run(flood())
 
 
+def test_either_end_gets_its_own_answers_and_waits_for_none_that_does_not_come() -> None:
+    async def exchange() -> None:
+        first, second, received, _ = await pair()
+        asked = [end.ask(f"{end}{i}", 5.0) for i in range(20) for end in (first, second)]
+        assert await asyncio.gather(*asked) == [f"{end}{i}" for i in range(20) for end in (first, second)]
+        with pytest.raises(TimeoutError):
+            await first.ask("nothing", 0.05)
+        assert received == []
+        first.close()
+        second.close()
+
+    asyncio.run(exchange())
+
+
 def test_the_loss_of_the_other_end_is_told() -> None:
     async def lose() -> None:
         first, second, _, lost = await pair()
         second.close()
         await until(lambda: "first" in lost)
-        first.send("beat", None)
+        first.tell("beat", None)
 
     asyncio.run(lose())

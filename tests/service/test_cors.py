@@ -68,9 +68,9 @@ def test_a_page_of_an_origin_named_may_ask_and_read(page: httpx.Client, key_file
     assert exposed >= {"server-timing", "x-request-id", "retry-after"}
 
 
-def test_a_refusal_can_be_read_by_the_page_too(page: httpx.Client) -> None:
-    for path, status in ((CALIBRATE, 401), ("/health/nonsense", 404)):
-        refused = page.post(path, content=b"", headers={"origin": DESK})
+def test_a_refusal_can_be_read_by_the_page_too(page: httpx.Client, key_file: tuple[str, str]) -> None:
+    for path, key, status in ((CALIBRATE, "", 401), ("/v1/nonsense", key_file[0], 404)):
+        refused = page.post(path, content=b"", headers={"origin": DESK, "authorization": f"Bearer {key}"})
         assert refused.status_code == status
         assert refused.headers["access-control-allow-origin"] == DESK
         assert "code" in refused.json()

@@ -32,7 +32,7 @@ from tests.service.test_scheduler import held
 
 @pytest.fixture
 def engine(client: Client) -> Engine:
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     assert isinstance(engine, Engine)
     return engine
 

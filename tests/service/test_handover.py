@@ -3,11 +3,9 @@
 import asyncio
 import gc
 import os
-import pickle
-import random
 import select
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from time import perf_counter
 from typing import BinaryIO
@@ -15,30 +13,29 @@ from typing import BinaryIO
 import pytest
 
 from calibrant.errors import InvalidInput, Problem
-from service.batches import handover
-from service.batches.answers import Asked, BatchAnswer, BatchRequest, PanelBatch, Piece
-from service.batches.handover import BatchesElsewhere, Inbox
+from service.batches.answers import Asked, BatchAnswer, PanelBatch, Piece
 from service.body import mapped, memory_file
 from service.errors import DeadlineExpired, EngineFailed, InvalidRequest, NotReady, Overloaded, ServiceError, TooLarge
+from service.jobs import handover
+from service.jobs.handover import Handover, Inbox
+from service.jobs.requests import Answering, Request
 
 REQUEST = PanelBatch(Asked("a-request", 17.5, None), "application/json", "application/x-ndjson")
 BODY = bytes(range(256)) * 1000
 
-Answering = Callable[[BatchRequest, BinaryIO], Awaitable[BatchAnswer]]
-
 
 @asynccontextmanager
-async def connected(answer: Answering) -> AsyncIterator[BatchesElsewhere]:
+async def connected(answer: Answering) -> AsyncIterator[Handover]:
     inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     before = len(os.listdir("/proc/self/fd"))
-    at, elsewhere = Inbox(inbox, answer), BatchesElsewhere(outbox)
+    at, elsewhere = Inbox(inbox, answer), Handover(outbox)
     at.open()
     try:
         yield elsewhere
         await until(lambda: len(os.listdir("/proc/self/fd")) == before)
     finally:
         await at.close()
-        elsewhere.stop()
+        elsewhere.close()
         inbox.close()
 
 
@@ -58,17 +55,17 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def asked(elsewhere: BatchesElsewhere, body: bytes = BODY, request: BatchRequest = REQUEST) -> BatchAnswer:
+async def asked(elsewhere: Handover, body: bytes = BODY, request: Request = REQUEST) -> BatchAnswer:
     with memory_file() as file:
         file.write(body)
         return await elsewhere.answer(request, file)
 
 
-async def all_of_it(elsewhere: BatchesElsewhere) -> list[Piece]:
+async def all_of_it(elsewhere: Handover) -> list[Piece]:
     return [piece async for piece in (await asked(elsewhere)).pieces]
 
 
-async def first_of_it(elsewhere: BatchesElsewhere) -> list[Piece]:
+async def first_of_it(elsewhere: Handover) -> list[Piece]:
     """And then nothing more."""
     async with aclosing((await asked(elsewhere)).pieces) as pieces:
         await anext(pieces)
@@ -83,7 +80,7 @@ async def pieces_of(*pieces: Piece) -> AsyncGenerator[Piece, None]:
 
 @pytest.mark.parametrize("body", [b"", b"x", BODY, BODY * 40])
 def test_request_body_and_answer_arrive_whole(body: bytes) -> None:
-    async def answer(request: BatchRequest, file: BinaryIO) -> BatchAnswer:
+    async def answer(request: Request, file: BinaryIO) -> BatchAnswer:
         assert request == REQUEST
         whole = mapped(file)
         return BatchAnswer({"content-length": str(len(whole))}, pieces_of(whole[:1000], b"", whole[1000:]))
@@ -123,7 +120,7 @@ def test_a_refusal_is_the_same_here_and_keeps_nothing(
         yield b"the first line"
         raise raised()
 
-    async def answer(_: BatchRequest, file: BinaryIO) -> BatchAnswer:
+    async def answer(_: Request, file: BinaryIO) -> BatchAnswer:
         body = mapped(file)
         if not begun:
             raise raised()
@@ -155,7 +152,7 @@ def test_a_client_that_hangs_up_ends_its_batch(when: str) -> None:
         finally:
             ended.set()
 
-    async def answer(_: BatchRequest, file: BinaryIO) -> BatchAnswer:
+    async def answer(_: Request, file: BinaryIO) -> BatchAnswer:
         if when == "before it has begun":
             return BatchAnswer({}, pieces_of(*[line async for line in work(mapped(file))]))
         return BatchAnswer({}, work(mapped(file)))
@@ -202,16 +199,15 @@ def test_an_answer_that_ends_early_is_none(begun: bool) -> None:
 
     async def test() -> None:
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        elsewhere = BatchesElsewhere(outbox)
+        elsewhere = Handover(outbox)
 
         async def end() -> None:
             await asyncio.to_thread(select.select, [inbox], [], [])
-            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 1)
+            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 2)
             connection = socket.socket(fileno=descriptors[0])
+            os.close(descriptors[1])
             if begun:
-                connection.sendall(b"t")
-                _, descriptors, *_ = await asyncio.to_thread(socket.recv_fds, connection, 1, 1)
-                os.close(descriptors[0])
+                connection.sendall(handover._HEADER.pack(b"t", 0))
                 connection.sendall(handover._HEADER.pack(b"p", 1000) + b"half of it")
             connection.close()
 
@@ -219,62 +215,13 @@ def test_an_answer_that_ends_early_is_none(begun: bool) -> None:
         with pytest.raises(NotReady, match="has ended" if begun else "does not answer"):
             await asked(elsewhere)
         await ending
-        elsewhere.stop()
+        elsewhere.close()
         inbox.close()
 
     asyncio.run(test())
 
 
-def test_a_batch_that_ends_the_batch_worker_is_not_asked_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever order batches come in: refused for good is what was in hand at three ends, and nothing else."""
-    rng = random.Random(17)
-    deadly = {b"deadly", BODY}
-
-    async def test() -> None:
-        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        elsewhere = BatchesElsewhere(outbox)
-
-        async def take() -> None:
-            """One batch, as a process that is ended by some."""
-            await asyncio.to_thread(select.select, [inbox], [], [])
-            _, descriptors, *_ = socket.recv_fds(inbox, 1000, 1)
-            with socket.socket(fileno=descriptors[0]) as connection:
-                connection.sendall(b"t")
-                _, (body,), *_ = await asyncio.to_thread(socket.recv_fds, connection, 1, 1)
-                with os.fdopen(body, "rb") as file:
-                    if bytes(mapped(file)) not in deadly:
-                        connection.sendall(handover._HEADER.pack(b"r", len(refused)) + refused)
-
-        refused = pickle.dumps(TooLarge("It is too large."))
-        ends = dict.fromkeys((*deadly, b"harmless", b""), 0)
-        for _ in range(40):
-            body = rng.choice(list(ends))
-            if ends[body] >= handover.ENDINGS:
-                # At once, though nobody takes it.
-                with pytest.raises(EngineFailed, match="not tried again"):
-                    await asked(elsewhere, body)
-                continue
-            taking = asyncio.create_task(take())
-            ends[body] += body in deadly
-            last = ends[body] == handover.ENDINGS
-            with pytest.raises(TooLarge if body not in deadly else EngineFailed if last else NotReady):
-                await asked(elsewhere, body)
-            await taking
-        assert [ends[body] for body in deadly] == [handover.ENDINGS, handover.ENDINGS]
-
-        # After a while it may have been mended.
-        monkeypatch.setattr(handover, "REMEMBERED", 0.0)
-        taking = asyncio.create_task(take())
-        with pytest.raises(NotReady):
-            await asked(elsewhere)
-        await taking
-        elsewhere.stop()
-        inbox.close()
-
-    asyncio.run(test())
-
-
-def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_gave_a_deadline_does_not_wait_for_a_job_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handover, "LATE", 0.3)
 
     async def hang(*_: object) -> BatchAnswer:
@@ -285,13 +232,13 @@ def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeyp
         async with connected(hang) as elsewhere:
             began = perf_counter()
             request = REQUEST._replace(asked=Asked("a-request", began, 200.0))
-            with pytest.raises(DeadlineExpired, match="batch worker"):
+            with pytest.raises(DeadlineExpired, match="job process"):
                 await asked(elsewhere, request=request)
             assert 0.5 <= perf_counter() - began < 5.0
 
     async def untaken() -> None:
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        elsewhere = BatchesElsewhere(outbox)
+        elsewhere = Handover(outbox)
         began = perf_counter()
         with pytest.raises(DeadlineExpired, match="taken"):
             await asked(elsewhere, request=REQUEST._replace(asked=Asked("a-request", began, 50.0)))
@@ -299,7 +246,7 @@ def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeyp
         inbox.close()
         with pytest.raises(NotReady):
             await asked(elsewhere)
-        elsewhere.stop()
+        elsewhere.close()
 
     asyncio.run(test())
     asyncio.run(untaken())
@@ -310,7 +257,7 @@ def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatc
 
     async def test() -> None:
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        elsewhere = BatchesElsewhere(outbox)
+        elsewhere = Handover(outbox)
         began = perf_counter()
         refusals = await asyncio.gather(*(asked(elsewhere) for _ in range(1000)), return_exceptions=True)
         assert perf_counter() - began < 10.0
@@ -322,7 +269,7 @@ def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatc
         # Who comes at last finds their connections closed, and the next batch gets its answer.
         monkeypatch.undo()
 
-        async def answer(_: BatchRequest, body: BinaryIO) -> BatchAnswer:
+        async def answer(_: Request, body: BinaryIO) -> BatchAnswer:
             return BatchAnswer({}, pieces_of(mapped(body)[:3]))
 
         at = Inbox(inbox, answer)
@@ -336,7 +283,7 @@ def test_a_batch_is_refused_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatc
                 await asyncio.sleep(0.01)
         assert [piece async for piece in pieces] == [BODY[:3]]
         await at.close()
-        elsewhere.stop()
+        elsewhere.close()
         inbox.close()
 
     asyncio.run(test())

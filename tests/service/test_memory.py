@@ -189,7 +189,7 @@ def test_a_request_takes_no_more_than_it_reserves(client: Client, name: str, wir
     document, work, beside = LARGE[name]
     packed = msgspec.msgpack.encode(document)
     body = packed if wire is MSGPACK else json.dumps(document, separators=(",", ":")).encode()
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     work(engine, body, wire)
     with taken() as most:
         answer = work(engine, body, wire)
@@ -271,7 +271,7 @@ MISSING = {"quotes": {"expiry": [1] * 2000, "log_moneyness": [0] * 2000, "iv": [
 
 
 def reserved(client: Client) -> int:
-    memory: Memory = client.app.state.service.memory
+    memory: Memory = client.app.service.memory
     return memory.reserved
 
 
@@ -288,7 +288,7 @@ def test_an_answer_that_would_take_too_much_is_refused_as_a_whole_and_given_in_l
 
 
 def test_what_is_held_by_others_is_no_reason_to_say_that_a_request_is_too_large(small: Client) -> None:
-    memory: Memory = small.app.state.service.memory
+    memory: Memory = small.app.service.memory
     with ExitStack() as others:
         for _ in range(48):
             others.enter_context(memory.hold()).grow(MIB - 2)
@@ -357,7 +357,7 @@ async def outcomes(groups: Groups, engine: Engine, batch: Any) -> list[Any]:
 def test_the_refused_panels_of_a_batch_keep_no_batch(client: Client) -> None:
     """Each held its batch by its traceback: sixty megabytes until the collector came past."""
     bad = [0, panel(iv=[0.2]), {"quotes": {}}, panel(expiry=[-1.0] * 6), {**panel(), "model": "sabr"}]
-    engine = client.app.state.service.engine
+    engine = client.app.service.engine
     batch = DocumentBatch(json.dumps({"panels": bad * 10}).encode(), JSON, Limits(100, MIB))
     scheduler = Scheduler()
     gc.collect()

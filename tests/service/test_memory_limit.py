@@ -54,7 +54,7 @@ def columns(n: int, **filled: Any) -> dict[str, Any]:
 
 @cache
 def attacks() -> dict[str, tuple[str, bytes, str]]:
-    # Few and large panels: the batch worker runs when nobody else wants to.
+    # Few and large panels: the job process runs when nobody else wants to.
     refused = columns(500, expiry=1, log_moneyness=0, iv=-1)
     missing = columns(3000, expiry=1, log_moneyness=0, iv=None)
     missing["quotes"]["iv"][:6] = [0.2] * 6
@@ -124,7 +124,7 @@ def test_attacks_on_the_memory_end_nobody_and_leave_nothing(server: Server, dax:
     assert 200 in told["panels that are all refused"]
     assert server.children() == processes
     assert server.metric("calibrant_workers_ended_total") == 0
-    for kind in ("worker", "batch worker"):
+    for kind in ("worker", "job process"):
         series = f'calibrant_memory_reserved_bytes{{kind="{kind}"}}'
         server.until(lambda series=series: server.metric(series) == 0)
     for pid in processes:

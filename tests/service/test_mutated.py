@@ -24,7 +24,7 @@ def test_no_input_makes_the_service_fail(client: Client, kind: str) -> None:
             assert fault_of(answer) is None, (number, answer)
             statuses.add(answer.status)
         else:
-            release = client.app.state.service.engine.releases[HESTON.name]
+            release = client.app.service.engine.releases[HESTON.name]
             statuses.add(calibrated_file(given, release, _MAX_WORK))
     # Neither all refused nor all let through.
     assert {200, 422} <= statuses

@@ -15,7 +15,7 @@ from calibrant.network import Network
 from calibrant.panel import OptionPanel
 from calibrant.release import Release, released
 from calibrant.sessions import BATCH_SIZES, CPU_PROVIDER, FixedShapes, HostStep, open_session
-from service.owned import owned
+from service.gpu.owned import owned
 from tests.exact_vols import noisy_panel
 from tests.shared import ROOT
 

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.supervisor import bound
 from tests.service.bodies import inference
 from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
 from tests.service.process import Server
@@ -41,6 +42,13 @@ def server(networks: Path, log: Path) -> Iterator[Server]:
         yield server
     finally:
         server.kill()
+
+
+def test_an_address_that_is_taken_is_refused() -> None:
+    with bound("127.0.0.1", 0) as listener:
+        listener.listen()
+        with pytest.raises(OSError, match="in use"):
+            bound("127.0.0.1", listener.getsockname()[1])
 
 
 def panel(n_quotes: int) -> dict[str, Any]:
@@ -154,7 +162,7 @@ def test_a_reload_loses_no_request_and_a_damaged_artefact_is_not_taken(
         for path, whole in contents.items():
             path.write_bytes(whole[:-1])
         server.process.send_signal(signal.SIGHUP)
-        # Two workers and the batch worker.
+        # Two workers and the job process.
         server.until(lambda: server.metric('calibrant_reloads_total{outcome="failed"}') == 3)
         assert server.metric("calibrant_last_reload_successful") == 0
         for path, whole in contents.items():
@@ -200,7 +208,7 @@ def processor_ticks(pid: int) -> int:
 
 
 def test_a_batch_is_calibrated_by_a_worker_that_lets_all_others_go_first(server: Server, dax: dict[str, Any]) -> None:
-    (worker,) = server.batch_workers()
+    (worker,) = server.job_processes()
     policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{worker}/task")}
     assert policies == {os.SCHED_IDLE}
     counted = ("calibrant_batch_size_count", "calibrant_batch_size_sum", "calibrant_refinement_iterations_count")
@@ -237,7 +245,7 @@ def test_a_batch_that_fails_the_engine_is_a_problem_of_its_panel(server: Server)
 def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_notice(
     server: Server, dax: dict[str, Any]
 ) -> None:
-    (victim,) = server.batch_workers()
+    (victim,) = server.job_processes()
     answers: list[httpx.Response] = []
     batch = threading.Thread(target=lambda: answers.append(batch_of(server, 20_000)))
     with Load(server, dax) as load:
@@ -253,7 +261,7 @@ def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_no
         server.until(lambda: batch_of(server, 2).status_code == 200, 60.0)
     assert load.failures == []
     assert set(load.statuses) == {200}
-    assert victim not in server.batch_workers()
+    assert victim not in server.job_processes()
     assert server.metric("calibrant_ready") == 2
 
 
@@ -294,7 +302,7 @@ def test_audits_are_for_the_process_that_lets_all_others_go_first(networks: Path
     server = Server(networks=networks, audit_share=1.0, default_deadline_ms=30_000)
     try:
         server.wait_ready(workers=1)
-        (auditor,) = server.batch_workers()
+        (auditor,) = server.job_processes()
         confirmed = 'calibrant_audits_total{model="heston",outcome="confirmed"}'
 
         def ask() -> None:

@@ -17,10 +17,10 @@ import pytest
 import uvicorn
 
 import service.server as service_server
-from service.app import create_app
+from service.app import Application
 from service.connections import Connection
-from service.listening import bound
 from service.settings import Settings
+from service.supervisor import bound
 from tests.service.process import Server, received
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there to make a certificate")
@@ -143,9 +143,9 @@ def test_what_waits_at_a_socket_is_for_whoever_accepts_next(
     secure: bool, certificate: tuple[Path, Path], trusted: ssl.SSLContext, tmp_path: Path
 ) -> None:
     # There are no networks: it lives, and serves nothing.
-    app = create_app(Settings(networks=tmp_path))
+    app = Application(Settings(networks=tmp_path))
     files: dict[str, Any] = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]} if secure else {}
-    config = uvicorn.Config(app, http=Connection, lifespan="on", log_config=None, **files)
+    config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, **files)
     listener = bound("127.0.0.1", 0)
     listener.listen()
     address = listener.getsockname()
@@ -158,7 +158,7 @@ def test_what_waits_at_a_socket_is_for_whoever_accepts_next(
         return line
 
     async def answers() -> list[bytes]:
-        server, started = service_server.Server(config, app.state.service), asyncio.Event()
+        server, started = service_server.Server(config, app), asyncio.Event()
         server.begun = started.set
         serving = asyncio.create_task(server.serve([listener]))
         await started.wait()

@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Literal, Self, TypeVar, Unpack
 
@@ -11,11 +12,12 @@ from numpy.typing import ArrayLike
 
 from .patience import Retries
 from .requests import Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
+from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Prices
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
 T = TypeVar("T")
+D = TypeVar("D", BatchItem, Job)
 
 
 class AsyncClient:
@@ -67,22 +69,31 @@ class AsyncClient:
         self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None
     ) -> AsyncIterator[BatchItem]:
         """As `Client.stream_batch`. To leave it early use `contextlib.aclosing`."""
-        exchange = _Exchange(self._requests, self._transport)
-        steps = self._calls.stream_batch(panels, deadline_ms)
-        event: Event = None
-        try:
-            while True:
-                try:
-                    step = steps.send(event)
-                except StopIteration:
-                    return
-                if isinstance(step, Deliver):
-                    yield step.item
-                    event = None
-                else:
-                    event = await exchange.perform(step)
-        finally:
-            await exchange.close()
+        async with aclosing(self._delivered(self._calls.stream_batch(panels, deadline_ms), BatchItem)) as items:
+            async for item in items:
+                yield item
+
+    async def submit_batch(self, panels: Iterable[PanelRequest]) -> Job:
+        """As `Client.submit_batch`."""
+        return await self._result(self._calls.submit_batch(panels))
+
+    async def job(self, job_id: str) -> Job:
+        """As `Client.job`."""
+        return await self._result(self._calls.job(job_id, "GET"))
+
+    async def watch_job(self, job_id: str) -> AsyncIterator[Job]:
+        """As `Client.watch_job`."""
+        async with aclosing(self._delivered(self._calls.watch_job(job_id), Job)) as jobs:
+            async for job in jobs:
+                yield job
+
+    async def job_outcomes(self, job_id: str) -> list[Outcome]:
+        """As `Client.job_outcomes`."""
+        return await self._result(self._calls.job_outcomes(job_id))
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """As `Client.cancel_job`."""
+        return await self._result(self._calls.job(job_id, "DELETE"))
 
     async def price(
         self,
@@ -127,6 +138,24 @@ class AsyncClient:
                     result: T = end.value
                     return result
                 event = await exchange.perform(step)
+        finally:
+            await exchange.close()
+
+    async def _delivered(self, steps: Steps[None], kind: type[D]) -> AsyncGenerator[D, None]:
+        exchange = _Exchange(self._requests, self._transport)
+        event: Event = None
+        try:
+            while True:
+                try:
+                    step = steps.send(event)
+                except StopIteration:
+                    return
+                if isinstance(step, Deliver):
+                    assert isinstance(step.item, kind)
+                    yield step.item
+                    event = None
+                else:
+                    event = await exchange.perform(step)
         finally:
             await exchange.close()
 

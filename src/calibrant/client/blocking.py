@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 
 from .patience import Retries
 from .requests import Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, ModelInfo, Outcome, Prices
+from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Prices
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
 T = TypeVar("T")
+D = TypeVar("D", BatchItem, Job)
 
 
 class Client:
@@ -73,22 +74,27 @@ class Client:
 
     def stream_batch(self, panels: Iterable[PanelRequest], *, deadline_ms: float | None = None) -> Iterator[BatchItem]:
         """Calibrate many panels; the outcome of each as soon as it is there."""
-        exchange = _Exchange(self._requests, self._transport)
-        steps = self._calls.stream_batch(panels, deadline_ms)
-        event: Event = None
-        try:
-            while True:
-                try:
-                    step = steps.send(event)
-                except StopIteration:
-                    return
-                if isinstance(step, Deliver):
-                    yield step.item
-                    event = None
-                else:
-                    event = exchange.perform(step)
-        finally:
-            exchange.close()
+        return self._delivered(self._calls.stream_batch(panels, deadline_ms), BatchItem)
+
+    def submit_batch(self, panels: Iterable[PanelRequest]) -> Job:
+        """Have many panels calibrated without waiting for them; the job that does it."""
+        return self._result(self._calls.submit_batch(panels))
+
+    def job(self, job_id: str) -> Job:
+        """A job as it is now."""
+        return self._result(self._calls.job(job_id, "GET"))
+
+    def watch_job(self, job_id: str) -> Iterator[Job]:
+        """A job once a second as it is then, for the last time when it has ended."""
+        return self._delivered(self._calls.watch_job(job_id), Job)
+
+    def job_outcomes(self, job_id: str) -> list[Outcome]:
+        """Of the panels of a job that is done, as `calibrate_batch` gives them."""
+        return self._result(self._calls.job_outcomes(job_id))
+
+    def cancel_job(self, job_id: str) -> Job:
+        """End a job; one that has ended is forgotten."""
+        return self._result(self._calls.job(job_id, "DELETE"))
 
     def price(
         self,
@@ -131,6 +137,24 @@ class Client:
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            exchange.close()
+
+    def _delivered(self, steps: Steps[None], kind: type[D]) -> Iterator[D]:
+        exchange = _Exchange(self._requests, self._transport)
+        event: Event = None
+        try:
+            while True:
+                try:
+                    step = steps.send(event)
+                except StopIteration:
+                    return
+                if isinstance(step, Deliver):
+                    assert isinstance(step.item, kind)
+                    yield step.item
+                    event = None
+                else:
+                    event = exchange.perform(step)
         finally:
             exchange.close()
 

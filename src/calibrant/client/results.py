@@ -164,6 +164,24 @@ class BatchItem:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Job:
+    """Work that the service goes on with after it has answered, as it was when it was asked about."""
+
+    id: str
+    kind: str
+    state: str
+    """`queued`, `running`, `done`, `failed` or `cancelled`."""
+    progress: float
+    """Share of the work that is done."""
+    eta_s: float | None = None
+    """Seconds until it is done, where that can be told."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in ("queued", "running")
+
+
 # On the wire --------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -19,12 +20,17 @@ from .codecs import CODECS, JSON, MSGPACK, Codec
 from .errors import CalibrantError, FieldProblem, NoAnswer, class_of
 from .patience import BROKEN, UNCONNECTED, Patience, Retries, expired
 from .requests import Options, PanelRequest, Quotes, batch_document, calibration_document, price_document
-from .results import BatchItem, Calibration, ModelInfo, ModelList, Outcome, Place, Prices, ProblemDocument
+from .results import BatchItem, Calibration, Job, ModelInfo, ModelList, Outcome, Place, Prices, ProblemDocument
 
 T = TypeVar("T")
 
 _LINES: Final = "application/x-ndjson"
 _READY_S: Final = 5.0
+_EVENTS: Final = "text/event-stream"
+_WATCHED_S: Final = 86_400.0
+"""A job is watched for so long at most."""
+_SILENCE_S: Final = 30.0
+"""Between two events of a job, of which there is one a second: then they are asked for again."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Read:
 class Deliver:
     """To be given to the caller before going on, and answered by None."""
 
-    item: BatchItem
+    item: BatchItem | Job
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ Steps = Generator[Step, Event, T]
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer with status 200."""
+    """A whole answer that is no refusal."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -113,18 +119,49 @@ class Calls:
     def calibrate_batch(self, panels: Iterable[PanelRequest], deadline_ms: float | None) -> Steps[list[Outcome]]:
         document = batch_document(panels)
         reply = yield from self._ask("POST", "/v1/calibrate/batch", document, self._patience(deadline_ms))
-        codec = _codec_of(reply.headers)
-        results = _decoded(reply, dict[str, list[msgspec.Raw]]).get("results", [])
-        if len(results) != len(document["panels"]):
-            raise _unreadable(f"it has {len(results)} results for {len(document['panels'])} panels", reply.headers)
-        return [_outcome(bytes(result), codec, reply.request_id)[1] for result in results]
+        outcomes = _outcomes(reply)
+        if len(outcomes) != len(document["panels"]):
+            raise _unreadable(f"it has {len(outcomes)} results for {len(document['panels'])} panels", reply.headers)
+        return outcomes
+
+    def submit_batch(self, panels: Iterable[PanelRequest]) -> Steps[Job]:
+        document, patience = batch_document(panels), self._patience(None)
+        later = {"prefer": "respond-async"}
+        return _decoded((yield from self._ask("POST", "/v1/calibrate/batch", document, patience, later)), Job)
+
+    def job(self, job_id: str, method: Literal["GET", "DELETE"]) -> Steps[Job]:
+        return _decoded((yield from self._ask(method, _path_of(job_id), None, self._patience(None))), Job)
+
+    def job_outcomes(self, job_id: str) -> Steps[list[Outcome]]:
+        return _outcomes((yield from self._ask("GET", f"{_path_of(job_id)}/result", None, self._patience(None))))
+
+    def watch_job(self, job_id: str) -> Steps[None]:
+        """Delivers the job whenever the service tells of it, the last time when it has ended."""
+        patience = Patience(self._terms.retries, None, _WATCHED_S, 0.0)
+        while True:
+            path = f"{_path_of(job_id)}/events"
+            yield from self._opened("GET", path, None, patience, {"accept": _EVENTS}, _SILENCE_S)
+            rest = b""
+            while True:
+                part = yield Read()
+                if not isinstance(part, bytes) or not part:
+                    break
+                *events, rest = (rest + part).split(b"\n\n")
+                for event in events:
+                    job = _decoded(Reply({}, event.partition(b"data: ")[2]), Job)
+                    patience.came_forward()
+                    yield Deliver(job)
+                    if job.ended:
+                        return
+            broken = _lost(part.error) if isinstance(part, Lost) else _cut("a job that has not ended")
+            yield Pause(patience.pause(broken))
 
     def stream_batch(self, panels: Iterable[PanelRequest], deadline_ms: float | None) -> Steps[None]:
         """Delivers each panel's outcome once, also where the connection breaks and the batch is asked for again."""
         document, patience = batch_document(panels), self._patience(deadline_ms)
         waiting = set(range(len(document["panels"])))
         while True:
-            head = yield from self._opened("POST", "/v1/calibrate/batch", document, patience, accept=_LINES)
+            head = yield from self._opened("POST", "/v1/calibrate/batch", document, patience, {"accept": _LINES})
             rest = b""
             while True:
                 part = yield Read()
@@ -176,21 +213,29 @@ class Calls:
         chosen = terms.deadline_ms if deadline_ms is None else deadline_ms
         return Patience(terms.retries, chosen, terms.timeout_s, terms.network_ms)
 
-    def _ask(self, method: str, path: str, document: Any, patience: Patience) -> Steps[Reply]:
+    def _ask(
+        self, method: str, path: str, document: Any, patience: Patience, more: Mapping[str, str] | None = None
+    ) -> Steps[Reply]:
         while True:
-            head = yield from self._opened(method, path, document, patience)
+            head = yield from self._opened(method, path, document, patience, more)
             body = yield from _body(patience)
             if isinstance(body, bytes):
                 return Reply(head.headers, body)
             yield Pause(patience.pause(_lost(body.error)))
 
     def _opened(
-        self, method: str, path: str, document: Any, patience: Patience, accept: str | None = None
+        self,
+        method: str,
+        path: str,
+        document: Any,
+        patience: Patience,
+        more: Mapping[str, str] | None = None,
+        silence_s: float = math.inf,
     ) -> Steps[Head]:
-        """Send until the answer's status is 200; its body has not been read then."""
+        """Send, with more headers, until the answer is one; its body has not been read then."""
         while True:
             codec = self._codec
-            headers = {"x-request-id": patience.request_id, "accept": accept or codec.media_type}
+            headers = {"x-request-id": patience.request_id, "accept": codec.media_type, **(more or {})}
             content = b""
             if document is not None:
                 headers["content-type"] = codec.media_type
@@ -200,9 +245,9 @@ class Calls:
             deadline_ms = patience.deadline_ms
             if deadline_ms is not None:
                 headers["x-request-deadline-ms"] = f"{deadline_ms:.3f}"
-            head = yield Send(method, path, headers, content, patience.remaining())
+            head = yield Send(method, path, headers, content, min(patience.remaining(), silence_s))
             if isinstance(head, Head):
-                if head.status == 200:
+                if head.status in (200, 202):
                     return head
                 body = yield from _body(patience)
                 failure = _refusal(head, body) if isinstance(body, bytes) else _lost(body.error)
@@ -239,6 +284,16 @@ def _decoded(reply: Reply, into: type[T]) -> T:
         return _codec_of(reply.headers).decode(reply.body, into)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(str(error), reply.headers) from error
+
+
+def _path_of(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def _outcomes(reply: Reply) -> list[Outcome]:
+    codec = _codec_of(reply.headers)
+    results = _decoded(reply, dict[str, list[msgspec.Raw]]).get("results", [])
+    return [_outcome(bytes(result), codec, reply.request_id)[1] for result in results]
 
 
 def _outcome(result: bytes, codec: Codec, request_id: str | None) -> tuple[int, Outcome]:

@@ -41,7 +41,9 @@ class Requests:
         url = self._urls.get(step.path)
         if url is None:
             url = self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + step.path.encode())
-            self._urls[step.path] = url
+            # Not those of jobs, of which there is no end.
+            if not step.path.startswith("/v1/jobs/"):
+                self._urls[step.path] = url
         seconds = step.timeout
         timeout = {"connect": min(seconds, _CONNECT_S), "read": seconds, "write": seconds, "pool": seconds}
         return httpx.Request(

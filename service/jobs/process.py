@@ -1,9 +1,4 @@
-"""The batch worker: `python -m service.batches.worker INBOX CHANNEL`, descriptors that its supervisor gives it.
-
-Apart from the workers, so that an interactive request shares neither the interpreter lock nor the memory of a process
-with a batch, and the operating system can tell them apart: whatever a worker has to do goes before all of this. Audits
-come here too: nobody waits for them, but in a worker each took a core for 50 ms.
-"""
+"""The job process: `python -m service.jobs.process INBOX CHANNEL`, descriptors that its supervisor gives it."""
 
 import asyncio
 import signal
@@ -14,27 +9,26 @@ from collections.abc import Mapping, Sequence
 import uvloop
 
 from .. import logs
+from ..batches.crew import crew_size, usable_cores
 from ..core import Core
 from ..lane import Priority
 from ..link import Link
 from ..metrics import Metrics
 from ..processes import allow_many_descriptors, step_behind
-from ..scheduler import LANES
 from ..settings import Settings
-from .answers import BatchAnswers
-from .crew import crew_size, usable_cores
 from .handover import Inbox
+from .requests import JobAnswers
 
-_AUDITS_APART: Mapping[str, Sequence[Priority]] = {
-    "batch": (Priority.INTERACTIVE, Priority.LONG, Priority.BULK),
-    "audit": (Priority.AUDIT,),
-}
+_BATCHES = (Priority.INTERACTIVE, Priority.LONG, Priority.BULK)
 
 
 def lanes_for(settings: Settings) -> Mapping[str, Sequence[Priority]]:
-    """Behind batches that come one after the other the turn of an audit would never come. But where they leave no core
-    free, what nobody waits for would take half of theirs."""
-    return _AUDITS_APART if crew_size(settings) < usable_cores() else LANES
+    """By the names of the lanes the priorities that they take. Behind batches that come one after the other the turn of
+    a job or an audit would never come: each has a lane of its own. But where batches leave no core free, an audit, for
+    which nobody waits, would take a share of theirs, so it takes what they leave."""
+    if crew_size(settings) < usable_cores():
+        return {"batch": _BATCHES, "job": (Priority.JOB,), "audit": (Priority.AUDIT,)}
+    return {"batch": (*_BATCHES, Priority.AUDIT), "job": (Priority.JOB,)}
 
 
 async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
@@ -49,8 +43,8 @@ async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
         orphaned.set()
         stopping.set()
 
-    batches = BatchAnswers(core)
-    taking = Inbox(inbox, batches.answer)
+    answers = JobAnswers(core)
+    taking = Inbox(inbox, answers.answer)
     link = Link(core, orphaned=end_alone)
     await link.open(channel)
     await core.start()
@@ -59,8 +53,8 @@ async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
     taking.open()
     await stopping.wait()
     await taking.close(core.settings.stop_s if orphaned.is_set() else 0.0)
+    await answers.stop()
     await core.stop()
-    batches.stop()
 
 
 def main(arguments: list[str]) -> int:
@@ -71,7 +65,7 @@ def main(arguments: list[str]) -> int:
     allow_many_descriptors()
     metrics = Metrics()
     lanes = lanes_for(settings)
-    core = Core(settings, metrics, metrics.batch_worker_ready, kind="batch worker", refines_batches=True, lanes=lanes)
+    core = Core(settings, metrics, metrics.job_process_ready, kind="job process", refines_batches=True, lanes=lanes)
     writer = logs.set_up(settings.log_level, settings.log_format, metrics.log_drops.inc)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

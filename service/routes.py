@@ -1,0 +1,63 @@
+"""The route table of the service: all that it answers, and how."""
+
+from .auth import Scope
+from .endpoints import batch, calibrate, documentation, jobs, operations, price, v2
+from .lane import Priority
+from .routing import FORMATS, Route
+from .wire import oip, schema
+
+_JOB = "/v1/jobs/{id}"
+_MODEL, _VERSION = "/v2/models/{model}", "/versions/{version}"
+
+ROUTES = (
+    Route(
+        *("POST", "/v1/calibrate", calibrate.calibrate, Priority.INTERACTIVE, Scope.CALIBRATE),
+        body=schema.CalibrateRequest,
+        answer=schema.CalibrateResponse,
+        gives=FORMATS,
+    ),
+    Route(
+        *("POST", "/v1/calibrate/batch", batch.calibrate_batch, Priority.BULK, Scope.BATCH),
+        large=True,
+        body=schema.BatchRequest,
+        takes=batch.TAKEN,
+        answer=schema.BatchResponse,
+        gives=batch.GIVEN,
+        accepted=schema.Job,
+    ),
+    Route(
+        *("POST", "/v1/price", price.price, Priority.INTERACTIVE, Scope.PRICE),
+        body=schema.PriceRequest,
+        answer=schema.PriceResponse,
+        gives=FORMATS,
+    ),
+    Route("GET", _JOB, jobs.state, answer=schema.Job),
+    Route("DELETE", _JOB, jobs.cancel, answer=schema.Job),
+    Route("GET", f"{_JOB}/events", jobs.events, watches=True, gives=("text/event-stream",)),
+    Route("GET", f"{_JOB}/result", jobs.result, gives=batch.GIVEN),
+    Route("GET", "/v1/models", operations.models, gives=FORMATS),
+    Route("GET", "/health/live", operations.live, open=True),
+    Route("GET", "/health/ready", operations.ready, open=True),
+    Route("GET", "/metrics", operations.metrics, scope=Scope.METRICS, gives=("text/plain",)),
+    Route("GET", "/v2", v2.server, oip=True, answer=oip.ServerMetadata),
+    Route("GET", "/v2/health/live", v2.live, open=True, oip=True),
+    Route("GET", "/v2/health/ready", v2.ready, open=True, oip=True),
+    *(
+        route
+        for base in (_MODEL, _MODEL + _VERSION)
+        for route in (
+            Route("GET", base, v2.model_metadata, oip=True, answer=oip.ModelMetadata),
+            Route("GET", f"{base}/ready", v2.model_ready, oip=True),
+            Route(
+                *("POST", f"{base}/infer", v2.infer, Priority.INTERACTIVE, Scope.CALIBRATE),
+                oip=True,
+                body=oip.InferRequest,
+                takes=oip.MEDIA_TYPES,
+                answer=oip.InferResponse,
+                gives=oip.MEDIA_TYPES,
+            ),
+        )
+    ),
+    Route("GET", "/openapi.json", documentation.document),
+    Route("GET", "/docs", documentation.page, gives=("text/html",)),
+)
