@@ -4,6 +4,7 @@ The networks lie beside the package and not in it, where the service, the releas
 editable installation finds them there, see `calibrant.release.networks_folder`.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import Command, setup
@@ -37,6 +38,8 @@ class BuildNetworks(Command):  # type: ignore[misc]  # setuptools has no types
     def run(self) -> None:
         if self.editable_mode:
             return
+        # An earlier build in this folder may have left an older version there.
+        shutil.rmtree(Path(self.build_lib) / "calibrant" / NETWORKS, ignore_errors=True)
         for built, source in self.get_output_mapping().items():
             self.mkpath(str(Path(built).parent))
             self.copy_file(source, built)

@@ -29,6 +29,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = output_of(BUILD, checkout, folder)
     shutil.unpack_archive(folder / archive, folder / "source")
     (source,) = (folder / "source").iterdir()
+    # Left by the build of an earlier version in the same folder.
+    (source / "build" / "lib" / "calibrant" / "networks" / "heston" / "0").mkdir(parents=True)
+    (source / "build" / "lib" / "calibrant" / "networks" / "heston" / "0" / "model.onnx").touch()
     with zipfile.ZipFile(folder / output_of(WHEEL, source, folder)) as wheel:
         wheel.extractall(folder / "installed")
     return folder / "installed"

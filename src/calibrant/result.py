@@ -99,7 +99,7 @@ class CalibrationResult:
 
     @property
     def feller_ratio(self) -> float:
-        """2 kappa theta / xi^2: above 1 the variance never reaches zero."""
+        """Of the tightest variance factor: above 1 it never reaches zero."""
         return self.assessment.calibration.feller_ratio
 
     @cached_property
