@@ -11,10 +11,10 @@ serve: $(RUNTIME)/.installed
 	CALIBRANT_PORT=$(PORT) $(RUNTIME)/bin/python -m service
 
 # Compiled first, or each of the two processes would compile the same. A file of tests is one process's: what it has
-# started serves all of them.
+# started serves all of them. A thread each, or those of the one spin while the other computes.
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m service.kernels
-	$(DEV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl.
 test-deploy: $(DEV)/.installed

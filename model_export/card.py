@@ -94,7 +94,7 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _derivation(manifest: Mapping[str, Any]) -> list[str]:
-    """Of a network whose weights are an earlier release's, see `derive`."""
+    """Of a network whose weights are an earlier release's: its manifest says which."""
     derived = manifest.get("derived")
     if derived is None:
         return []

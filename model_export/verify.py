@@ -1,6 +1,6 @@
 """No artefact unless ONNX Runtime answers as torch does.
 
-python -m model_export.verify --run runs/paper --artefact networks/heston/2/paper
+python -m model_export.verify --run runs/paper --artefact networks/heston/3/paper
 """
 
 import argparse

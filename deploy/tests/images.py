@@ -1,4 +1,4 @@
-"""The images that the tests run: a base made here, and that of the service built upon it.
+"""The images that the tests run: a base made here, and upon it the service, and proxy and Prometheus.
 
     python -m deploy.tests.images
 
@@ -17,6 +17,7 @@ from deploy.tests.docker import docker, require_docker
 from tests.shared import ROOT
 
 BASE, SERVICE = "calibrant-base:test", "calibrant:test"
+PROXY_AND_PROMETHEUS = "calibrant-proxy-and-prometheus:test"
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 VERSION, REVISION = "0.0.test", "0" * 40
 
@@ -46,6 +47,17 @@ def service() -> str:
     return build(base(), SERVICE, "cpu")
 
 
+def proxy_and_prometheus() -> str:
+    """Those of Debian, since no official image can be had here."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The official image of Prometheus has busybox's wget, for the health check, and its volume is that user's.
+        wget = "ln -s /bin/busybox /usr/bin/wget && install --directory --owner 65534 --group 65534 /prometheus"
+        install = "apt-get update && apt-get install --yes --no-install-recommends haproxy prometheus busybox"
+        (Path(folder) / "Dockerfile").write_text(f"FROM {base()}\nRUN {install} && {wget}\n")
+        docker("build", "--network", "host", "--tag", PROXY_AND_PROMETHEUS, folder)
+    return PROXY_AND_PROMETHEUS
+
+
 def build(base: str, tag: str, target: str) -> str:
     arguments = {"BASE_IMAGE": base, "VERSION": VERSION, "REVISION": REVISION}
     options = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
@@ -72,4 +84,4 @@ def _run(*command: object) -> str:
 
 
 if __name__ == "__main__":
-    print(service())
+    print(service(), proxy_and_prometheus())

@@ -18,15 +18,14 @@ from benchmarks.load.steady import Load
 from calibrant.client import Client
 from deploy.operate.secret_files import self_signed
 from deploy.tests.docker import docker
+from deploy.tests.images import PROXY_AND_PROMETHEUS, proxy_and_prometheus
 from tests.service.process import free_port
 from tests.shared import ROOT
 
-PROXY_AND_PROMETHEUS = "calibrant-proxy-and-prometheus:test"
 NEW, CORRUPT = "calibrant:test-new-network", "calibrant:test-corrupt-network"
 DAX = json.loads((ROOT / "examples" / "dax_20020705.json").read_text())
 SERVED = re.compile(r"heston-4@sha256:[0-9a-f]{12}")
 NEWER = re.compile(r"heston-5@sha256:[0-9a-f]{12}")
-INSTALL = "RUN apt-get update && apt-get install --yes --no-install-recommends haproxy prometheus busybox"
 
 
 class Deployed:
@@ -81,13 +80,10 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def images(base_image: str, service_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The proxy and Prometheus of Debian, and the service with a newer network and with one that is not what its
-    manifest says; the image of the service as it is."""
+def images(service_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The service with a newer network and with one that is not what its manifest says; its image as it is."""
     folder = tmp_path_factory.mktemp("images")
-    # The official image of Prometheus has busybox's wget, for the health check, and its volume is that user's.
-    wget = "ln -s /bin/busybox /usr/bin/wget && install --directory --owner 65534 --group 65534 /prometheus"
-    built(folder, PROXY_AND_PROMETHEUS, f"FROM {base_image}\n{INSTALL} && {wget}\n")
+    proxy_and_prometheus()
     for tag, corrupt in ((NEW, False), (CORRUPT, True)):
         network(folder / "networks" / "heston" / "5", corrupt=corrupt)
         built(folder, tag, f"FROM {service_image}\nCOPY networks networks\n")
