@@ -19,6 +19,7 @@ from . import schema
 from .json import decode
 from .validation import beneath
 
+_COLUMNS = tuple(schema.Quotes.model_fields)
 _LEAST_DEVIATION = 1e-6
 """Of a parameter's admissible range: `fixed` says what a smaller deviation would, and its square is still a number."""
 _LEAST_NOISE_BP, _MOST_NOISE_BP = 1e-6, 1e6
@@ -30,8 +31,8 @@ def calibration_job(request: schema.CalibrateRequest, deadline: float | None) ->
     model = model_named(request.model)
     quotes: dict[str, Any] = {
         name: column_of(values) if isinstance(values, list) else values
-        for name, values in vars(request.quotes).items()
-        if values is not None
+        for name in _COLUMNS
+        if (values := getattr(request.quotes, name)) is not None
     }
     panel = OptionPanel.from_quotes(**quotes, exclude=request.exclude)
     bounds = None if request.bounds is None else bounds_of(model, request.bounds)
