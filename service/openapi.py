@@ -33,7 +33,7 @@ def documented(
 
 def answering(answer: type[BaseModel] | None, gives: Sequence[str] = (JSON,)) -> dict[str, Any]:
     """The same of an endpoint that takes no body; None is an answer that no model describes."""
-    problem = {"description": "Refused; `code` says why.", "content": _content(schema.Problem, (PROBLEM,))}
+    problem = {"description": "Refused; `code` says why.", "content": _content(schema.ProblemDocument, (PROBLEM,))}
     given = {"description": "The answer.", "content": _content(answer, gives)}
     return {"responses": {200: given, "4XX": problem, "5XX": problem}}
 

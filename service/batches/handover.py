@@ -24,7 +24,7 @@ from ..audit import Answered
 from ..body import memory_file
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
 from ..lane import GRACE
-from .answers import Asked, AuditRequest, BatchAnswer, BatchRequest, Piece
+from .answers import AuditRequest, BatchAnswer, BatchContext, BatchRequest, Piece
 
 log = logging.getLogger("calibrant.service")
 
@@ -64,7 +64,7 @@ class BatchesElsewhere:
         """raises  as `answer`"""
         with memory_file() as body:
             pickle.dump(answer, body)
-            told = await self.answer(AuditRequest(Asked(answer.request_id, perf_counter(), None)), body)
+            told = await self.answer(AuditRequest(BatchContext(answer.request_id, perf_counter(), None)), body)
         # To its end, though nothing is in it: that closes the connection.
         async for _ in told.pieces:
             pass

@@ -29,7 +29,7 @@ def _unlimited(n_bytes: int) -> None:
     pass
 
 
-class Limits(NamedTuple):
+class BatchLimits(NamedTuple):
     """What one batch may hold."""
 
     panels: int
@@ -50,7 +50,7 @@ class PanelRequest(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PanelAnswer:
     """What became of one panel."""
 
     index: int
@@ -90,7 +90,7 @@ class Writer(Protocol[Part]):
 
     media_type: str
 
-    def part(self, answer: Answer) -> Part: ...
+    def part(self, answer: PanelAnswer) -> Part: ...
 
     def whole(self, parts: Sequence[Part]) -> bytes: ...
 
@@ -107,7 +107,7 @@ _BYTES_PER_QUOTE = 30
 class DocumentBatch:
     """`{"panels": [request, ...]}` in JSON or MessagePack."""
 
-    def __init__(self, body: bytes | memoryview, wire: Format, limits: Limits) -> None:
+    def __init__(self, body: bytes | memoryview, wire: Format, limits: BatchLimits) -> None:
         """raises  InvalidRequest if the body is no batch, TooLarge if it holds too many panels"""
         self._wire = wire
         self._limits = limits
@@ -143,8 +143,8 @@ class DocumentBatch:
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
-def document_of(answer: Answer) -> dict[str, Any]:
-    """`schema.CalibrateResponse`, or `schema.Problem`."""
+def document_of(answer: PanelAnswer) -> dict[str, Any]:
+    """`schema.CalibrateResponse`, or `schema.ProblemDocument`."""
     if isinstance(answer.outcome, ServiceError):
         return problem_document(answer.outcome)
     assert answer.echo is not None
@@ -156,7 +156,7 @@ class JsonWriter:
 
     media_type = JSON.media_type
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return JSON.encode(document_of(answer))
 
     def whole(self, parts: Sequence[bytes]) -> bytes:
@@ -170,7 +170,7 @@ class MsgpackWriter:
 
     media_type = MSGPACK.media_type
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return MSGPACK.encode(document_of(answer))
 
     def whole(self, parts: Sequence[bytes]) -> bytes:
@@ -184,7 +184,7 @@ class LineWriter:
 
     media_type = "application/x-ndjson"
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return JSON.encode({"index": answer.index, **document_of(answer)}) + b"\n"
 
     def whole(self, parts: Sequence[bytes]) -> bytes:

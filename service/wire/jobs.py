@@ -1,7 +1,7 @@
 """The schema to the library's types, with every complaint pointing at its field."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from calibrant.calibrate import CalibrationOptions, Prior
 from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
-from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY, OptionPanel
+from calibrant.panel import OptionPanel
 
 from ..engine import CalibrationJob, PriceJob
 from ..errors import InvalidRequest
@@ -22,8 +22,6 @@ from .validation import beneath
 _COLUMNS = tuple(schema.Quotes.model_fields)
 _LEAST_DEVIATION = 1e-6
 """Of a parameter's admissible range: `fixed` says what a smaller deviation would, and its square is still a number."""
-_LEAST_NOISE_BP, _MOST_NOISE_BP = 1e-6, 1e6
-"""Between the rounding of a model vol and a hundred whole vols, so that the objective stays a number."""
 
 
 def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
@@ -45,37 +43,17 @@ def calibration_job(request: schema.CalibrateRequest, deadline: float | None) ->
 
 def price_job(request: schema.PriceRequest) -> PriceJob:
     model = model_named(request.model)
-    problems = _misfits(request)
-    if problems:
-        raise InvalidInput(*problems)
+    n = len(request.expiry)
+    if len(request.log_moneyness) != n:
+        needed = f"must have as many values as `expiry` ({n}), but has {len(request.log_moneyness)}."
+        raise InvalidInput(Problem.at(("log_moneyness",), needed))
     return PriceJob(
         model=model,
         params=parameters_of(model, request.parameters, ("parameters",)),
-        expiry=np.array(request.expiry),
-        log_moneyness=np.array(request.log_moneyness),
+        expiry=np.array(request.expiry, np.float64),
+        log_moneyness=np.array(request.log_moneyness, np.float64),
         gradient=request.gradient,
     )
-
-
-def _misfits(request: schema.PriceRequest) -> list[Problem]:
-    """What is wrong with the options to price; the limits are those of quotes."""
-    n = len(request.expiry)
-    if n == 0:
-        return [Problem.at(("expiry",), "must hold at least one option, but is empty.")]
-    if len(request.log_moneyness) != n:
-        needed = f"must have as many values as `expiry` ({n}), but has {len(request.log_moneyness)}."
-        return [Problem.at(("log_moneyness",), needed)]
-    problems = [
-        Problem.at(("expiry", i), f"must be > 0 and at most {LONGEST_EXPIRY:g} years, but is {t:g}.")
-        for i, t in enumerate(request.expiry)
-        if not 0.0 < t <= LONGEST_EXPIRY
-    ]
-    problems += [
-        Problem.at(("log_moneyness", i), f"must lie within +-{LARGEST_LOG_MONEYNESS:g}, but is {k:g}.")
-        for i, k in enumerate(request.log_moneyness)
-        if abs(k) > LARGEST_LOG_MONEYNESS
-    ]
-    return problems
 
 
 def model_named(name: str) -> Model:
@@ -87,19 +65,14 @@ def model_named(name: str) -> Model:
 
 def parameters_of(model: Model, given: Mapping[str, float], path: Path) -> Vector:
     """All of the model's parameters, in its order, each inside the admissible bounds."""
-    problems = _unknown(model, given, path)
-    problems += [
-        Problem.at((*path, name), "is required, but is absent.") for name in model.parameters if name not in given
-    ]
-    problems += _outside(model, given, path)
-    if problems:
-        raise InvalidInput(*problems)
-    return np.array([given[name] for name in model.parameters])
+    held = held_of(model, given, path, model.parameters)
+    return np.array([held[name] for name in model.parameters])
 
 
-def held_of(model: Model, given: Mapping[str, float], path: Path) -> dict[str, float]:
-    """Some of the model's parameters, each inside the admissible bounds."""
-    problems = _unknown(model, given, path) + _outside(model, given, path)
+def held_of(model: Model, given: Mapping[str, float], path: Path, needed: Sequence[str] = ()) -> dict[str, float]:
+    """Some of the model's parameters, at least those needed, each inside the admissible bounds."""
+    absent = [Problem.at((*path, name), "is required, but is absent.") for name in needed if name not in given]
+    problems = [*_unknown(model, given, path), *absent, *_outside(model, given, path)]
     if problems:
         raise InvalidInput(*problems)
     return dict(given)
@@ -125,7 +98,7 @@ def bounds_of(model: Model, given: Mapping[str, tuple[float, float]]) -> Matrix:
 
 def prior_of(model: Model, given: schema.Prior, path: Path) -> Prior:
     """Means and standard deviations in the model's order; a parameter without one has an infinite deviation."""
-    means, deviations, noise_bp = given.parameters, given.standard_deviations, given.noise_bp
+    means, deviations = given.parameters, given.standard_deviations
     problems = _unknown(model, means, (*path, "parameters")) + _outside(model, means, (*path, "parameters"))
     problems += _unknown(model, deviations, (*path, "standard_deviations"))
     for name in sorted(means.keys() ^ deviations.keys()):
@@ -136,15 +109,12 @@ def prior_of(model: Model, given: schema.Prior, path: Path) -> Prior:
         if name in deviations and deviations[name] < least:
             needed = f"must be at least {least:g}, a millionth of the admissible range, but is {deviations[name]:g}."
             problems.append(Problem.at((*path, "standard_deviations", name), needed))
-    if noise_bp is not None and not _LEAST_NOISE_BP <= noise_bp <= _MOST_NOISE_BP:
-        needed = f"must be within [{_LEAST_NOISE_BP:g}, {_MOST_NOISE_BP:g}], but is {noise_bp:g}."
-        problems.append(Problem.at((*path, "noise_bp"), needed))
     if problems:
         raise InvalidInput(*problems)
     return Prior(
         parameters=np.array([means.get(name, 0.0) for name in model.parameters]),
         standard_deviations=np.array([deviations.get(name, math.inf) for name in model.parameters]),
-        noise_bp=noise_bp,
+        noise_bp=given.noise_bp,
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 Body = TypeVar("Body", bound=BaseModel)
 
 _LARGEST = sys.float_info.max
-_LIMITS = ("gt", "ge", "lt", "le")
+_LIMITS = ("gt", "ge", "lt", "le", "min_length")
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises of a body that is not as it should be."""
 
@@ -86,10 +86,8 @@ def _plain(kind: Any, finite: bool, limits: dict[str, Any]) -> Any:
         return reduce(or_, (_plain(each, finite, limits) for each in arguments))
     if kind is float and finite:
         limits = ({} if "gt" in limits else {"ge": -_LARGEST}) | {"le": _LARGEST} | limits
-    if kind in (int, float):
-        return Annotated[kind, Meta(**limits)] if limits else kind
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _struct(kind, finite)
     if origin in (list, dict, tuple):
-        return origin[tuple(_plain(each, finite, {}) for each in arguments)]
-    return kind
+        kind = origin[tuple(_plain(each, finite, {}) for each in arguments)]
+    return Annotated[kind, Meta(**limits)] if limits and kind is not type(None) else kind

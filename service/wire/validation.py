@@ -61,7 +61,7 @@ _NEEDED = {
     "int_type": "must be a whole number",
     "list_type": "must be a list",
     "tuple_type": "must be a pair of numbers",
-    "too_short": "must be a pair of numbers",
+    "too_short": "must hold at least one value",
     "too_long": "must be a pair of numbers",
     "dict_type": "must be an object",
     "model_type": "must be an object",

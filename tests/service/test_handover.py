@@ -14,12 +14,12 @@ import pytest
 
 from calibrant.errors import InvalidInput, Problem
 from service.batches import handover
-from service.batches.answers import Asked, BatchAnswer, BatchRequest, PanelBatch, Piece
+from service.batches.answers import BatchAnswer, BatchContext, BatchRequest, PanelBatch, Piece
 from service.batches.handover import BatchesElsewhere, Inbox
 from service.body import mapped, memory_file
 from service.errors import DeadlineExpired, EngineFailed, InvalidRequest, NotReady, Overloaded, ServiceError, TooLarge
 
-REQUEST = PanelBatch(Asked("a-request", 17.5, None), "application/json", "application/x-ndjson")
+REQUEST = PanelBatch(BatchContext("a-request", 17.5, None), "application/json", "application/x-ndjson")
 BODY = bytes(range(256)) * 1000
 
 Answering = Callable[[BatchRequest, BinaryIO], Awaitable[BatchAnswer]]
@@ -233,7 +233,7 @@ def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeyp
     async def test() -> None:
         async with connected(hang) as elsewhere:
             began = perf_counter()
-            request = REQUEST._replace(asked=Asked("a-request", began, 200.0))
+            request = REQUEST._replace(asked=BatchContext("a-request", began, 200.0))
             with pytest.raises(DeadlineExpired, match="batch worker"):
                 await asked(elsewhere, request=request)
             assert 0.5 <= perf_counter() - began < 5.0
@@ -243,7 +243,7 @@ def test_who_gave_a_deadline_does_not_wait_for_a_batch_worker_that_hangs(monkeyp
         elsewhere = BatchesElsewhere(outbox)
         began = perf_counter()
         with pytest.raises(DeadlineExpired, match="taken"):
-            await asked(elsewhere, request=REQUEST._replace(asked=Asked("a-request", began, 50.0)))
+            await asked(elsewhere, request=REQUEST._replace(asked=BatchContext("a-request", began, 50.0)))
         assert perf_counter() - began < 5.0
         inbox.close()
         with pytest.raises(NotReady):

@@ -14,7 +14,7 @@ from service.errors import InvalidRequest
 from service.headers import decimal_number, whole_number
 from service.wire import json as json_format
 from service.wire import msgpack, oip, schema
-from service.wire.batch import DocumentBatch, Limits
+from service.wire.batch import BatchLimits, DocumentBatch
 from service.wire.formats import FORMATS, preferred
 from tests.service.client import Client
 from tests.service.test_bad_input import PRICE, RICH, panel, places
@@ -87,7 +87,7 @@ def test_a_batch_has_its_panels_once_and_a_panel_its_fields(client: Client) -> N
     first, second = client.post("/v1/calibrate/batch", f'{{"panels": [{twin}, {good}]}}'.encode()).json()["results"]
     assert (first["code"], second["status"]) == ("invalid_input", "converged")
     assert first["errors"][0]["pointer"] == "/panels/0"
-    batch = DocumentBatch(f'{{"panels": [{twin}]}}'.encode(), FORMATS["application/json"], Limits(1, 10_000))
+    batch = DocumentBatch(f'{{"panels": [{twin}]}}'.encode(), FORMATS["application/json"], BatchLimits(1, 10_000))
     with pytest.raises(InvalidRequest, match="twice"):
         batch.panel(0, lambda _: None)
 
