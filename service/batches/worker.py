@@ -32,8 +32,11 @@ _AUDITS_APART: Mapping[str, Sequence[Priority]] = {
 
 
 def lanes_for(settings: Settings) -> Mapping[str, Sequence[Priority]]:
-    """Behind batches that come one after the other the turn of an audit would never come. But where they leave no core
-    free, what nobody waits for would take half of theirs."""
+    """The lanes of this process: audits have one of their own if the batches leave a core free for it.
+
+    Behind batches that come one after the other an audit would never have its turn; beside them on their last core it
+    would take half of it, though nobody waits for an audit.
+    """
     return _AUDITS_APART if crew_size(settings) < usable_cores() else LANES
 
 

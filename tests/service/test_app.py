@@ -423,7 +423,7 @@ def test_the_openapi_document_describes_requests_and_answers(client: Client) -> 
     schemas = document["components"]["schemas"]
     references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert references <= schemas.keys()
-    assert {"CalibrateRequest", "CalibrateResponse", "PriceRequest", "PriceResponse", "Problem"} <= references
+    assert {"CalibrateRequest", "CalibrateResponse", "PriceRequest", "PriceResponse", "ProblemDocument"} <= references
     assert schemas["CalibrateRequest"]["additionalProperties"] is False
     assert client.get("/docs").status_code == 200
 
