@@ -146,7 +146,7 @@ def main() -> None:
     for i, (label, panel) in enumerate(market_panels(given.quotes)):
         outcomes += [examine(label, panel, model, i) for model in MODELS.values()]
         of = outcomes[-len(MODELS) :]
-        print(label, *(f"{o.answer.rmse_bp:.2f}{"*" if o.missed else ""}" for o in of), flush=True)
+        print(label, *(f"{o.answer.rmse_bp:.2f}{'*' if o.missed else ''}" for o in of), flush=True)
     text = [
         "# What each model makes of real panels",
         "",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from calibrant.models import HESTON
 from reporting.machine import RESULTS, ROOT, table
-from service.app import Application
+from service import app
 from service.settings import Settings
 from tests.service.asked import ask, calibrated_file, fault_of
 from tests.service.mutated import KINDS, mutated
@@ -57,7 +57,7 @@ class Application:
     def __init__(self) -> None:
         # The machine may keep threads waiting; what an input asks for is heeded anyway.
         self._settings = Settings(networks=ROOT / "networks", max_work=MAX_WORK, default_deadline_ms=120_000.0)
-        self._app = Application(self._settings)
+        self._app = app.Application(self._settings)
 
     async def __aenter__(self) -> "Application":
         self._lifespan = self._app.router.lifespan_context(self._app)

@@ -134,7 +134,7 @@ def refusal_of(error: BaseException) -> ServiceError:
 
 
 def problem_document(error: ServiceError, request_id: str | None = None) -> dict[str, Any]:
-    """The body of a refusal: what `schema.Problem` describes."""
+    """The body of a refusal: what `schema.ProblemDocument` describes."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,

@@ -35,7 +35,7 @@ PAGE = """<!DOCTYPE html>
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
-    models: set[type[BaseModel]] = {schema.Problem}
+    models: set[type[BaseModel]] = {schema.ProblemDocument}
     for route in routes:
         if route.endpoint.__module__.endswith(".documentation"):
             continue
@@ -58,7 +58,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     summary, _, description = (getdoc(route.endpoint) or "").partition("\n")
-    refused = {"description": "Refused; `code` says why.", "content": _content(schema.Problem, (_PROBLEM,))}
+    refused = {"description": "Refused; `code` says why.", "content": _content(schema.ProblemDocument, (_PROBLEM,))}
     operation: dict[str, Any] = {
         "summary": summary.rstrip("."),
         "description": f"{summary}\n{description}".strip(),

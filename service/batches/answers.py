@@ -23,7 +23,7 @@ from ..lane import Priority
 from ..memory import Hold, of_panel
 from ..wire import arrow, oip
 from ..wire.arrow import ArrowBatch, ArrowWriter
-from ..wire.batch import Answer, Batch, DocumentBatch, JsonWriter, Limits, LineWriter, MsgpackWriter, Writer
+from ..wire.batch import Batch, BatchLimits, DocumentBatch, JsonWriter, LineWriter, MsgpackWriter, PanelAnswer, Writer
 from ..wire.compression import deflate
 from ..wire.formats import FORMATS
 from .crew import Crew, crew_size
@@ -49,8 +49,8 @@ class BatchAnswer(NamedTuple):
     """Of the body. To be closed by who does not read them all: the batch ends with that."""
 
 
-class Asked(NamedTuple):
-    """What every batch says beside its panels."""
+class BatchContext(NamedTuple):
+    """What is known of a batch, beside its panels, while it is answered."""
 
     request_id: str
     received: float
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     """Of the whole batch."""
 
     @classmethod
-    def of(cls, context: RequestContext) -> "Asked":
+    def of(cls, context: RequestContext) -> "BatchContext":
         return cls(context.request_id, context.received, context.deadline_ms)
 
     def deadline(self, budget_ms: float | None) -> float | None:
@@ -69,7 +69,7 @@ class Asked(NamedTuple):
 class PanelBatch(NamedTuple):
     """Documents or an Arrow stream, the body as it came."""
 
-    asked: Asked
+    asked: BatchContext
     media_type: str
     """Of the body."""
     wanted: str
@@ -82,7 +82,7 @@ class PanelBatch(NamedTuple):
 class TensorBatch(NamedTuple):
     """Tensors of several rows, the body an `Inference`, pickled."""
 
-    asked: Asked
+    asked: BatchContext
     version: str | None
     """Of the network, if the request names one."""
     encoding: str | None
@@ -96,7 +96,7 @@ class TensorBatch(NamedTuple):
 class AuditRequest(NamedTuple):
     """An answer to be audited, the body an `Answered`, pickled."""
 
-    asked: Asked
+    asked: BatchContext
 
     async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
         await at.core.auditor.audit(pickle.loads(body))
@@ -135,7 +135,7 @@ class BatchAnswers:
         core, asked = self.core, request.asked
         engine = core.engine
         batch = await core.scheduler.run(
-            partial(_opened, body, request.media_type, Limits(self._panels, self._panel_bytes, hold.grow)),
+            partial(_opened, body, request.media_type, BatchLimits(self._panels, self._panel_bytes, hold.grow)),
             priority=Priority.BULK,
             deadline=asked.deadline(None),
             cost=_SECONDS_PER_BYTE * len(body),
@@ -182,7 +182,7 @@ class BatchAnswers:
         return read + of_panel(batch.largest_panel) * self.crew.size
 
     async def _calibrated(
-        self, engine: Engine, batch: Batch, asked: Asked, finish: Callable[[Answer], Any]
+        self, engine: Engine, batch: Batch, asked: BatchContext, finish: Callable[[PanelAnswer], Any]
     ) -> AsyncGenerator[list[Done[Any]], None]:
         """The panels in groups, counted in the metrics as they are done."""
         self.core.metrics.batch_size.observe(batch.n_panels)
@@ -250,20 +250,20 @@ async def _joined(
             yield b"".join(done.part for done in group)
 
 
-def _opened(body: memoryview, media_type: str, limits: Limits) -> Batch:
+def _opened(body: memoryview, media_type: str, limits: BatchLimits) -> Batch:
     if media_type == arrow.MEDIA_TYPE:
         return ArrowBatch(body, limits)
     return DocumentBatch(body, FORMATS[media_type], limits)
 
 
+_WRITERS: Mapping[str, Writer[Any]] = {each.media_type: each for each in (JsonWriter(), MsgpackWriter(), LineWriter())}
+
+
 def _writer(media_type: str, batch: Batch) -> Writer[Any]:
     if media_type == arrow.MEDIA_TYPE:
         return ArrowWriter(batch.keys if isinstance(batch, ArrowBatch) else None)
-    writers: Mapping[str, Writer[Any]] = {
-        writer.media_type: writer for writer in (JsonWriter(), MsgpackWriter(), LineWriter())
-    }
-    return writers[media_type]
+    return _WRITERS[media_type]
 
 
-def _row(inference: oip.Inference, answer: Answer) -> oip.Row:
+def _row(inference: oip.Inference, answer: PanelAnswer) -> oip.Row:
     return oip.row_of(answer.outcome, inference)

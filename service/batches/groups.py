@@ -3,14 +3,13 @@
 The panels go to the lane of batches in groups, each a job of its own, so that more urgent jobs come between and a batch
 that nobody waits for any more ends. A group is shared by a crew of threads: first the networks are asked and
 the refinements begun, a part of the group in one call that needs no interpreter, then each panel is finished and
-judged. Where the GPU refines, thousands of panels are read and refined there in one job, and judged in groups as ever.
-A panel that fails is that panel's problem.
+judged. Where the GPU refines, a group is as large as one launch. A panel that fails is that panel's problem.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -24,7 +23,7 @@ from ..engine import CalibrationJob, Engine
 from ..errors import DeadlineExpired, EngineFailed, ServiceError, bare
 from ..lane import Priority
 from ..scheduler import Scheduler
-from ..wire.batch import Answer, Batch, Deadline, PanelRequest
+from ..wire.batch import Batch, Deadline, PanelAnswer, PanelRequest
 from .crew import Crew
 
 log = logging.getLogger("calibrant.service")
@@ -32,21 +31,22 @@ log = logging.getLogger("calibrant.service")
 Part = TypeVar("Part")
 
 GROUP_PANELS = 32
-"""For each thread of the crew. A network answers them in a sixth of the time that they take one by one, and what runs
-in the interpreter between two compiled calls finds itself in the caches: 16 at a time take a tenth longer."""
+"""Panels of a group, at most, for each thread of the crew. A network answers them in a sixth of the time that they take
+one by one, and what runs in the interpreter between two compiled calls finds itself in the caches: 16 at a time take a
+tenth longer."""
 GROUP_QUOTES = 4000
-"""The same, roughly; so a group takes the lane for some ten milliseconds, or one large panel does."""
+"""Quotes of a group, at most, for each thread of the crew, unless its one panel has more: they take a thread some ten
+milliseconds, in which other groups wait for the lane."""
 GPU_GROUP_PANELS = 4096
+"""Panels of a group, at most, where the GPU refines: one launch."""
 GPU_GROUP_QUOTES = 1_000_000
-"""The same where the GPU refines: one launch."""
+"""Quotes of a group, at most, where the GPU refines."""
 GROUP_BYTES = 30 * GROUP_QUOTES
-"""Of a body: a group has no more, beside its last panel."""
+"""Of a body, in a group for each thread of the crew, beside its last panel: a quote has 30 bytes or more."""
 AT_A_TIME = 2
-"""Groups of one batch on the lane."""
-_BEGINNING = 5e-6
-_SECONDS_PER_QUOTE = 5e-6
-"""Of the lane, roughly, to read a quote and begin with it, and to do the rest; for the estimate of how long others
-wait."""
+"""Groups of one batch on the lane: one waits there while the other is done."""
+_SECONDS_PER_QUOTE = 1e-5
+"""Of the lane, roughly, to read a quote and calibrate to it; for the estimate of how long others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Groups:
         self._crew = crew
 
     async def run(
-        self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[Answer], Part]
+        self, engine: Engine, batch: Batch, deadline: Deadline, finish: Callable[[PanelAnswer], Part]
     ) -> AsyncGenerator[list[Done[Part]], None]:
         """The panels in groups, in order, each as it is done.
 
@@ -87,43 +87,31 @@ class Groups:
         raises    Overloaded if there is no room for the first group
         """
         handed_in = perf_counter()
-        crew = self._crew
+        gpu = engine.gpu_refinement
+        most_panels = GPU_GROUP_PANELS if gpu else GROUP_PANELS * self._crew.size
+        most_quotes = GPU_GROUP_QUOTES if gpu else GROUP_QUOTES * self._crew.size
 
-        async def read(group: range) -> dict[int, _Read | ServiceError]:
-            steps = self._read(engine, batch, group, deadline)
-            cost = _BEGINNING * sum(batch.n_quotes(i) for i in group)
-            done = await self._scheduler.drive(steps, priority=Priority.BULK, deadline=deadline(None), cost=cost)
-            return done.result
-
-        async def done_of(group: range, reading: asyncio.Task[dict[int, _Read | ServiceError]]) -> list[Done[Part]]:
-            cost = _SECONDS_PER_QUOTE * sum(batch.n_quotes(i) for i in group)
+        async def done_of(group: range) -> list[Done[Part]]:
+            steps = self._calibrate(engine, batch, group, deadline, handed_in, finish)
+            cost = _SECONDS_PER_QUOTE * sum(map(batch.n_quotes, group))
             try:
-                # Shielded: others of its panels may wait for it too.
-                panels = await asyncio.shield(reading)
-                steps = self._calibrate(engine, batch, group, panels, handed_in, finish)
-                done = await self._scheduler.drive(steps, priority=Priority.BULK, deadline=deadline(None), cost=cost)
-                return done.result
+                driven = await self._scheduler.drive(steps, priority=Priority.BULK, deadline=deadline(None), cost=cost)
+                return driven.result
             except ServiceError as error:
                 if group.start == 0 and not isinstance(error, DeadlineExpired):
                     raise
-                return [Done(None, bare(error), finish(Answer(i, None, error, {}))) for i in group]
+                return [_refused(i, bare(error), finish) for i in group]
 
-        # One waits while another is done, so that the lane need not wait for the event loop in between.
         under_way: deque[asyncio.Task[list[Done[Part]]]] = deque()
-        readings: set[asyncio.Task[dict[int, _Read | ServiceError]]] = set()
         try:
-            for whole in _groups(batch, range(batch.n_panels), *_together(engine, crew)):
-                reading = asyncio.create_task(read(whole))
-                readings.add(reading)
-                reading.add_done_callback(readings.discard)
-                for group in _groups(batch, whole, GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size):
-                    under_way.append(asyncio.create_task(done_of(group, reading)))
-                    if len(under_way) == AT_A_TIME:
-                        yield await under_way.popleft()
+            for group in _groups(batch, most_panels, most_quotes):
+                under_way.append(asyncio.create_task(done_of(group)))
+                if len(under_way) == AT_A_TIME:
+                    yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
         finally:
-            for task in (*under_way, *readings):
+            for task in under_way:
                 task.cancel()
 
     def _read(
@@ -153,48 +141,43 @@ class Groups:
         engine: Engine,
         batch: Batch,
         group: range,
-        read: Mapping[int, _Read | ServiceError],
+        deadline: Deadline,
         handed_in: float,
-        finish: Callable[[Answer], Part],
+        finish: Callable[[PanelAnswer], Part],
     ) -> Steps[list[Done[Part]]]:
-        began = perf_counter()
-
-        def refusal_of(i: int, error: ServiceError) -> Done[Part]:
-            return Done(None, error, finish(Answer(i, None, error, {})))
+        queue = perf_counter() - handed_in
+        read = yield from self._read(engine, batch, group, deadline)
 
         def one(place: int) -> Steps[Done[Part]]:
             i = group[place]
             panel = read[i]
             if isinstance(panel, ServiceError):
-                return refusal_of(i, panel)
+                return _refused(i, panel, finish)
             job = panel.request.job
             try:
                 outcome = yield from told(engine.calibration_steps(job, panel.begun), partial(_passed, job.deadline))
-                stages = {"decode": panel.decode, "queue": began - handed_in, **outcome.seconds._asdict()}
-                return Done(job, outcome, finish(Answer(i, panel.request.echo, outcome, stages)))
+                stages = {"decode": panel.decode, "queue": queue, **outcome.seconds._asdict()}
+                return Done(job, outcome, finish(PanelAnswer(i, panel.request.echo, outcome, stages)))
             except Exception as error:
-                return refusal_of(i, bare(_refusal(error, batch, i)))
+                return _refused(i, bare(_refusal(error, batch, i)), finish)
 
         return (yield from self._crew.share(one, len(group)))
 
 
-def _together(engine: Engine, crew: Crew) -> tuple[int, int]:
-    """Panels and quotes, at most, that are read in one job."""
-    if engine.gpu_refinement:
-        return GPU_GROUP_PANELS, GPU_GROUP_QUOTES
-    return GROUP_PANELS * crew.size, GROUP_QUOTES * crew.size
+def _refused(i: int, error: ServiceError, finish: Callable[[PanelAnswer], Part]) -> Done[Part]:
+    return Done(None, error, finish(PanelAnswer(i, None, error, {})))
 
 
-def _groups(batch: Batch, panels: range, most_panels: int, most_quotes: int) -> Iterator[range]:
-    """Panels cut into groups, none larger than it should be unless it is a single panel."""
-    first, n_quotes = panels.start, 0
-    for i in panels:
+def _groups(batch: Batch, most_panels: int, most_quotes: int) -> Iterator[range]:
+    """The panels cut into groups, none larger than it should be unless it is a single panel."""
+    first = n_quotes = 0
+    for i in range(batch.n_panels):
         more = batch.n_quotes(i)
         if i > first and (i - first == most_panels or n_quotes + more > most_quotes):
             yield range(first, i)
             first, n_quotes = i, 0
         n_quotes += more
-    yield range(first, panels.stop)
+    yield range(first, batch.n_panels)
 
 
 def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob]) -> Steps[Sequence[Begun | None]]:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..batches.answers import Asked, PanelBatch, Piece
+from ..batches.answers import BatchContext, PanelBatch, Piece
 from ..body import Turns, body_file_of
 from ..context import context_of
 from ..jobs.requests import Submission
@@ -33,7 +33,7 @@ async def calibrate_batch(request: Request) -> Response:
     require_plain(context.headers)
     media_type = require_media_type(context.headers, TAKEN)
     wanted = preferred(context.headers.get("accept", ""), (media_type, *GIVEN))
-    batch = PanelBatch(Asked.of(context), media_type, wanted)
+    batch = PanelBatch(BatchContext.of(context), media_type, wanted)
     turns = Turns(service.admission.give_way)
     with await body_file_of(request, turns) as body:
         if jobs.is_preferred(context):

@@ -7,7 +7,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..batches.answers import Asked, BatchAnswer, Piece
+from ..batches.answers import BatchAnswer, BatchContext, Piece
 from ..context import RequestContext, context_of
 from ..errors import NotReady, problem_document
 from ..jobs.requests import Question
@@ -60,7 +60,7 @@ async def cancel(request: Request) -> Response:
 
 async def _asked(request: Request, what: Literal["state", "events", "result", "cancel"]) -> BatchAnswer:
     context = context_of(request.scope)
-    question = Question(Asked.of(context), context.owner, request.path_params["id"], what)
+    question = Question(BatchContext.of(context), context.owner, request.path_params["id"], what)
     return await service_of(request).jobs.answer(question)
 
 

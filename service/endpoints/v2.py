@@ -15,7 +15,7 @@ from calibrant.errors import InvalidInput, shown
 from calibrant.models import MODELS
 from calibrant.models.model import Model
 
-from ..batches.answers import Asked, TensorBatch, encoded_rows
+from ..batches.answers import BatchContext, TensorBatch, encoded_rows
 from ..body import body_of, memory_file
 from ..context import RequestContext, context_of
 from ..engine import Engine
@@ -83,7 +83,7 @@ async def infer(request: Request) -> Response:
     stages["decode"] = decode_seconds
     encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
-        batch = TensorBatch(Asked.of(context), request.path_params.get("version"), encoding_of_answer)
+        batch = TensorBatch(BatchContext.of(context), request.path_params.get("version"), encoding_of_answer)
         with memory_file() as file:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
             head, pieces = await service.jobs.answer(batch, file)

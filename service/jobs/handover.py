@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import BinaryIO, NamedTuple
 
 from ..audit import Answered
-from ..batches.answers import Asked, AuditRequest, BatchAnswer, Piece
+from ..batches.answers import AuditRequest, BatchAnswer, BatchContext, Piece
 from ..body import empty_unless_sealed, memory_file, seal
 from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
 from ..lane import GRACE
@@ -64,7 +64,7 @@ class Handover:
         """raises  as `answer`"""
         with memory_file() as body:
             pickle.dump(answer, body)
-            told = await self.answer(AuditRequest(Asked(answer.request_id, perf_counter(), None)), body)
+            told = await self.answer(AuditRequest(BatchContext(answer.request_id, perf_counter(), None)), body)
         # To its end, though nothing is in it: that closes the connection.
         async for _ in told.pieces:
             pass

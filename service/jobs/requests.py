@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 from pydantic_core import to_json
 
-from ..batches.answers import Asked, BatchAnswer, BatchAnswers, BatchRequest, cut
+from ..batches.answers import BatchAnswer, BatchAnswers, BatchContext, BatchRequest, cut
 from ..core import Core
 from .store import Job, Jobs
 
@@ -21,14 +21,14 @@ class Submission(NamedTuple):
     work: BatchRequest
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> BatchContext:
         return self.work.asked
 
 
 class Question(NamedTuple):
     """What is asked of a job, without a body."""
 
-    asked: Asked
+    asked: BatchContext
     owner: str
     job_id: str
     what: Literal["state", "events", "result", "cancel"]

@@ -30,7 +30,7 @@ from calibrant.report import warnings
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError, TooLarge, UnsupportedMediaType
-from .batch import Answer, Deadline, Limits, PanelRequest
+from .batch import BatchLimits, Deadline, PanelAnswer, PanelRequest
 from .documents import Echo
 from .jobs import prior_in_text
 from .validation import bad_body
@@ -72,7 +72,7 @@ def library() -> Any:
 class ArrowBatch:
     """The panels of a table of quotes, in the order in which their keys first come."""
 
-    def __init__(self, body: bytes | memoryview, limits: Limits) -> None:
+    def __init__(self, body: bytes | memoryview, limits: BatchLimits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
         table = _read(body, limits.reserve)
         self._model, self._options = _options(table.schema.metadata or {})
@@ -300,7 +300,7 @@ class ArrowWriter:
         self._arrow = library()
         self._keys = keys
 
-    def part(self, answer: Answer) -> dict[str, Any]:
+    def part(self, answer: PanelAnswer) -> dict[str, Any]:
         return _row(answer)
 
     def whole(self, parts: Sequence[dict[str, Any]]) -> bytes:
@@ -338,7 +338,7 @@ class ArrowWriter:
         return arrow.ListArray.from_arrays(arrow.array([*begins, ends[-1]], arrow.int32()), exclusions)
 
 
-def _row(answer: Answer) -> dict[str, Any]:
+def _row(answer: PanelAnswer) -> dict[str, Any]:
     outcome = answer.outcome
     if isinstance(outcome, ServiceError):
         return {"status": outcome.code, "message": outcome.detail}

@@ -4,23 +4,21 @@ A body that is no batch at all is refused as a whole. What is wrong with one pan
 it from the root of the request: `/panels/7/quotes/expiry/17`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
-
-import msgspec
-from pydantic_core import from_json
 
 from calibrant.errors import InvalidInput, Problem
 from calibrant.pipeline import Assessment
 
 from ..engine import CalibrationJob
 from ..errors import InvalidRequest, ServiceError, TooLarge, problem_document
-from . import schema, spans
+from . import schema
+from .cutting import panels_of
 from .documents import Echoed, calibration_document
 from .formats import JSON, MSGPACK, Format
 from .jobs import calibration_job
-from .validation import bad_body, beneath, twice
+from .validation import beneath
 
 Part = TypeVar("Part")
 Deadline = Callable[[float | None], float | None]
@@ -31,7 +29,7 @@ def _unlimited(n_bytes: int) -> None:
     pass
 
 
-class Limits(NamedTuple):
+class BatchLimits(NamedTuple):
     """What one batch may hold."""
 
     panels: int
@@ -52,7 +50,7 @@ class PanelRequest(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PanelAnswer:
     """What became of one panel."""
 
     index: int
@@ -92,7 +90,7 @@ class Writer(Protocol[Part]):
 
     media_type: str
 
-    def part(self, answer: Answer) -> Part: ...
+    def part(self, answer: PanelAnswer) -> Part: ...
 
     def whole(self, parts: Sequence[Part]) -> bytes: ...
 
@@ -100,21 +98,7 @@ class Writer(Protocol[Part]):
 # Bodies ---------------------------------------------------------------------------------------------------------------
 
 
-class _Language(NamedTuple):
-    """How a format is cut into parts."""
-
-    name: str
-    members: Callable[[spans.Bytes, int], spans.Parts]
-    elements: Callable[[spans.Bytes, int, int], list[spans.Span]]
-    key: Callable[[bytes], Any]
-
-
-_LANGUAGES: Mapping[str, _Language] = {
-    JSON.media_type: _Language("JSON", spans.json_object, spans.json_list, from_json),
-    MSGPACK.media_type: _Language("MessagePack", spans.msgpack_object, spans.msgpack_list, msgspec.msgpack.decode),
-}
-_MOST_FIELDS = 16
-_BYTES_PER_SPAN = 256
+_BYTES_PER_PANEL = 384
 """Of memory, while they are looked for."""
 _BYTES_PER_QUOTE = 30
 """Three numbers: 27 in MessagePack, 30 or more in JSON."""
@@ -123,33 +107,31 @@ _BYTES_PER_QUOTE = 30
 class DocumentBatch:
     """`{"panels": [request, ...]}` in JSON or MessagePack."""
 
-    def __init__(self, body: bytes | memoryview, wire: Format, limits: Limits) -> None:
+    def __init__(self, body: bytes | memoryview, wire: Format, limits: BatchLimits) -> None:
         """raises  InvalidRequest if the body is no batch, TooLarge if it holds too many panels"""
-        self._body = body
         self._wire = wire
         self._limits = limits
         # Two bytes a panel at least.
-        limits.reserve(_BYTES_PER_SPAN * min(limits.panels, len(body) // 2))
-        self._spans = _panel_spans(body, _LANGUAGES[wire.media_type], limits.panels)
+        limits.reserve(_BYTES_PER_PANEL * min(limits.panels, len(body) // 2))
+        self._panels = panels_of(memoryview(body), wire, limits.panels)
 
     @property
     def n_panels(self) -> int:
-        return len(self._spans)
+        return len(self._panels)
 
     @property
     def largest_panel(self) -> int:
-        return max(end - begin for begin, end in self._spans)
+        return max(map(len, self._panels))
 
     def n_quotes(self, i: int) -> int:
-        begin, end = self._spans[i]
-        return (end - begin) // _BYTES_PER_QUOTE
+        return len(self._panels[i]) // _BYTES_PER_QUOTE
 
     def panel(self, i: int, deadline: Deadline) -> PanelRequest:
-        begin, end = self._spans[i]
-        if end - begin > self._limits.panel_bytes:
-            raise TooLarge(f"`panels[{i}]` must have at most {self._limits.panel_bytes} bytes, but has {end - begin}.")
+        panel, most = self._panels[i], self._limits.panel_bytes
+        if len(panel) > most:
+            raise TooLarge(f"`panels[{i}]` must have at most {most} bytes, but has {len(panel)}.")
         try:
-            asked = self._wire.decode(bytes(self._body[begin:end]), schema.CalibrateRequest)
+            asked = self._wire.decode(bytes(panel), schema.CalibrateRequest)
             return PanelRequest(calibration_job(asked, deadline(asked.budget_ms)), asked)
         except (InvalidInput, InvalidRequest) as error:
             raise self.refusal(i, error.problems) from None
@@ -158,46 +140,11 @@ class DocumentBatch:
         return beneath(("panels", i), problems)
 
 
-def _panel_spans(body: bytes | memoryview, language: _Language, most: int) -> list[spans.Span]:
-    """Where the panels of a batch begin and end."""
-    data = spans.view(body)
-    try:
-        parts = language.members(data, _MOST_FIELDS)
-        begins = {
-            language.key(bytes(body[key[0] : key[1]])): value[0]
-            for key, value in zip(parts.keys, parts.values, strict=True)
-        }
-    except spans.OtherKind:
-        raise bad_body("must be an object with the field `panels`.") from None
-    except spans.TooManyParts:
-        raise bad_body("must be an object with the field `panels` and no other.") from None
-    except (spans.SpanError, ValueError) as error:
-        raise bad_body(f"is not {language.name}: {error}.") from None
-    if len(begins) < len(parts.keys):
-        raise twice()
-    problems = [Problem.at((name,), "is not a field of this request.") for name in begins if name != "panels"]
-    if "panels" not in begins:
-        problems.append(Problem.at(("panels",), "is required, but is absent."))
-    if problems:
-        raise InvalidRequest(problems)
-    try:
-        found = language.elements(data, begins["panels"], most)
-    except spans.OtherKind:
-        raise InvalidRequest([Problem.at(("panels",), "must be a list.")]) from None
-    except spans.TooManyParts:
-        raise TooLarge(f"`panels` must hold at most {most} panels, but holds more.") from None
-    except spans.SpanError as error:
-        raise bad_body(f"is not {language.name}: {error}.") from None
-    if not found:
-        raise InvalidRequest([Problem.at(("panels",), "must hold at least one panel, but is empty.")])
-    return found
-
-
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
-def document_of(answer: Answer) -> dict[str, Any]:
-    """`schema.CalibrateResponse`, or `schema.Problem`."""
+def document_of(answer: PanelAnswer) -> dict[str, Any]:
+    """`schema.CalibrateResponse`, or `schema.ProblemDocument`."""
     if isinstance(answer.outcome, ServiceError):
         return problem_document(answer.outcome)
     assert answer.echo is not None
@@ -209,7 +156,7 @@ class JsonWriter:
 
     media_type = JSON.media_type
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return JSON.encode(document_of(answer))
 
     def whole(self, parts: Sequence[bytes]) -> bytes:
@@ -223,7 +170,7 @@ class MsgpackWriter:
 
     media_type = MSGPACK.media_type
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return MSGPACK.encode(document_of(answer))
 
     def whole(self, parts: Sequence[bytes]) -> bytes:
@@ -237,7 +184,7 @@ class LineWriter:
 
     media_type = "application/x-ndjson"
 
-    def part(self, answer: Answer) -> bytes:
+    def part(self, answer: PanelAnswer) -> bytes:
         return JSON.encode({"index": answer.index, **document_of(answer)}) + b"\n"
 
     def whole(self, parts: Sequence[bytes]) -> bytes:

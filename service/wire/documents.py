@@ -1,7 +1,7 @@
 """Results as the documents that answer requests: plain dicts, as `schema` describes them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,27 +14,18 @@ from calibrant.prices import Prices
 from calibrant.report import calibration_report, numbers, stages_us
 
 from ..engine import Engine, PriceJob
-
-
-class Echoed(Protocol):
-    """What of a request shapes its answer: `schema.CalibrateRequest`, or what stands for it in another format."""
-
-    @property
-    def id(self) -> str | None: ...
-
-    @property
-    def as_of(self) -> str | None: ...
-
-    @property
-    def detail(self) -> bool: ...
+from . import schema
 
 
 class Echo(NamedTuple):
-    """What stands for a request in a format that has no place for these."""
+    """What of a request shapes its answer, where its format has no place for that."""
 
     id: str | None = None
     as_of: str | None = None
     detail: bool = False
+
+
+Echoed: TypeAlias = schema.CalibrateRequest | Echo
 
 
 def calibration_document(asked: Echoed, assessment: Assessment, stages: Mapping[str, float]) -> dict[str, Any]:

@@ -18,14 +18,16 @@ from . import schema
 from .json import decode
 from .validation import beneath
 
+_COLUMNS = tuple(schema.Quotes.model_fields)
+
 
 def calibration_job(request: schema.CalibrateRequest, deadline: float | None) -> CalibrationJob:
     """What the engine is asked to do; `deadline` on the clock of `time.perf_counter`."""
     model = model_named(request.model)
     quotes: dict[str, Any] = {
         name: column_of(values) if isinstance(values, list) else values
-        for name, values in vars(request.quotes).items()
-        if values is not None
+        for name in _COLUMNS
+        if (values := getattr(request.quotes, name)) is not None
     }
     panel = OptionPanel.from_quotes(**quotes, exclude=request.exclude)
     bounds = None if request.bounds is None else bounds_of(model, request.bounds, ("bounds",))

@@ -4,13 +4,14 @@ The values are those that JSON has too: no binary data, no extension types, no k
 and NaN is refused, as in JSON.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from . import spans
-from .validation import bad_body, from_validation, n_members, require_modest, twice
+from .amounts import msgpack_amounts, require_modest
+from .quick import REFUSALS, read
+from .validation import bad_body, from_validation, n_members, twice
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -20,17 +21,21 @@ encode = msgspec.msgpack.Encoder().encode
 
 def decode(body: bytes, into: type[Body]) -> Body:
     """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
-    try:
-        amounts = spans.msgpack_amounts(spans.view(body))
-        require_modest(amounts)
-        value: Any = _decode(body)
-    except (spans.SpanError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bad_body(f"is not MessagePack: {error}.") from None
-    try:
-        decoded = into.model_validate(value)
-    except ValidationError as error:
-        raise from_validation(error) from None
+    amounts = msgpack_amounts(body)
+    require_modest(amounts)
+    decoded, given = read(body, into, binary=True) or _looked_at(body, into)
     # As in JSON. No schema that is read from MessagePack lets unknown fields pass.
-    if n_members(decoded) != amounts.members:
+    if given != amounts.members:
         raise twice()
     return decoded
+
+
+def _looked_at(body: bytes, into: type[Body]) -> tuple[Body, int]:
+    """What pydantic makes of a body that msgspec refuses, whose faults it names."""
+    try:
+        decoded = into.model_validate(_decode(body))
+    except ValidationError as error:
+        raise from_validation(error) from None
+    except REFUSALS as error:
+        raise bad_body(f"is not MessagePack: {error}.") from None
+    return decoded, n_members(decoded)

@@ -33,7 +33,7 @@ from ..headers import whole_number
 from .batch import Deadline, PanelRequest
 from .documents import Echo
 from .jobs import prior_in_text
-from .json import decode
+from .json import decode_thoroughly
 from .schema import LIST_TAG, NUMBER_TAG, Request, Response
 from .validation import bad_body
 
@@ -241,7 +241,7 @@ def decode_request(body: bytes, header_bytes: int | None, model: Model) -> Infer
         header_bytes = len(body)
     elif header_bytes > len(body):
         raise bad_body(f"must begin with a header of {header_bytes} bytes, but has {len(body)} bytes in all.")
-    asked = decode(body[:header_bytes], InferRequest)
+    asked = decode_thoroughly(body[:header_bytes], InferRequest)
     problems = _input_problems(asked.inputs)
     if asked.outputs is not None:
         problems += _output_problems(asked.outputs)

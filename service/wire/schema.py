@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 
+from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY
+
 NUMBER_TAG = "<number>"
 LIST_TAG = "<list>"
 """Branches of a union, named so that no field can be: they are taken out of the pointers of errors."""
@@ -54,8 +56,11 @@ class Prior(Request):
 
     parameters: dict[str, float] = Field(description="Means, inside the admissible bounds.")
     standard_deviations: dict[str, float] = Field(description="Of the same parameters.")
+    # Between the rounding of a model vol and a hundred whole vols, so that the objective stays a number.
     noise_bp: float | None = Field(
         None,
+        ge=1e-6,
+        le=1e6,
         description="Standard deviation of a quote of weight one (the mean weight), in basis points of vol. By default "
         "half the spread where the weights come from spreads, else 10.",
     )
@@ -83,6 +88,10 @@ class CalibrateRequest(Request):
     as_of: str | None = Field(None, description="Echoed.")
 
 
+_Years = Annotated[float, Field(gt=0.0, le=LONGEST_EXPIRY)]
+_Moneyness = Annotated[float, Field(ge=-LARGEST_LOG_MONEYNESS, le=LARGEST_LOG_MONEYNESS)]
+
+
 class BatchRequest(Request):
     """Panels that have nothing to do with each other: each gets its own result or problem."""
 
@@ -92,8 +101,8 @@ class BatchRequest(Request):
 class PriceRequest(Request):
     model: str = "heston"
     parameters: dict[str, float]
-    expiry: Column = Field(description="Years, > 0.")
-    log_moneyness: Column = Field(description="log(strike / forward).")
+    expiry: list[_Years] = Field(fail_fast=True, min_length=1, description="Years.")
+    log_moneyness: list[_Moneyness] = Field(fail_fast=True, description="log(strike / forward).")
     gradient: bool = False
 
 
@@ -184,7 +193,7 @@ class Job(Response):
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     progress: float = Field(description="Share of the work that is done.")
     eta_s: float | None = Field(description="Seconds until it is done, by its progress so far.")
-    problem: "Problem | None" = Field(None, description="Why it failed.")
+    problem: "ProblemDocument | None" = Field(None, description="Why it failed.")
 
 
 class FieldProblem(Response):
@@ -192,7 +201,7 @@ class FieldProblem(Response):
     detail: str
 
 
-class Problem(Response):
+class ProblemDocument(Response):
     """RFC 9457 problem details."""
 
     type: str
@@ -208,4 +217,4 @@ class Problem(Response):
 class BatchResponse(Response):
     """In the order of the request."""
 
-    results: list[CalibrateResponse | Problem]
+    results: list[CalibrateResponse | ProblemDocument]

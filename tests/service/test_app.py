@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from service.settings import Settings
-from service.wire.schema import CalibrateResponse, PriceResponse, Problem
+from service.wire.schema import CalibrateResponse, PriceResponse, ProblemDocument
 from tests.service.client import Client
 from tests.shared import ROOT
 
@@ -277,7 +277,7 @@ def test_an_unknown_path_and_a_wrong_method_are_problems_too(client: Client) -> 
         assert client.post(path, {}).headers["allow"] == "GET, HEAD"
     for response in (missing, wrong):
         assert response.headers["content-type"] == "application/problem+json"
-        Problem.model_validate_json(response.content)
+        ProblemDocument.model_validate_json(response.content)
 
 
 def test_a_body_declared_too_large_is_refused_unread(client: Client) -> None:
@@ -423,7 +423,7 @@ def test_the_openapi_document_describes_requests_and_answers(client: Client) -> 
     schemas = document["components"]["schemas"]
     references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert references <= schemas.keys()
-    assert {"CalibrateRequest", "CalibrateResponse", "PriceRequest", "PriceResponse", "Problem"} <= references
+    assert {"CalibrateRequest", "CalibrateResponse", "PriceRequest", "PriceResponse", "ProblemDocument"} <= references
     assert schemas["CalibrateRequest"]["additionalProperties"] is False
     assert client.get("/docs").status_code == 200
 

@@ -13,14 +13,14 @@ import pytest
 from benchmarks.load.arrow import arrow_stream, quote_table
 from service.errors import InvalidRequest, TooLarge, UnsupportedMediaType
 from service.wire.arrow import MEDIA_TYPE, ArrowBatch, library
-from service.wire.batch import Limits
+from service.wire.batch import BatchLimits
 from tests.service.bodies import REAL, as_moneyness, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import panel
 from tests.shared import needs_shared
 
 BATCH = "/v1/calibrate/batch"
-LIMITS = Limits(panels=100, panel_bytes=1 << 22)
+LIMITS = BatchLimits(panels=100, panel_bytes=1 << 22)
 QUOTES = panel()["quotes"]
 COLUMNS = {**QUOTES, "forward": [100.0] * 6}
 ONE = quote_table({"a": COLUMNS})
@@ -322,9 +322,9 @@ def test_too_many_panels_are_too_large() -> None:
 
 
 def test_a_panel_of_too_many_quotes_is_too_large() -> None:
-    batch = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS, "b": COLUMNS})), Limits(100, 8 * 6 * 4))
+    batch = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS, "b": COLUMNS})), BatchLimits(100, 8 * 6 * 4))
     assert batch.panel(0, lambda _: None).job.panel.n_quotes == 6
-    small = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS})), Limits(100, 8 * 6 * 4 - 1))
+    small = ArrowBatch(arrow_stream(quote_table({"a": COLUMNS})), BatchLimits(100, 8 * 6 * 4 - 1))
     with pytest.raises(TooLarge, match="at most 191 bytes of numbers, but has 192"):
         small.panel(0, lambda _: None)
 

@@ -18,7 +18,7 @@ from calibrant.black import implied_volatility
 from calibrant.models import MODELS
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import otm_values
-from service.batches.answers import Asked, PanelBatch
+from service.batches.answers import BatchContext, PanelBatch
 from service.batches.groups import GROUP_PANELS
 from service.body import memory_file
 from service.errors import DeadlineUnreachable, ServiceError
@@ -26,7 +26,7 @@ from service.lane import Priority
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
-from service.wire.batch import Answer, DocumentBatch, Limits
+from service.wire.batch import BatchLimits, DocumentBatch, PanelAnswer
 from service.wire.formats import FORMATS
 from tests.service.bodies import REAL, as_moneyness, real_panel
 from tests.service.client import Client
@@ -109,7 +109,7 @@ def test_one_bad_panel_fails_no_other(client: Client, sent: str, accept: str) ->
     expected = client.calibrate(panel())["parameters"]
     for body, result in zip(MIXED, found, strict=True):
         if "code" in result:
-            problem = schema.Problem.model_validate(result)
+            problem = schema.ProblemDocument.model_validate(result)
             assert problem.errors
             assert problem.errors[0].pointer.startswith(f"/panels/{MIXED.index(body)}")
         else:
@@ -173,7 +173,7 @@ def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client
     service: Any = client.app.service
     first = GROUP_PANELS * service.answers.batches.crew.size
     body = json.dumps({"panels": [panel()] * (first + 20)}).encode()
-    batch = DocumentBatch(body, FORMATS[JSON], Limits(panels=first + 20, panel_bytes=10_000))
+    batch = DocumentBatch(body, FORMATS[JSON], BatchLimits(panels=first + 20, panel_bytes=10_000))
     read: list[float | None] = []
 
     def deadline(budget_ms: float | None) -> float:
@@ -184,7 +184,7 @@ def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client
                 return time.perf_counter() - 1.0
         return time.perf_counter() + 60.0
 
-    def finish(answer: Answer) -> str:
+    def finish(answer: PanelAnswer) -> str:
         return answer.outcome.code if isinstance(answer.outcome, ServiceError) else answer.outcome.calibration.status
 
     async def all_of_it() -> list[str]:
@@ -210,7 +210,7 @@ def test_what_is_not_begun_by_the_deadline_of_the_batch_is_a_problem_each(client
         (b'{"panels": [1], "\\u006dodel": 1}', "/model"),
         (b'{"panels": [1], "\\ud800": 1}', ""),
         (b'{"panels": [1], "\xff": 1}', ""),
-        (b"{" + b",".join(b'"%d": 1' % i for i in range(100)) + b"}", ""),
+        (b"{" + b",".join(b'"%d": 1' % i for i in range(100)) + b"}", "/panels"),
     ],
 )
 def test_a_body_that_is_no_batch_is_refused_as_a_whole(client: Client, body: bytes, pointer: str) -> None:
@@ -313,7 +313,7 @@ def test_a_batch_that_cannot_be_begun_by_its_deadline_is_refused_at_once(client:
         hold = threading.Event()
         running = asyncio.ensure_future(service.scheduler.run(hold.wait, priority=Priority.BULK, cost=60.0))
         await asyncio.sleep(0.1)
-        asked = Asked("x", time.perf_counter(), 30_000.0)
+        asked = BatchContext("x", time.perf_counter(), 30_000.0)
         try:
             with memory_file() as body, pytest.raises(DeadlineUnreachable) as caught:
                 await service.jobs.answer(PanelBatch(asked, JSON, JSON), body)

@@ -21,7 +21,7 @@ from service.wire import json as json_format
 from service.wire import msgpack, oip, schema
 from service.wire.arrow import MEDIA_TYPE as ARROW
 from service.wire.arrow import ArrowBatch
-from service.wire.batch import DocumentBatch, Limits
+from service.wire.batch import BatchLimits, DocumentBatch
 from service.wire.compression import inflate
 from service.wire.formats import FORMATS
 from tests.service.bodies import as_tensors, inference
@@ -35,7 +35,7 @@ thoroughly = settings(fuzzed, max_examples=150)
 pack = msgspec.msgpack.encode
 
 JSON, MSGPACK = "application/json", "application/msgpack"
-LIMITS = Limits(panels=100, panel_bytes=100_000)
+LIMITS = BatchLimits(panels=100, panel_bytes=100_000)
 BATCH = {"panels": [panel(), RICH]}
 QUOTES = {**panel()["quotes"], "forward": [100.0] * 6}
 TENSORS = as_tensors({name: QUOTES[name] for name in ("expiry", "iv")} | {"log_moneyness": [-0.1, 0.0, 0.1] * 2})
@@ -125,7 +125,7 @@ def require_sound(response: Any, answered: Callable[[Any], None]) -> None:
         answered(response)
         return
     assert response.status_code in (413, 422), response.text
-    problem = schema.Problem.model_validate_json(response.content)
+    problem = schema.ProblemDocument.model_validate_json(response.content)
     assert problem.detail
     if response.status_code == 422:
         assert problem.errors
@@ -143,7 +143,7 @@ def require_results(response: Any) -> None:
     for result in json.loads(response.content)["results"]:
         if "code" in result:
             assert result["code"] in ("invalid_input", "too_large"), result
-            schema.Problem.model_validate(result)
+            schema.ProblemDocument.model_validate(result)
         else:
             schema.CalibrateResponse.model_validate(result)
 

@@ -13,14 +13,14 @@ from typing import BinaryIO
 import pytest
 
 from calibrant.errors import InvalidInput, Problem
-from service.batches.answers import Asked, BatchAnswer, PanelBatch, Piece
+from service.batches.answers import BatchAnswer, BatchContext, PanelBatch, Piece
 from service.body import mapped, memory_file
 from service.errors import DeadlineExpired, EngineFailed, InvalidRequest, NotReady, Overloaded, ServiceError, TooLarge
 from service.jobs import handover
 from service.jobs.handover import Handover, Inbox
 from service.jobs.requests import Answering, Request
 
-REQUEST = PanelBatch(Asked("a-request", 17.5, None), "application/json", "application/x-ndjson")
+REQUEST = PanelBatch(BatchContext("a-request", 17.5, None), "application/json", "application/x-ndjson")
 BODY = bytes(range(256)) * 1000
 
 
@@ -231,7 +231,7 @@ def test_who_gave_a_deadline_does_not_wait_for_a_job_process_that_hangs(monkeypa
     async def test() -> None:
         async with connected(hang) as elsewhere:
             began = perf_counter()
-            request = REQUEST._replace(asked=Asked("a-request", began, 200.0))
+            request = REQUEST._replace(asked=BatchContext("a-request", began, 200.0))
             with pytest.raises(DeadlineExpired, match="job process"):
                 await asked(elsewhere, request=request)
             assert 0.5 <= perf_counter() - began < 5.0
@@ -241,7 +241,7 @@ def test_who_gave_a_deadline_does_not_wait_for_a_job_process_that_hangs(monkeypa
         elsewhere = Handover(outbox)
         began = perf_counter()
         with pytest.raises(DeadlineExpired, match="taken"):
-            await asked(elsewhere, request=REQUEST._replace(asked=Asked("a-request", began, 50.0)))
+            await asked(elsewhere, request=REQUEST._replace(asked=BatchContext("a-request", began, 50.0)))
         assert perf_counter() - began < 5.0
         inbox.close()
         with pytest.raises(NotReady):

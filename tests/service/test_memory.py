@@ -25,7 +25,7 @@ from service.scheduler import Scheduler
 from service.settings import Settings
 from service.wire import schema
 from service.wire.arrow import ArrowBatch
-from service.wire.batch import DocumentBatch, Limits
+from service.wire.batch import BatchLimits, DocumentBatch
 from service.wire.documents import calibration_document, price_document
 from service.wire.formats import JSON, MSGPACK, Format
 from service.wire.jobs import calibration_job, price_job
@@ -219,12 +219,12 @@ KEYS: dict[str, Callable[[int], Any]] = {
 def test_an_arrow_stream_takes_no_more_than_it_reserves(key: str, kind: Any, columns: tuple[str, ...]) -> None:
     n = 200_000
     body = stream(n, columns, kind, KEYS[key](n))
-    ArrowBatch(body, Limits(1000, MIB))
+    ArrowBatch(body, BatchLimits(1000, MIB))
     reserved: list[int] = []
     pool = pyarrow.default_memory_pool()
     before = pool.bytes_allocated()
     with taken() as most:
-        batch = ArrowBatch(body, Limits(1000, MIB, reserved.append))
+        batch = ArrowBatch(body, BatchLimits(1000, MIB, reserved.append))
         took = most()
     kept = pool.bytes_allocated() - before
     assert batch.n_panels <= 1000
@@ -239,9 +239,9 @@ def test_a_stream_whose_columns_are_one_buffer_is_refused_before_it_becomes_larg
     memory = Memory(2 * MIB)
     with memory.hold() as hold, taken() as most:
         with pytest.raises(TooLarge):
-            ArrowBatch(body, Limits(100, MIB, hold.grow))
+            ArrowBatch(body, BatchLimits(100, MIB, hold.grow))
         assert most() < MIB
-    assert ArrowBatch(body, Limits(100, 64 * MIB)).n_quotes(0) == n
+    assert ArrowBatch(body, BatchLimits(100, 64 * MIB)).n_quotes(0) == n
 
 
 def test_a_stream_of_many_empty_batches_is_refused_as_they_come() -> None:
@@ -252,7 +252,7 @@ def test_a_stream_of_many_empty_batches_is_refused_as_they_come() -> None:
             writer.write(table)
     memory = Memory(2 * MIB)
     with memory.hold() as hold, pytest.raises(TooLarge):
-        ArrowBatch(sink.getvalue().to_pybytes(), Limits(100, MIB, hold.grow))
+        ArrowBatch(sink.getvalue().to_pybytes(), BatchLimits(100, MIB, hold.grow))
 
 
 # Batches --------------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_the_refused_panels_of_a_batch_keep_no_batch(client: Client) -> None:
     """Each held its batch by its traceback: sixty megabytes until the collector came past."""
     bad = [0, panel(iv=[0.2]), {"quotes": {}}, panel(expiry=[-1.0] * 6), {**panel(), "model": "sabr"}]
     engine = client.app.service.engine
-    batch = DocumentBatch(json.dumps({"panels": bad * 10}).encode(), JSON, Limits(100, MIB))
+    batch = DocumentBatch(json.dumps({"panels": bad * 10}).encode(), JSON, BatchLimits(100, MIB))
     scheduler = Scheduler()
     gc.collect()
     gc.disable()

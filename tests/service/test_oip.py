@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.wire.oip import OUTPUTS, InferResponse, ModelMetadata, ServerMetadata
-from service.wire.schema import Problem
+from service.wire.schema import ProblemDocument
 from tests.service.bodies import REAL, as_moneyness, as_tensors, inference, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import panel
@@ -383,7 +383,7 @@ def test_a_bad_request_is_refused_with_a_sentence_and_a_pointer(client: Client, 
         "POST", INFER, content=head + raw, headers={"inference-header-content-length": str(len(head))}
     )
     assert response.status_code == 422, response.text
-    problem = Problem.model_validate_json(response.content)
+    problem = ProblemDocument.model_validate_json(response.content)
     assert problem.errors is not None
     assert problem.errors[0].pointer == pointer, response.text
     assert problem.error == problem.detail == problem.errors[0].detail

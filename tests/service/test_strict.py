@@ -14,7 +14,7 @@ from service.errors import InvalidRequest
 from service.headers import decimal_number, whole_number
 from service.wire import json as json_format
 from service.wire import msgpack, oip, schema
-from service.wire.batch import DocumentBatch, Limits
+from service.wire.batch import BatchLimits, DocumentBatch
 from service.wire.formats import FORMATS, preferred
 from tests.service.client import Client
 from tests.service.test_bad_input import PRICE, RICH, panel, places
@@ -44,16 +44,29 @@ def objects_fields(document: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("document", "kind"),
-    [(RICH, schema.CalibrateRequest), (PRICE, schema.PriceRequest), (INFERENCE, oip.InferRequest)],
-    ids=["calibration", "price", "inference"],
+    ("document", "kind", "decode"),
+    [
+        (RICH, schema.CalibrateRequest, json_format.decode),
+        (RICH, schema.CalibrateRequest, json_format.decode_thoroughly),
+        (PRICE, schema.PriceRequest, json_format.decode),
+        (INFERENCE, oip.InferRequest, json_format.decode_thoroughly),
+    ],
+    ids=["calibration", "calibration by pydantic", "price", "inference"],
 )
 @pytest.mark.parametrize("escaped", [False, True])
-def test_no_field_may_be_there_twice(document: Any, kind: Any, escaped: bool) -> None:
-    assert json_format.decode(json.dumps(document).encode(), kind)
+def test_no_field_may_be_there_twice(document: Any, kind: Any, decode: Any, escaped: bool) -> None:
+    assert decode(json.dumps(document).encode(), kind)
     for path in objects_fields(document):
         with pytest.raises(InvalidRequest, match=f"must not hold `{path[-1]}` twice"):
-            json_format.decode(with_a_twin(document, path, escaped), kind)
+            decode(with_a_twin(document, path, escaped), kind)
+
+
+def test_colons_in_strings_are_no_fields() -> None:
+    document = {**RICH, "id": ":" * 10, "as_of": '2002-07-05T17:30:00 ":" \\\\":\\:'}
+    assert json_format.decode(json.dumps(document).encode(), schema.CalibrateRequest).as_of == document["as_of"]
+    for path in objects_fields(document):
+        with pytest.raises(InvalidRequest, match="twice"):
+            json_format.decode(with_a_twin(document, path, False), schema.CalibrateRequest)
 
 
 def test_no_field_may_be_there_twice_in_messagepack() -> None:
@@ -74,7 +87,7 @@ def test_a_batch_has_its_panels_once_and_a_panel_its_fields(client: Client) -> N
     first, second = client.post("/v1/calibrate/batch", f'{{"panels": [{twin}, {good}]}}'.encode()).json()["results"]
     assert (first["code"], second["status"]) == ("invalid_input", "converged")
     assert first["errors"][0]["pointer"] == "/panels/0"
-    batch = DocumentBatch(f'{{"panels": [{twin}]}}'.encode(), FORMATS["application/json"], Limits(1, 10_000))
+    batch = DocumentBatch(f'{{"panels": [{twin}]}}'.encode(), FORMATS["application/json"], BatchLimits(1, 10_000))
     with pytest.raises(InvalidRequest, match="twice"):
         batch.panel(0, lambda _: None)
 
