@@ -109,7 +109,7 @@ def test_one_scrape_sums_the_workers(server: Server, dax: dict[str, Any]) -> Non
 def test_until_the_first_worker_has_started_no_other_is(server: Server, log: Path) -> None:
     """Or both would compile the same kernels."""
     lines = log.read_text()
-    first, others = lines.index("worker 1 is process"), [lines.index(f"worker {i} is process") for i in (2, 3)]
+    first, others = lines.index("worker 1 is process"), [lines.index(f" {i} is process") for i in (2, 3)]
     assert first < lines.index("loading the networks") < lines.index("serving heston") < min(others)
 
 
