@@ -15,16 +15,7 @@ _LOOKED_AWAY = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BORN = time()
 """When this process began, or nearly: its first import of this module."""
-_CGROUPS = (
-    # Of version 2, then of version 1: what is used, the limit, and what of the use the system can take back.
-    ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-        "total_inactive_file",
-    ),
-)
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Usage(NamedTuple):
@@ -55,16 +46,14 @@ def usage() -> Usage:
 
 def container_memory() -> tuple[int, int] | None:
     """Bytes that the container uses and may use; beyond, the system kills. None where there is no limit."""
-    for used, limit, stat, idle in _CGROUPS:
-        try:
-            found = dict(line.split() for line in Path(stat).read_text().splitlines())
-            most, now = int(Path(limit).read_text()), int(Path(used).read_text())
-        except (OSError, ValueError):
-            # Of the other version, or without a limit, which is written "max".
-            continue
-        # Version 1 writes a limit beyond all memory.
-        return (now - int(found.get(idle, 0)), most) if most < 1 << 60 else None
-    return None
+    try:
+        # Without a limit it is written "max".
+        used, most = (int((_CGROUP / name).read_text()) for name in ("memory.current", "memory.max"))
+        found = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    # Files that were read lately the system can take back.
+    return used - int(found["inactive_file"]), most
 
 
 def allow_many_descriptors() -> None:

@@ -194,14 +194,13 @@ class Jobs:
 
     async def _write(self, job: Job, answer: BatchAnswer) -> None:
         job.head, job.result = answer.head, memory_file()
+        expected = int(answer.head.get("content-length", 0))
         async with aclosing(answer.pieces) as pieces:
             async for piece in pieces:
                 job.n_bytes += len(piece)
-                while self._n_bytes > self._most_bytes:
-                    if not self._forget_oldest():
-                        raise TooLarge(
-                            f"The results of all jobs may take {self._most_bytes} bytes: ask for less at once."
-                        )
+                # No other has to go for one that is too large by itself.
+                if max(job.n_bytes, expected) > self._most_bytes or not self._make_room():
+                    raise TooLarge(f"The results of all jobs may take {self._most_bytes} bytes: ask for less.")
                 job.result.write(piece)
         job.result.flush()
 
@@ -228,6 +227,12 @@ class Jobs:
     @property
     def _n_bytes(self) -> int:
         return sum(job.n_bytes for job in self._jobs.values())
+
+    def _make_room(self) -> bool:
+        while self._n_bytes > self._most_bytes:
+            if not self._forget_oldest():
+                return False
+        return True
 
     def _forget_oldest(self) -> bool:
         """Of those that have ended; whether there was one."""

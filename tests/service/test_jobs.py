@@ -218,9 +218,10 @@ def test_results_are_bounded_in_number_bytes_and_time(bounded: Client) -> None:
     assert known == paths[-len(known) :]
     metrics = bounded.app.service.metrics
     assert 0 < metrics.jobs_result_bytes.values[()][0] <= 20_000
-    # One that alone is too large fails, and is no reason to keep the others no more.
+    # One that alone is too large fails, and no other has to go for it.
     problem = ended(bounded, begun(bounded, 50))["problem"]
     assert problem["code"] == "too_large"
+    assert asked(bounded, f"{paths[-1]}/result").status_code == 200
 
     import time
 
