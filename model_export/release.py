@@ -110,7 +110,7 @@ def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any
     """Export one run into a folder named after its domain; its manifest."""
     network, domain = load_network(run)
     record = read_record(run)
-    begun_by = record["options"]["begun_by"]
+    begun_by = record["options"].get("begun_by")
     model = to_onnx(network, domain)
     difference = verify(network, model, domain)
     folder = staged / domain.name
