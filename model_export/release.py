@@ -1,7 +1,7 @@
 """Release a version: the networks of some training runs, one for each domain.
 
     python -m model_export.release --run runs/paper --run runs/market --out networks/heston/2
-    python -m model_export.release --run runs/paper --keep networks/heston/3/market --out networks/heston/4
+    python -m model_export.release --run runs/market --keep networks/heston/4/paper --out networks/heston/5
 
 Each run brings its `evaluation.json`, written by `training.evaluate --run`; a network that is kept brings its file and
 what its manifest says. The folder appears only when ONNX Runtime answers as torch does for each run's network, the
