@@ -1,6 +1,6 @@
 """Releases of a model's networks side by side: what a start costs, and what the refinement makes of it.
 
-    python -m benchmarks.releases --release networks/heston/3 networks/heston/4 [--quotes ../shared/market]
+    python -m benchmarks.releases --release networks/heston/4 networks/heston/5 [--quotes ../shared/market]
 
 A network is worth what it saves: one that answers sooner from a worse start may cost more in all. So the last row of
 each kind has no network at all, only the starts read off the surface. Panels of the paper's box, irregular ones drawn
@@ -85,7 +85,7 @@ def taken(quotes: Iterable[Mapping[str, Any]]) -> list[OptionPanel]:
     for given in quotes:
         try:
             panel = OptionPanel.from_quotes(**given)
-            if identifiable(panel).n_quotes > 1:
+            if identifiable(panel).n_quotes >= HESTON.n_params:
                 panels.append(panel)
         except InvalidInput:
             continue

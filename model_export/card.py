@@ -79,7 +79,8 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         f"- **Network**: {_ARCHITECTURES[options['architecture']]}.",
         f"- **Training**: {created['epochs_run']} epochs of {options['epoch_panels'] or data['count']:,} panels, loss "
         f"`{options['loss']['name']}`, batches of {options['batch']}, {created['training_seconds'] / 60:.0f} minutes; "
-        f"torch {created['torch']}, commit {manifest['source_commit'][:12]}.",
+        f"torch {created['torch']}, commit {_short(manifest['source_commit'])}.",
+        *_beginning(created.get("begun_by")),
         f"- **File**: sha256 {manifest['sha256']}; ONNX Runtime and torch differ by {manifest['parity']:.1g} of a "
         "parameter's range.",
         *_derivation(manifest),
@@ -90,6 +91,24 @@ def _of_network(manifest: Mapping[str, Any]) -> list[str]:
         "Limits:",
         "",
         *(f"- {limit}" for limit in DOMAINS[domain["name"]].limits),
+    ]
+
+
+def _short(commit: str) -> str:
+    """A commit as people read it, with what it says of changes."""
+    name, plus, changed = commit.partition("+")
+    return name[:12] + plus + changed
+
+
+def _beginning(run: Mapping[str, Any] | None) -> list[str]:
+    """Of the run that a network's training went on from."""
+    if run is None:
+        return []
+    data, options = run["data"], run["options"]
+    return [
+        f"- **Begun by**: another run, {run['epochs_run']} epochs of {options['epoch_panels'] or data['count']:,} of "
+        f"{data['count']:,} `{data['generator']}` panels, seed {data['seed']}, loss `{options['loss']['name']}`, "
+        f"{run['training_seconds'] / 60:.0f} minutes, commit {_short(run['commit'])}."
     ]
 
 

@@ -29,6 +29,7 @@ def build_manifest(
     network: CnnTransformer,
     domain: Domain,
     run: dict[str, Any],
+    begun_by: dict[str, Any] | None,
     metrics: dict[str, Any],
     parity: float,
 ) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def build_manifest(
     name      of the pricing model
     model     the bytes of the ONNX file
     run       the record that training wrote (run.json)
+    begun_by  that of the run it went on from, None if it began anew
     metrics   what training.evaluate found
     parity    largest difference between torch and ONNX Runtime
     """
@@ -81,8 +83,15 @@ def build_manifest(
             "options": run["options"],
             "epochs_run": len(run["history"]),
             "training_seconds": run["history"][-1]["seconds"],
+            "begun_by": None if begun_by is None else _summary(begun_by),
         },
     }
+
+
+def _summary(run: dict[str, Any]) -> dict[str, Any]:
+    """Of the record of a run, what made its weights."""
+    made = {name: run[name] for name in ("commit", "data", "options")}
+    return made | {"epochs_run": len(run["history"]), "training_seconds": run["history"][-1]["seconds"]}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Release a version: the networks of some training runs, one for each domain.
 
-    python -m model_export.release --run runs/paper --run runs/market --out networks/heston/5
-    python -m model_export.release --run runs/paper --keep networks/heston/3/market --out networks/heston/4
+    python -m model_export.release --run runs/paper --run runs/market --out networks/heston/6
+    python -m model_export.release --run runs/market --keep networks/heston/4/paper --out networks/heston/5
 
 Each run brings its `evaluation.json`, written by `training.evaluate --run`; a network that is kept brings its file and
 what its manifest says. The folder appears only when ONNX Runtime answers as torch does for each run's network, the
@@ -20,6 +20,7 @@ from typing import Any
 
 from calibrant.network import MANIFEST, Network
 from calibrant.release import CONTENTS, Release
+from training.run_folder import read_record
 from training.train import load_network
 
 from .card import CARD, write_card
@@ -108,6 +109,8 @@ def _before(out: Path) -> Release | None:
 def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any]:
     """Export one run into a folder named after its domain; its manifest."""
     network, domain = load_network(run)
+    record = read_record(run)
+    begun_by = record["options"].get("begun_by")
     model = to_onnx(network, domain)
     difference = verify(network, model, domain)
     folder = staged / domain.name
@@ -120,7 +123,8 @@ def _stage(run: Path, staged: Path, *, name: str, version: int) -> dict[str, Any
         model=model,
         network=network,
         domain=domain,
-        run=json.loads((run / "run.json").read_text()),
+        run=record,
+        begun_by=None if begun_by is None else read_record(Path(begun_by)),
         metrics=json.loads((run / EVALUATION).read_text()),
         parity=difference,
     )

@@ -1,6 +1,6 @@
 """Build a network's TensorRT engines for the GPU at hand, verify them and put them beside it.
 
-    python -m model_export.to_tensorrt --artefact networks/heston/4/market [--precision fp32 fp16]
+    python -m model_export.to_tensorrt --artefact networks/heston/5/market [--precision fp32 fp16]
 
 Takes minutes, once for each kind of machine; the service never builds one. Needs the extra `tensorrt` and `onnx`, no
 torch. The float64 features stay a model of their own (see `split`); the rest becomes an engine for each batch size, by

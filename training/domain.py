@@ -156,7 +156,8 @@ MARKET = Domain(
         "whether or not a panel had quotes near it.",
         "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
         "No panel of its training had jumps or a term structure of vol of vol: on real panels the least squares "
-        "optimum may lie far from the start, and the starts read off the surface give a second opinion.",
+        "optimum may lie far from the start, and the starts read off the surface give a second opinion. What it saves "
+        "there, and what no network would: `docs/results/releases.md`.",
     ),
 )
 

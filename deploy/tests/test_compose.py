@@ -24,8 +24,8 @@ from tests.shared import ROOT
 
 NEW, CORRUPT = "calibrant:test-new-network", "calibrant:test-corrupt-network"
 DAX = json.loads((ROOT / "examples" / "dax_20020705.json").read_text())
-SERVED = re.compile(r"heston-4@sha256:[0-9a-f]{12}")
-NEWER = re.compile(r"heston-5@sha256:[0-9a-f]{12}")
+SERVED = re.compile(r"heston-5@sha256:[0-9a-f]{12}")
+NEWER = re.compile(r"heston-6@sha256:[0-9a-f]{12}")
 
 
 class Deployed:
@@ -85,7 +85,7 @@ def images(service_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("images")
     proxy_and_prometheus()
     for tag, corrupt in ((NEW, False), (CORRUPT, True)):
-        network(folder / "networks" / "heston" / "5", corrupt=corrupt)
+        network(folder / "networks" / "heston" / "6", corrupt=corrupt)
         built(folder, tag, f"FROM {service_image}\nCOPY networks networks\n")
     return service_image
 
@@ -252,17 +252,17 @@ def test_an_upgrade_to_a_new_network_loses_no_request_at_all(deployed: Deployed)
 
 def test_networks_of_a_folder_are_loaded_one_replica_at_a_time_or_not_at_all(deployed: Deployed) -> None:
     networks = deployed.folder / "networks"
-    network(networks / "heston" / "4", corrupt=False)
+    network(networks / "heston" / "5", corrupt=False)
     with (deployed.folder / ".env").open("a") as settings:
         settings.write("COMPOSE_FILE=compose.yaml:compose.networks.yaml\nCALIBRANT_NETWORKS_FOLDER=./networks\n")
     with deployed.load(attempts=1).running() as load:
-        assert deployed.done("./upgrade", "--restart").count("serving heston-4@") == 2
-        network(networks / "heston" / "5", corrupt=True)
+        assert deployed.done("./upgrade", "--restart").count("serving heston-5@") == 2
+        network(networks / "heston" / "6", corrupt=True)
         run = deployed.command("./upgrade", "--networks")
         assert run.returncode == 1
-        assert "stopped at replica 1 of 2, which serves what it did: Not reloaded: heston-5@" in run.stdout
-        network(networks / "heston" / "5", corrupt=False)
-        assert deployed.done("./upgrade", "--networks").count("heston-5@sha256:") == 2
+        assert "stopped at replica 1 of 2, which serves what it did: Not reloaded: heston-6@" in run.stdout
+        network(networks / "heston" / "6", corrupt=False)
+        assert deployed.done("./upgrade", "--networks").count("heston-6@sha256:") == 2
         sleep(1.0)
     assert load.lost == []
-    assert {version.partition("@")[0] for version in load.answered} >= {"heston-4", "heston-5"}
+    assert {version.partition("@")[0] for version in load.answered} >= {"heston-5", "heston-6"}

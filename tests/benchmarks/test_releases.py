@@ -7,6 +7,8 @@ pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from benchmarks.paper_panels import clean_panels, noisy_panels
 from benchmarks.releases import SAME_OBJECTIVE, Run, compare, drawn_panels, rows_of, taken
+from calibrant.calibrate import calibrate
+from calibrant.models import HESTON
 from calibrant.release import Release, released
 from tests.shared import ROOT
 
@@ -33,10 +35,13 @@ def test_a_worse_optimum_and_a_second_opinion_are_counted_against_their_release(
 
 
 def test_panels_that_the_library_refuses_are_left_out() -> None:
-    quotes = {"expiry": [0.5, 1.0], "strike": [90.0, 110.0], "forward": [100.0, 100.0], "iv": [0.2, 0.21]}
-    kept = taken([quotes, {**quotes, "iv": [None, None]}, {**quotes, "strike": [90.0, 1e9]}])
+    strike, iv = [90.0, 95.0, 100.0, 105.0, 110.0], [0.22, 0.21, 0.2, 0.2, 0.21]
+    quotes = {"expiry": [0.5] * 5, "strike": strike, "forward": [100.0] * 5, "iv": iv}
+    too_few = {name: values[:4] for name, values in quotes.items()}
+    kept = taken([quotes, too_few, {**quotes, "iv": [None] * 5}, {**quotes, "strike": [*strike[:4], 1e9]}])
     assert len(kept) == 1
-    np.testing.assert_array_equal(kept[0].mid, [0.2, 0.21])
+    np.testing.assert_array_equal(kept[0].mid, iv)
+    calibrate(kept[0], HESTON, [])
 
 
 def test_the_newest_release_leaves_the_refinement_no_more_to_do_than_the_third() -> None:

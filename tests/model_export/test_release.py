@@ -16,7 +16,7 @@ from model_export.release import release  # noqa: E402
 from model_export.verify import PARITY_TOLERANCE, ParityError, largest_difference, parity_inputs, verify  # noqa: E402
 from tests.model_export.runs import METRICS, short_run  # noqa: E402
 from training.domain import DOMAINS, MARKET, PAPER  # noqa: E402
-from training.train import load_network  # noqa: E402
+from training.train import TrainOptions, load_network, train  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,19 @@ def test_the_card_says_what_the_manifests_say(folder: Path) -> None:
         assert f"## {domain}" in card
     assert "| clean | 7 | 1.00 | 2.00 | 4.0 | 0.5000 |" in card
     assert "| rho | -0.98 | 0.98 |" in card
+
+
+def test_the_card_says_which_run_a_network_went_on_from(run: Path, tmp_path: Path) -> None:
+    options = TrainOptions(epochs=1, cool_down=1, batch=32, warm_up=2, threads=1, begun_by=str(run))
+    train(run.parent / "data", run.parent / "validation", tmp_path / "on", options, say=lambda _: None)
+    (tmp_path / "on" / "evaluation.json").write_text(json.dumps(METRICS))
+    release([tmp_path / "on"], tmp_path / "heston" / "1")
+    begun_by = json.loads((tmp_path / "heston" / "1" / "paper" / "manifest.json").read_text())["created"]["begun_by"]
+    record = json.loads((run / "run.json").read_text())
+    assert begun_by["options"] == record["options"]
+    assert begun_by["epochs_run"] == 2
+    card = (tmp_path / "heston" / "1" / "CARD.md").read_text()
+    assert "**Begun by**: another run, 2 epochs of 128 of 128 `exact` panels, seed 1, loss `metric`" in card
 
 
 def test_the_artefact_names_no_machine_path_and_weighs_about_a_megabyte(model: bytes) -> None:
