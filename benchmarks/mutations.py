@@ -5,7 +5,7 @@
 
 Each process has the whole application without a server, and the command line's reader, with a small budget of work, and
 is asked by itself, a few inputs at a time (`tests.service.mutated`: each a function of the seed and its number). A
-process that ends, or says nothing for a minute, is replaced and the inputs that it had are named. What took long
+process that ends, or computes for a minute at the same inputs, is replaced and these are named. What took long
 together with others is asked again alone, by processor time.
 Writes docs/results/mutations.{json,md}.
 """
@@ -13,6 +13,7 @@ Writes docs/results/mutations.{json,md}.
 import argparse
 import asyncio
 import multiprocessing
+import os
 import sys
 from collections import Counter
 from multiprocessing.connection import Connection, wait
@@ -36,7 +37,8 @@ LONGEST = 1.0
 SECTION = "mutations"
 _TOGETHER = 4
 _CHUNK = 200
-_SILENCE = 60.0
+_HANGS, _SLEEPS = 60.0, 900.0
+"""Seconds of processor time, and of any, in which not one of the inputs in hand was finished."""
 _SUSPICIOUS = 0.5
 """Seconds of one input among others, from which it is asked again alone."""
 _NONE = -1
@@ -124,11 +126,19 @@ class Worker:
         self.process.start()
         theirs.close()
         self.chunk: list[int] = []
-        self.since = perf_counter()
+        self._seen: list[int] = []
+        self._since = 0.0, 0.0
 
     def give(self, chunk: list[int]) -> None:
-        self.chunk, self.since = chunk, perf_counter()
+        self.chunk = chunk
         self.pipe.send(chunk)
+
+    def stands_still(self) -> bool:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        now = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), perf_counter()
+        if self._seen != (seen := list(self.in_hand)):
+            self._seen, self._since = seen, now
+        return now[0] > self._since[0] + _HANGS or now[1] > self._since[1] + _SLEEPS
 
     def told(self) -> Told:
         """raises  EOFError if it has ended"""
@@ -162,17 +172,18 @@ def asked(given: argparse.Namespace) -> dict[str, Any]:
     while any(worker.chunk for worker in workers):
         ready = wait([worker.pipe for worker in workers if worker.chunk], timeout=1.0)
         for i, worker in enumerate(workers):
-            # The first chunk waits for the application.
-            silent = worker.chunk and perf_counter() - worker.since > _SILENCE + 240.0 * (not counts)
-            if worker.pipe not in ready and not silent:
+            if not worker.chunk:
+                continue
+            still = worker.pipe not in ready and worker.process.is_alive() and worker.stands_still()
+            if worker.pipe not in ready and not still:
                 continue
             try:
-                told = None if silent else worker.told()
+                told = None if still else worker.told()
             except (EOFError, ConnectionError):
                 told = None
             if told is None:
                 numbers = worker.lost()
-                faults += [(number, "no answer for a minute" if silent else "process ended") for number in numbers]
+                faults += [(number, "stands still" if still else "process ended") for number in numbers]
                 workers[i] = worker = Worker(given.seed)
             else:
                 counts += told.counts

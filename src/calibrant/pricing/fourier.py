@@ -428,7 +428,8 @@ def _at_nodes(
             log_phi[lost] = np.where(nothing[lost], 0.0, 1j * np.inf)
             by_parameter[:, lost] = 0.0
         phase: Vector = np.ascontiguousarray(log_phi.imag)
-        pieces.append(Nodes(ahead, logarithm, phase, by_parameter))
+        # Of one layout whatever the model gives, since for another one the kernels would be compiled anew.
+        pieces.append(Nodes(ahead, logarithm, phase, np.ascontiguousarray(by_parameter)))
         yield
     if len(pieces) == 1:
         return pieces[0], spans
