@@ -19,7 +19,7 @@ from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
-from calibrant.models import MODELS
+from calibrant.models import HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
 from calibrant.optimisers.newton import polish
@@ -98,7 +98,7 @@ class Engine:
         self.max_work = max_work
         """Budget of every calibration: see `calibrant.options.Effort`."""
         self.gpu_refinement = gpu_refinement
-        """Whether batches are refined on the GPU."""
+        """Whether batches of the model that the GPU can refine are refined there."""
         self.provider = provider
         """Of ONNX Runtime, as asked for; each release says what it runs on."""
 
@@ -144,8 +144,8 @@ class Engine:
         for job in jobs:
             self.begin(model.name, [job])
         begun = self.begin(model.name, jobs)
-        if self.gpu_refinement:
-            self.sharpen(jobs, begun)
+        if self.refines_on_gpu(model.name):
+            self.sharpen(model.name, jobs, begun)
 
     def warm_kernels(self, model: Model, panels: Sequence[OptionPanel]) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
@@ -179,15 +179,19 @@ class Engine:
         panels, options = [job.panel for job in jobs], [job.options for job in jobs]
         release, given = self.releases[model], [job.given for job in jobs]
         # Where the GPU refines, it is asked for more panels at a time than the networks: see `sharpen`.
-        return begin_all(panels, MODELS[model], release, options, given, refine=not self.gpu_refinement)
+        return begin_all(panels, MODELS[model], release, options, given, refine=not self.refines_on_gpu(model))
 
-    def sharpen(self, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
+    def refines_on_gpu(self, model: str) -> bool:
+        """Whether a batch of the model is refined on the GPU; others are refined on the processor, as without one."""
+        return self.gpu_refinement and model == HESTON.name
+
+    def sharpen(self, model: str, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
         """The networks' proposals moved to their optima on the GPU, all in one call."""
         # Imported here: it needs what only the extra `gpu` installs.
         from calibrant.gpu.sharpen import sharpen
 
         proposals = [of_panel.proposals for of_panel in begun]
-        sharpened = sharpen([job.panel for job in jobs], proposals, [job.options for job in jobs])
+        sharpened = sharpen(MODELS[model], [job.panel for job in jobs], proposals, [job.options for job in jobs])
         return [of_panel._replace(proposals=better) for of_panel, better in zip(begun, sharpened, strict=True)]
 
     def calibrate(self, job: CalibrationJob, begun: Begun | None = None) -> Assessment:

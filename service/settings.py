@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     )
     precision: Literal["fp32", "fp16"] = Field("fp32", description="Of the TensorRT engines.")
     gpu_refinement: bool = Field(
-        False, description="Refine batches on the GPU, thousands of panels in one call, whatever runs the networks."
+        False,
+        description="Refine batches of Heston on the GPU, thousands of panels in one call, whatever runs the networks.",
     )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest request body; a larger one gets 413.")
     max_batch_body_bytes: int = Field(
