@@ -5,13 +5,17 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import IntVector, Matrix, Vector
-from calibrant.black import vega
-from calibrant.models import HESTON
+from calibrant.black import implied_volatility_from_time_value, vega
+from calibrant.models import HESTON, MODELS, Model
 from calibrant.pricing.bent_contour import bent_values
 from calibrant.pricing.composed_block import integrated_variance, log_moment, work_size
 from calibrant.pricing.fit_kernel import BENT, alias_length, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
 from calibrant.pricing.heston_block import N_PARTS
+from tests import many_factors
+from tests.lewis import lewis
+from tests.lewis import n_nodes as judge_nodes
+from tests.shared import needs_shared, published_double_heston_jump, reference_calls
 
 
 class Answer(NamedTuple):
@@ -206,3 +210,83 @@ def test_aliasing_period_grows_with_the_digits_asked_for() -> None:
     sd = float(np.sqrt(HESTON.expected_variance(0.5, p)))
     periods = [alias_length(HESTON.layout, 0.5, p, sd, -3 * sd, 3 * sd, 10.0**-n) for n in range(6, 14)]
     assert np.all(np.diff(periods) > 0.0)
+
+
+LARGER = [model for model in MODELS.values() if model is not HESTON]
+
+
+def _smile(model: Model, params: Vector, expiry: float, tolerance: float, with_gradient: bool) -> tuple[Vector, Answer]:
+    """Strikes, and what the kernel says of them."""
+    k = many_factors.strikes(model, params, expiry)
+    out, gradient = np.empty(k.size), np.empty((model.n_params if with_gradient else 0, k.size))
+    n_nodes, error = np.empty(1, np.int64), np.empty(1)
+    asked = np.array([expiry]), np.array([0, k.size]), k, np.array([tolerance])
+    time_values(model.layout, params, *asked, out, gradient, n_nodes, error)
+    return k, Answer(out, gradient, int(n_nodes[0]), float(error[0]))
+
+
+def _vegas(values: Vector, k: Vector, expiry: float) -> Vector:
+    """At the vols of the values, zero where there is none."""
+    t = np.full(k.size, expiry)
+    vols = implied_volatility_from_time_value(np.maximum(values, 1e-300), k, t).volatility
+    return np.where(np.isfinite(vols), vega(k, t, np.nan_to_num(vols, nan=1.0)), 0.0)
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda model: model.name)
+def test_vols_of_models_of_several_factors_are_within_a_hundredth_of_a_basis_point(model: Model) -> None:
+    generator = np.random.default_rng(28)
+    n_judged = 0
+    for _ in range(15):
+        params = many_factors.draw(model, generator)
+        for expiry in many_factors.EXPIRIES.tolist():
+            k = many_factors.strikes(model, params, expiry)
+            if judge_nodes(model, k, expiry, params) > 60_000:
+                continue
+            judge = lewis(model, k, expiry, params).value
+            size = _vegas(judge, k, expiry)
+            least = max(float(size.min()), 1e-3)
+            _, found = _smile(model, params, expiry, 1e-6 * least, with_gradient=False)
+            away = np.abs(found.value - judge)
+            assert np.all(away <= found.error + 1e-14 * np.exp(np.maximum(0.5 * k, 0.0))), (params, expiry, found)
+            seen = size > 1e-3
+            assert np.all(away[seen] <= 1e-6 * size[seen]), (params, expiry, found)
+            n_judged += 1
+    assert n_judged > 80
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda model: model.name)
+def test_gradients_of_models_of_several_factors_are_good_to_1e_8_of_each_parameter_s_largest_entry(
+    model: Model,
+) -> None:
+    generator = np.random.default_rng(29)
+    n_judged = 0
+    for _ in range(8):
+        params = many_factors.draw(model, generator)
+        ours, judge = [], []
+        for expiry in many_factors.EXPIRIES.tolist():
+            k = many_factors.strikes(model, params, expiry)
+            if judge_nodes(model, k, expiry, params) > 40_000:
+                continue
+            exact = lewis(model, k, expiry, params, with_gradient=True)
+            least = max(float(_vegas(exact.value, k, expiry).min()), 1e-3)
+            ours.append(_smile(model, params, expiry, 2e-10 * least, with_gradient=True)[1].gradient)
+            judge.append(exact.gradient)
+        if ours:
+            panel, exact_panel = np.concatenate(ours, axis=1), np.concatenate(judge, axis=1)
+            away = np.abs(panel - exact_panel).max(axis=1) / np.abs(exact_panel).max(axis=1)
+            assert away.max() < 1e-8, (params, away)
+            n_judged += 1
+    assert n_judged > 6
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["bates", "double_heston_jump"])
+def test_the_kernel_meets_reference_prices_to_1e_10(name: str) -> None:
+    rows = reference_calls(name) + (published_double_heston_jump() if name == "double_heston_jump" else [])
+    for row in rows:
+        k, out, n_nodes, error = np.array([row.log_strike]), np.empty(1), np.empty(1, np.int64), np.empty(1)
+        asked = np.array([row.expiry]), np.array([0, 1]), k, np.array([1e-11])
+        time_values(MODELS[name].layout, row.params, *asked, out, np.empty((0, 1)), n_nodes, error)
+        assert error[0] < 1e-10, row
+        call = out[0] + max(-np.expm1(row.log_strike), 0.0)
+        assert call == pytest.approx(row.call, abs=1e-10), row
