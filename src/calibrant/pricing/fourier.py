@@ -39,6 +39,9 @@ from .fourier_kernels import EPSILON, Nodes, Sums, add_nodes, chosen_rungs, insi
 UNSETTLED = 1e-10
 """Of the forward: an option known less well has no price."""
 
+# Of the forward: an option known less well is worth another path.
+_DOUBTFUL = 1e-11
+
 # Tilts: distances from the pole in units of 1 / (standard deviation of the log-price), and those between the poles.
 _RATIO = 1.16
 _DISTANCES: Vector = 0.05 * np.array([_RATIO**i for i in range(64)])
@@ -52,10 +55,10 @@ _REFINEMENTS = 4
 _LEAST_VARIANCE = 1e-200
 _UNDERFLOW = -746.0
 # Path: the angles in radians, and the lengths in y.
-_ANGLES = (-0.3, 0.3, 0.0, -0.1, 0.1, -0.03, 0.03)
+_ANGLES = (-0.3, 0.3, 0.0, -0.1, 0.1, -0.03, 0.03, -0.01, 0.01)
 # Straight on, jumps of nearly one size neither grow nor fall; what turns does not die out, which costs nodes. The last
 # angles lie between, for models that have such terms.
-_DEARER = np.array([0.0, 0.0, 1.0, 0.2, 0.2, 0.5, 0.5])
+_DEARER = np.array([0.0, 0.0, 1.0, 0.2, 0.2, 0.5, 0.5, 0.7, 0.7])
 _N_PLAIN = 3
 _ENDS = np.array([3.5, 4.5, 6.0, 8.0, 11.0, 16.0, 25.0, 40.0])
 _N_BENDS = len(_ANGLES) * _ENDS.size
@@ -327,13 +330,16 @@ def _price_block(
     bends = _bends(model, expiry, params, rungs, used, on, k)
     yield
     for choice in bends.T:
-        # What a bend looked at in a few points was wrong about is tried on the next.
-        left = np.flatnonzero(np.isinf(off))
+        # What a bend looked at in a few points was wrong about, or lost in a peak between them, is tried on the next.
+        left = np.flatnonzero(off > _DOUBTFUL)
         if not left.size:
             break
         groups = _grouped((rung * _N_BENDS + choice)[left])
         paths = [_path(rungs, *divmod(code, _N_BENDS)) for code, _ in groups]
+        known, so_far = off[left], result[:, left]
         yield from _integrate(model, expiry, params, paths, [left[at] for _, at in groups], k, result, off)
+        worse = ~(off[left] < known)
+        off[left[worse]], result[:, left[worse]] = known[worse], so_far[:, worse]
     settle(result[0], off, rungs.tilt[rung], k, bound, place, values.time_value, values.error)
     values.gradient[:, place] = result[1:]
 
