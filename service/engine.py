@@ -19,7 +19,7 @@ from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
-from calibrant.models import MODELS
+from calibrant.models import HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.network import CPU_PROVIDER
 from calibrant.optimisers.newton import polish
@@ -99,7 +99,7 @@ class Engine:
         self.max_work = max_work
         """Budget of every calibration: see `calibrant.options.Effort`."""
         self.gpu_refinement = gpu_refinement
-        """Whether batches are refined on the GPU."""
+        """Whether batches of the model that the GPU can refine are refined there."""
         self.provider = provider
         """Of ONNX Runtime, as asked for; each release says what it runs on."""
 
@@ -145,8 +145,8 @@ class Engine:
         for job in jobs:
             self.begin(model.name, [job])
         begun = self.begin(model.name, jobs)
-        if self.gpu_refinement:
-            self.sharpen(jobs, begun)
+        if self.refines_on_gpu(model.name):
+            self.sharpen(model.name, jobs, begun)
 
     def warm_kernels(self, model: Model, panels: Sequence[OptionPanel]) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
@@ -180,11 +180,15 @@ class Engine:
         panels, options = [job.panel for job in jobs], [job.options for job in jobs]
         release, given = self.releases[model], [job.given for job in jobs]
         # Where the GPU refines, it is asked for more panels at a time than the networks: see `sharpen`.
-        return begin_all(panels, MODELS[model], release, options, given, refine=not self.gpu_refinement)
+        return begin_all(panels, MODELS[model], release, options, given, refine=not self.refines_on_gpu(model))
 
-    def sharpen(self, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
+    def refines_on_gpu(self, model: str) -> bool:
+        """Whether a batch of the model is refined on the GPU; others are refined on the processor, as without one."""
+        return self.gpu_refinement and model == HESTON.name
+
+    def sharpen(self, model: str, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
         """The networks' proposals moved to their optima on the GPU."""
-        return sharpened([job.panel for job in jobs], begun, [job.options for job in jobs])
+        return sharpened(MODELS[model], [job.panel for job in jobs], begun, [job.options for job in jobs])
 
     def calibrate(self, job: CalibrationJob, begun: Begun | None = None) -> Assessment:
         """The network's start, the refinement, and both arbitrage verdicts of one panel.

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     networks: Path = Field(Path("networks"), description="Folder of the networks; the newest of each is served.")
     provider: Literal["cpu", "cuda", "tensorrt"] = Field("cpu", description="What runs the networks, and nothing else.")
     precision: Literal["fp32", "fp16"] = Field("fp32", description="Of the TensorRT engines.")
-    gpu_refinement: bool = Field(False, description="Refine batches on the GPU, whatever runs the networks.")
+    gpu_refinement: bool = Field(False, description="Refine batches of Heston on the GPU.")
     max_body_bytes: int = Field(4 << 20, ge=1, description="Largest request body; a larger one gets 413.")
     max_batch_body_bytes: int = Field(64 << 20, ge=1, description="Largest body of a batch; a larger one gets 413.")
     max_memory_bytes: int = Field(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class ReferenceCall(NamedTuple):
     expiry: float
     log_strike: float
     call: float
-    implied_vol: float | None
+    implied_vol: float | None = None
 
 
 def reference_calls(model: str) -> list[ReferenceCall]:
@@ -45,6 +46,23 @@ def reference_calls(model: str) -> list[ReferenceCall]:
 def published_values() -> Any:
     """`published_values.json`."""
     return json.loads((SHARED / "reference" / "published_values.json").read_text())
+
+
+def published_double_heston_jump() -> list[ReferenceCall]:
+    """The set `double_heston_merton` of `published_values.json`, in the library's order and units."""
+    published = published_values()["double_heston_merton"]
+    rate, dividend = published["r"], published["q"]
+    rows = []
+    for name in ("base", "crisis"):
+        v1, *first, v2, kappa2, theta2, xi2, rho2, lam, mu_j, sigma_j = published[name]["p"]
+        params = np.array([*first, v1, kappa2, theta2, xi2, rho2, v2, lam, mu_j, sigma_j])
+        for years, calls in published[name]["calls"].items():
+            expiry = 7.0 / 365.0 if years == "7/365" else float(years)
+            forward = published["S"] * math.exp((rate - dividend) * expiry)
+            for strike, call in zip(published["strikes"], calls, strict=True):
+                undiscounted = call * math.exp(rate * expiry) / forward
+                rows.append(ReferenceCall(params, expiry, math.log(strike / forward), undiscounted))
+    return rows
 
 
 def market_files() -> list[Path]:

@@ -18,7 +18,7 @@ from calibrant.arbitrage import (
     surface_caution,
 )
 from calibrant.arbitrage.accurate_look import N_LOOKED_AT, accurate_look
-from calibrant.arbitrage.samples import BLOCK, COMPILED, GROUP, Sampler, plain_sampler, sample_row
+from calibrant.arbitrage.samples import BLOCK, GROUP, Sampler, plain_sampler, sample_row
 from calibrant.arbitrage.surface import (
     PriceGrid,
     n_looked_at,
@@ -195,8 +195,8 @@ def test_the_grid_spans_what_it_should() -> None:
 
 
 def test_any_model_gives_the_same_surface_through_its_characteristic_function() -> None:
-    nameless = replace(HESTON, name="the same without compiled samples")
-    assert nameless.name not in COMPILED
+    nameless = replace(HESTON, name="the same without compiled samples", factors=())
+    assert nameless.layout.size == 0
     for params in (ORDINARY, MARKET_LIKE[0]):
         fast = price_grid(HESTON, params, surface_expiries(EXPIRIES))
         slow = price_grid(nameless, params, surface_expiries(EXPIRIES))
@@ -231,7 +231,7 @@ def test_compiled_samples_are_those_of_the_readable_formula() -> None:
     fast, slow = np.empty((4, 8 * BLOCK)), np.empty((4, 8 * BLOCK))
     for expiry in (0.01, 0.5, 5.0):
         step = 0.4 / math.sqrt(0.09 * expiry)
-        n, _, tail, rate_tail = sample_row(COMPILED["heston"], ORDINARY, expiry, step, 0.0, 0.1, 0, fast)
+        n, _, tail, rate_tail = sample_row(HESTON.layout, ORDINARY, expiry, step, 0.0, 0.1, 0, fast)
         again, _, slow_tail, slow_rate_tail = plain(expiry, step, 0.0, 0.1, slow)
         assert n == again == 8 * BLOCK
         assert fast[:2] == pytest.approx(slow[:2], abs=1e-13)
@@ -243,12 +243,12 @@ def test_how_many_nodes_are_expected_changes_no_sample_that_counts() -> None:
     for params in np.vstack([draws(5, seed=8), MARKET_LIKE]):
         step = 0.35 / math.sqrt(HESTON.expected_variance(0.5, params))
         one_by_one = np.empty((4, 1024))
-        found = sample_row(COMPILED["heston"], params, 0.5, step, 1e-9, 0.05, 0, one_by_one)
+        found = sample_row(HESTON.layout, params, 0.5, step, 1e-9, 0.05, 0, one_by_one)
         n = found[0]
         assert n % GROUP == 0
         for expected in (n - 1, n, n + 3, 1000, 5000):
             at_once = np.empty((4, 1024))
-            assert sample_row(COMPILED["heston"], params, 0.5, step, 1e-9, 0.05, expected, at_once) == found
+            assert sample_row(HESTON.layout, params, 0.5, step, 1e-9, 0.05, expected, at_once) == found
             assert np.array_equal(at_once[:, :n], one_by_one[:, :n])
 
 
@@ -281,8 +281,8 @@ def test_the_tail_bound_holds() -> None:
         for expiry in (0.05, 0.5, 3.0):
             step = 0.35 / math.sqrt(HESTON.expected_variance(expiry, params))
             few, many = np.empty((4, 4096)), np.empty((4, 4096))
-            n, _, tail, rate_tail = sample_row(COMPILED["heston"], params, expiry, step, 1e-7, 0.05, 0, few)
-            sample_row(COMPILED["heston"], params, expiry, step, -1.0, 0.05, 0, many)
+            n, _, tail, rate_tail = sample_row(HESTON.layout, params, expiry, step, 1e-7, 0.05, 0, few)
+            sample_row(HESTON.layout, params, expiry, step, -1.0, 0.05, 0, many)
             x = step * np.arange(4096)
             weight = step / (math.pi * (x * x + 0.25))
             left_out = weight[n:] * np.hypot(many[0, n:], many[1, n:])

@@ -85,9 +85,8 @@ def test_a_given_start_is_used_where_it_is_better_than_the_network_s() -> None:
 
 
 def test_a_misleading_start_is_overruled_by_those_read_off_the_surface() -> None:
-    options = CalibrationOptions(trusted=False)
     worst = np.array([60.0, 4.0, 0.001, 0.9999, 1e-4])
-    fit = calibrate(noisy_panel(TRUTH, 53, 0.5), HESTON, [Start("network", worst)], options)
+    fit = calibrate(noisy_panel(TRUTH, 53, 0.5), HESTON, [Start("network", worst, trusted=False)])
     assert fit.rmse_bp < 1.0
     assert fit.n_starts > 1
 

@@ -1,7 +1,7 @@
 """What the standard errors claim: over many panels the truth is within two of them 93 to 97 times in a hundred.
 
 Each claim is 2,000 panels, each with a truth and a noise of its own, fitted from the truth. The vols are the fit
-kernel's own, good to 2e-6 bp (`test_heston_fit`): what is judged here is statistics, and the accurate pricer would take
+kernel's own, good to 2e-6 bp (`test_fit_kernel`): what is judged here is statistics, and the accurate pricer would take
 minutes. A parameter that ends on a bound has no error: what is counted is every error that is given, in all fits.
 """
 

@@ -5,14 +5,16 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import ComplexMatrix, ComplexVector, Vector
-from calibrant.black import time_value
+from calibrant.black import implied_volatility_from_time_value, time_value, vega
 from calibrant.errors import InvalidInput
-from calibrant.models import HESTON
+from calibrant.models import HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.pricing.fourier import Values, call_prices, call_prices_and_gradient, otm_values, value_steps
 from calibrant.steps import finish
+from tests import many_factors
 from tests.exact_prices import exact_otm_value
-from tests.shared import needs_shared, published_values, reference_calls
+from tests.lewis import lewis, n_nodes
+from tests.shared import needs_shared, published_double_heston_jump, published_values, reference_calls
 
 
 @needs_shared
@@ -184,41 +186,71 @@ def test_black_s_model_gives_black_s_values_to_the_last_digits() -> None:
         assert np.all(found.error[~tiny] < 1e-9 * expected[~tiny])
 
 
-def _jump(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
-    """Merton's jumps: log-size normal, compensated."""
-    intensity, mean, sd = params
-    size = np.expm1(1j * mean * u - 0.5 * sd * sd * u * u)
-    result: ComplexVector = intensity * expiry * (size - 1j * u * math.expm1(mean + 0.5 * sd * sd))
-    return result
-
-
-def _composed(n_factors: int) -> Model:
-    """Heston factors and jumps, as the reference values number their parameters."""
-
-    def log_characteristic(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
-        total = _jump(u, expiry, params[5 * n_factors :])
-        for i in range(n_factors):
-            total = total + HESTON.log_characteristic(u, expiry, params[5 * i : 5 * i + 5])
-        return total
-
-    def expected_variance(expiry: float, params: Vector) -> float:
-        intensity, mean, sd = params[5 * n_factors :]
-        of_factors = sum(HESTON.expected_variance(expiry, params[5 * i : 5 * i + 5]) for i in range(n_factors))
-        return float(of_factors + intensity * expiry * (mean * mean + sd * sd))
-
-    return _model("composed", 5 * n_factors + 3, log_characteristic, expected_variance)
+@needs_shared
+@pytest.mark.parametrize("name", ["bates", "double_heston_jump"])
+def test_every_reference_price_of_models_with_jumps_is_met_to_1e_13(name: str) -> None:
+    rows = reference_calls(name)
+    assert len(rows) == 40
+    for row in rows:
+        found = call_prices(MODELS[name], np.array([row.log_strike]), np.array([row.expiry]), row.params)[0]
+        assert found == pytest.approx(row.call, abs=1e-13), row
 
 
 @needs_shared
-@pytest.mark.parametrize(("name", "n_factors"), [("bates", 1), ("double_heston_jump", 2)])
-def test_a_model_composed_of_factors_and_jumps_is_priced_from_its_characteristic_function(
-    name: str, n_factors: int
-) -> None:
-    model, rows = _composed(n_factors), reference_calls(name)
-    assert len(rows) == 40
+def test_published_prices_of_double_heston_with_jumps_are_met_to_1e_12() -> None:
+    rows = published_double_heston_jump()
+    assert len(rows) == 24
     for row in rows:
-        found = call_prices(model, np.array([row.log_strike]), np.array([row.expiry]), row.params)[0]
-        assert found == pytest.approx(row.call, abs=2e-14), row
+        found = call_prices(
+            MODELS["double_heston_jump"], np.array([row.log_strike]), np.array([row.expiry]), row.params
+        )[0]
+        assert found == pytest.approx(row.call, abs=1e-12), row
+
+
+LARGER = [model for model in MODELS.values() if model is not HESTON]
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda model: model.name)
+def test_values_of_models_of_several_factors_are_as_good_as_stated_and_known_where_they_have_a_vega(
+    model: Model,
+) -> None:
+    generator = np.random.default_rng(48)
+    n_judged = 0
+    for _ in range(12):
+        params = many_factors.draw(model, generator)
+        for expiry in many_factors.EXPIRIES.tolist():
+            k = many_factors.strikes(model, params, expiry)
+            if n_nodes(model, k, expiry, params) > 60_000:
+                continue
+            judge = lewis(model, k, expiry, params).value
+            found = finish(value_steps(model, k, np.full(k.size, expiry), params))
+            # The judge's own rounding grows with e^{k/2}.
+            unsure = 1e-14 * np.exp(np.maximum(0.5 * k, 0.0))
+            assert np.all(np.abs(found.time_value - judge) <= found.error + unsure), (params, expiry)
+            vols = implied_volatility_from_time_value(np.maximum(judge, 1e-300), k, np.full(k.size, expiry)).volatility
+            size = np.where(np.isfinite(vols), vega(k, np.full(k.size, expiry), np.nan_to_num(vols, nan=1.0)), 0.0)
+            assert np.all(found.error[size > 1e-6] <= 1e-10), (params, expiry)
+            n_judged += 1
+    assert n_judged > 70
+
+
+@pytest.mark.parametrize(
+    ("expiry", "k", "params"),
+    [
+        # Bent to the left |E[e^{sX}]| rises and turns: the path met a trough at each of the points it looked at.
+        (2.0, -0.86, [0.0815, 0.1601, 0.5353, -0.5295, 0.0071, 0.9158, -0.3279, 0.0163]),
+        # So sharp that no path may bend: it goes straight on for long.
+        (5.0, -2.6, [0.0616, 0.2179, 0.87, 0.5627, 0.0121, 2.9281, -0.5704, 0.0074]),
+        # A day: the moments rise like a wall, where a slope across it makes the saddle seem narrow.
+        (1.0 / 365.0, 0.00219, [5.5835, 0.1001, 0.5694, -0.9133, 0.0361, 1.4138, -0.6124, 0.0317]),
+    ],
+)
+def test_jumps_of_nearly_one_size_are_priced_to_the_last_digits(expiry: float, k: float, params: list[float]) -> None:
+    one = np.array([k])
+    found = finish(value_steps(MODELS["bates"], one, np.array([expiry]), np.array(params)))
+    judge = lewis(MODELS["bates"], one, expiry, np.array(params)).value
+    assert found.error[0] < 1e-13
+    assert abs(found.time_value[0] - judge[0]) <= found.error[0] + 1e-14
 
 
 def test_a_price_comes_in_steps_that_count_options() -> None:

@@ -3,19 +3,9 @@ import numpy as np
 from benchmarks import paper_box
 from calibrant.arrays import ComplexMatrix, Vector
 from calibrant.models import HESTON
-from calibrant.pricing.heston_block import (
-    MAX_NODES,
-    N_PARTS,
-    N_ROWS,
-    bent_parts,
-    bent_phi,
-    heston_parts,
-    heston_phi,
-    sum_first,
-    sum_parts,
-    turn_bent,
-    turn_evenly,
-)
+from calibrant.pricing.composed_block import fill_bent, work_size
+from calibrant.pricing.heston_block import N_PARTS, N_ROWS, heston_parts, heston_phi, sum_parts
+from calibrant.pricing.nodes import IMAG, MAX_NODES, N_SHARED, REAL, sum_first, turn_bent, turn_evenly
 
 N = 64
 STEP = 0.6
@@ -31,14 +21,23 @@ BENT_SCALE = BENT_STEP * WIDTH * np.cosh(T + 1j * BEND) / (BENT_X * BENT_X + 0.2
 LOW, HIGH = -0.1, 0.4
 
 
+# Rows of the six parts: the price's among those that all models have, the others the factor's own.
+_REAL_ROWS = [int(REAL) // MAX_NODES, *range(N_SHARED, N_SHARED + N_PARTS - 1)]
+_IMAG_ROWS = [int(IMAG) // MAX_NODES, *range(N_SHARED + N_PARTS - 1, N_SHARED + N_ROWS)]
+
+
 def _workspace() -> Vector:
-    return np.full(N_ROWS * MAX_NODES, 7.0)
+    return np.full(work_size(HESTON.layout), 7.0)
 
 
 def _parts(work: Vector, n: int) -> ComplexMatrix:
-    rows = work.reshape(N_ROWS, MAX_NODES)[:, :n]
-    parts: ComplexMatrix = rows[:N_PARTS] + 1j * rows[N_PARTS : 2 * N_PARTS]
+    rows = work.reshape(-1, MAX_NODES)[:, :n]
+    parts: ComplexMatrix = rows[_REAL_ROWS] + 1j * rows[_IMAG_ROWS]
     return parts
+
+
+def _fill_bent(params: Vector, work: Vector, *, with_gradient: bool) -> None:
+    fill_bent(HESTON.layout, 0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, params, with_gradient, work)
 
 
 def test_vectorised_characteristic_function_equals_the_readable_one() -> None:
@@ -54,9 +53,9 @@ def test_bent_nodes_hold_the_readable_characteristic_function_and_the_worst_stri
     work = _workspace()
     worst = np.exp(np.where(BENT_X.imag > -0.5, HIGH, LOW) * BENT_X.imag)
     for params in paper_box.draws(30, seed=5):
-        bent_phi(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, params, work)
+        _fill_bent(params, work, with_gradient=False)
         alone = _parts(work, N)[0].copy()
-        bent_parts(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, params, work)
+        _fill_bent(params, work, with_gradient=True)
         first, by_d, _, m, xm, _ = _parts(work, N)
         expected = np.exp(HESTON.log_characteristic(BENT_X - 0.5j, 0.9, params)) * BENT_SCALE * worst
         tolerance = 1e-13 * np.abs(expected).max()
@@ -69,7 +68,7 @@ def test_bent_nodes_hold_the_readable_characteristic_function_and_the_worst_stri
 
 def test_bent_sums_are_those_of_the_turned_parts() -> None:
     work = _workspace()
-    bent_parts(0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, 0.9, paper_box.draws(1, seed=6)[0], work)
+    _fill_bent(paper_box.draws(1, seed=6)[0], work, with_gradient=True)
     worst = np.exp(np.where(BENT_X.imag > -0.5, HIGH, LOW) * BENT_X.imag)
     parts = _parts(work, N) / worst
     for k in (-0.1, 0.0, 0.4):
@@ -104,7 +103,7 @@ def test_parts_compose_to_the_readable_gradient() -> None:
 def test_a_block_leaves_the_other_nodes_alone() -> None:
     work = _workspace()
     heston_parts(8, 16, STEP, 1.0, paper_box.draws(1, seed=3)[0], 0.05, work)
-    rows = work.reshape(N_ROWS, MAX_NODES)[: 2 * N_PARTS]
+    rows = work.reshape(-1, MAX_NODES)[_REAL_ROWS + _IMAG_ROWS]
     assert np.all(rows[:, :8] == 7.0)
     assert np.all(rows[:, 16:] == 7.0)
     assert np.all(rows[:, 8:16] != 7.0)
@@ -115,7 +114,7 @@ def test_sums_are_those_of_the_turned_parts() -> None:
     heston_parts(0, N, STEP, 0.9, paper_box.draws(1, seed=4)[0], 0.05, work)
     parts = _parts(work, N)
     for k in (-0.7, 0.0, 0.01, 1.3):
-        turn_evenly(k, STEP, N, work)
+        turn_evenly(k, STEP, 0.0, N, work)
         expected = (np.exp(-1j * X * k) * parts).real.sum(axis=1)
         np.testing.assert_allclose(sum_parts(N, work), expected, rtol=0.0, atol=1e-13 * np.abs(parts).sum())
         assert abs(sum_first(N, work) - expected[0]) < 1e-14

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from calibrant.models import Model
 from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Begun
@@ -18,10 +19,10 @@ def require_gpu() -> None:
 
 
 def sharpened(
-    panels: Sequence[OptionPanel], begun: Sequence[Begun], options: Sequence[CalibrationOptions]
+    model: Model, panels: Sequence[OptionPanel], begun: Sequence[Begun], options: Sequence[CalibrationOptions]
 ) -> list[Begun]:
     """The networks' proposals moved to their optima on the GPU, all in one call."""
     from calibrant.gpu.sharpen import sharpen
 
-    better = sharpen(panels, [of_panel.proposals for of_panel in begun], options)
+    better = sharpen(model, panels, [of_panel.proposals for of_panel in begun], options)
     return [of_panel._replace(proposals=proposals) for of_panel, proposals in zip(begun, better, strict=True)]

@@ -7,7 +7,7 @@ pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
 from benchmarks.paper_panels import clean_panels, noisy_panels
 from benchmarks.releases import SAME_OBJECTIVE, Run, compare, drawn_panels, rows_of, taken
-from calibrant.calibrate import calibrate
+from calibrant.calibration import calibrate
 from calibrant.models import HESTON
 from calibrant.release import Release, released
 from tests.shared import ROOT

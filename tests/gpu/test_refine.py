@@ -18,7 +18,8 @@ from calibrant.gpu.heston_device import CHUNK, MAX_CHUNKS, implied_sd, time_valu
 from calibrant.gpu.heston_lm import CONVERGED, OUT_OF_ITERATIONS, SETTLED, TOO_SLOW
 from calibrant.gpu.refine import Refined, refine
 from calibrant.gpu.target import ON_GPU
-from calibrant.models import HESTON
+from calibrant.models import HESTON, MODELS
+from calibrant.models.model import Model
 from calibrant.optimisers.objective import FINE, Problem, evaluate
 from calibrant.options import CalibrationOptions, Effort, Prior, Start
 from calibrant.panel import OptionPanel, identifiable
@@ -169,6 +170,13 @@ def test_starts_of_another_number_are_refused(panels: list[OptionPanel], starts:
         refine([problem_of(panels[0])], starts)
     with pytest.raises(ValueError, match="at least one panel"):
         refine([], starts[:0])
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model is not HESTON], ids=lambda m: m.name)
+def test_a_panel_of_another_model_is_refused_with_a_sentence(panels: list[OptionPanel], model: Model) -> None:
+    other = fit_problem(identifiable(panels[0]), model, CalibrationOptions())
+    with pytest.raises(ValueError, match="The GPU refines Heston only: other models"):
+        refine([problem_of(panels[1]), other], np.zeros((2, 5)))
 
 
 def simulate(panels: list[dict[str, Any]], starts: Matrix, threads: int) -> dict[str, Any]:

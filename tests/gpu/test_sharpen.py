@@ -9,7 +9,7 @@ from benchmarks import paper_box
 from calibrant.arrays import Matrix
 from calibrant.calibration import Calibration, calibrate
 from calibrant.gpu.sharpen import sharpen
-from calibrant.models import HESTON
+from calibrant.models import BATES, HESTON
 from calibrant.options import CalibrationOptions, Start
 from calibrant.panel import OptionPanel
 from calibrant.release import Proposal, Release, released
@@ -47,7 +47,7 @@ def test_answers_are_those_of_the_networks_starts_and_cost_fewer_evaluations(
     panels: list[OptionPanel], proposals: list[list[Proposal]]
 ) -> None:
     before = fits(panels, proposals)
-    after = fits(panels, sharpen(panels, proposals, [CalibrationOptions()] * len(panels)))
+    after = fits(panels, sharpen(HESTON, panels, proposals, [CalibrationOptions()] * len(panels)))
     assert [fit.status for fit in after] == [fit.status for fit in before] == ["converged"] * len(panels)
     np.testing.assert_allclose(parameters(after), parameters(before), rtol=1e-6)
     for one, other in zip(after, before, strict=True):
@@ -70,8 +70,16 @@ def test_what_is_not_to_be_refined_or_cannot_be_is_left_as_it_came(
         contradicted,
         CalibrationOptions(refine="lbfgs"),
     ]
-    found = sharpen(asked, given, options)
+    found = sharpen(HESTON, asked, given, options)
     for one, other in zip(found, given, strict=True):
         assert len(one) == len(other)
         assert all(a is b for a, b in zip(one, other, strict=True))
-    assert sharpen([], [], []) == []
+    assert sharpen(HESTON, [], [], []) == []
+
+
+def test_proposals_of_another_model_are_refused_with_a_sentence(
+    panels: list[OptionPanel], proposals: list[list[Proposal]]
+) -> None:
+    bates = [[p._replace(params=np.concatenate((p.params, [0.1, -0.1, 0.1]))) for p in proposals[0]]]
+    with pytest.raises(ValueError, match="The GPU refines Heston only: other models"):
+        sharpen(BATES, panels[:1], bates, [CalibrationOptions()])

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from calibrant.gpu.target import ON_GPU
+from calibrant.models import MODELS
 from service.engine import Engine
 from tests.shared import ROOT
 
@@ -149,3 +150,9 @@ def test_nothing_is_left_to_compile_when_the_engine_is_ready() -> None:
 def test_refinement_on_a_gpu_that_is_not_there_is_refused_with_a_sentence() -> None:
     with pytest.raises(RuntimeError, match="numba finds no GPU that it can use"):
         Engine.load(ROOT / "networks", gpu_refinement=True)
+
+
+def test_only_heston_is_refined_on_the_gpu() -> None:
+    with_gpu, without = Engine({}, gpu_refinement=True), Engine({})
+    assert [name for name in MODELS if with_gpu.refines_on_gpu(name)] == ["heston"]
+    assert not any(without.refines_on_gpu(name) for name in MODELS)

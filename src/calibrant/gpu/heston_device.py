@@ -247,7 +247,7 @@ def finish_quotes(
         sd = implied_sd(k, max(value, floor), rows[q, 6] * root)
         rows[q, 6] = sd / root
         rows[q, 0] = quotes[2, q] * (rows[q, 6] - quotes[1, q])
-        # d vol / d price, weighted; then as at the end of `heston_fit.time_values`.
+        # d vol / d price, weighted; then as at the end of `heston_block.fold_heston`.
         factor *= quotes[2, q] / max(density(k, sd) * root, _LEAST_VEGA)
         s_z = 0.5 * s3 + s4
         rows[q, 1] = factor * (theta / (xi * xi) * s2 + s3)

@@ -7,6 +7,7 @@ import numpy as np
 from numba import cuda
 
 from ..arrays import IntVector, Matrix, Vector
+from ..models import HESTON
 from ..optimisers.objective import Problem
 from . import heston_lm as lm
 from .heston_device import N_PARTS, SLICES
@@ -38,10 +39,12 @@ def refine(problems: Sequence[Problem], starts: Matrix, max_evaluations: int = M
     problems  as `fit_problem` makes them, of the Heston model
     starts    (n_panels, 5), clipped to the bounds
     returns   panels whose outcome is not CONVERGED are the CPU's: `calibrate` takes them from their start
-    raises    ValueError if the lengths differ, or there is no panel
+    raises    ValueError if the lengths differ, there is no panel, or one is of another model
     """
     if not problems:
         raise ValueError("`problems` must hold at least one panel.")
+    if not all(np.array_equal(problem.layout, HESTON.layout) for problem in problems):
+        raise ValueError("The GPU refines Heston only: other models are refined on the processor.")
     if starts.shape != (len(problems), lm.N_PARAMS):
         raise ValueError(f"`starts` must be ({len(problems)}, {lm.N_PARAMS}), but is {starts.shape}.")
     groups = [

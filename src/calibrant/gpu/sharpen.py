@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..fit_problem import fit_problem
-from ..models import HESTON
+from ..models.model import Model
 from ..optimisers.objective import Problem
 from ..options import CalibrationOptions
 from ..panel import OptionPanel, identifiable
@@ -21,15 +21,18 @@ from .refine import refine
 
 
 def sharpen(
+    model: Model,
     panels: Sequence[OptionPanel],
     proposals: Sequence[Sequence[Proposal]],
     options: Sequence[CalibrationOptions],
 ) -> list[list[Proposal]]:
     """The networks' proposals, the first of each panel moved to the optimum it leads to.
 
-    panels, proposals, options  of the Heston model, one of each a panel
+    model                       Heston: the only one that the GPU refines
+    panels, proposals, options  one of each a panel
     returns  proposals as they came where there are none, where no `lm` refinement is asked for, where the panel allows
              no calibration (`calibrate` says why), and where the GPU did not get there
+    raises   ValueError if it is another model, and there is something to refine
     """
     sharpened = [list(of_panel) for of_panel in proposals]
     asked: list[int] = []
@@ -38,7 +41,7 @@ def sharpen(
         if not proposals[i] or options[i].refine != "lm" or options[i].loss != "squared":
             continue
         try:
-            problems.append(fit_problem(identifiable(panel), HESTON, options[i]))
+            problems.append(fit_problem(identifiable(panel), model, options[i]))
         except InvalidInput:
             continue
         asked.append(i)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..arrays import ComplexMatrix, ComplexVector, Vector
-from .factor import Factor
+from .factor import Factor, LogCharacteristic
 from .model import Model
 
 
@@ -46,6 +46,11 @@ def compose(name: str, factors: Sequence[Factor], *, objective_ms: float) -> Mod
         ratios = [f.feller_ratio(params[own]) for f, own in zip(parts, slices, strict=True) if f.feller_ratio]
         return min(ratios)
 
+    def log_term_of(factor: Factor, own: slice) -> LogCharacteristic | None:
+        term = factor.log_term
+        return None if term is None else lambda u, expiry, params: term(u, expiry, params[own])
+
+    terms = [log_term_of(factor, own) for factor, own in zip(parts, slices, strict=True)]
     alone = len(parts) == 1
     return Model(
         name=name,
@@ -57,6 +62,7 @@ def compose(name: str, factors: Sequence[Factor], *, objective_ms: float) -> Mod
         log_characteristic_gradient=parts[0].log_characteristic_gradient if alone else log_characteristic_gradient,
         expected_variance=parts[0].expected_variance if alone else expected_variance,
         feller_ratio=feller_ratio,
+        log_terms=tuple(term for term in terms if term),
         objective_ms=objective_ms,
     )
 

@@ -32,5 +32,7 @@ class Factor:
     """The same with its derivatives by each parameter, (n, n_u)."""
     expected_variance: Callable[[float, Vector], float]
     """(expiry, params) -> its part of the expected quadratic variation until expiry."""
+    log_term: LogCharacteristic | None = None
+    """(u, expiry, params) -> log of a term of `log_characteristic` that may turn faster than that as a whole shows."""
     feller_ratio: Callable[[Vector], float] | None = None
     """2 kappa theta / xi^2, of a variance factor."""

@@ -45,6 +45,15 @@ def log_characteristic_gradient(u: ComplexVector, expiry: float, params: Vector)
     return lam * by_lam, np.stack([by_lam, by_mean, by_deviation])
 
 
+def log_term(u: ComplexVector, expiry: float, params: Vector) -> ComplexVector:
+    """log(lam T E[e^{iuX}]): jumps of nearly one size turn long before they die out, and rare ones hardly show."""
+    lam, mu_j, sigma_j = params
+    s = 1j * u
+    with np.errstate(divide="ignore"):
+        result: ComplexVector = np.log(lam * expiry) + s * (mu_j + 0.5 * sigma_j * sigma_j * s)
+    return result
+
+
 def expected_variance(expiry: float, params: Vector) -> float:
     """Expected quadratic variation of the jumps until expiry: lam T (mu_j^2 + sigma_j^2)."""
     lam, mu_j, sigma_j = params
@@ -63,4 +72,5 @@ def jump_factor() -> Factor:
         log_characteristic=log_characteristic,
         log_characteristic_gradient=log_characteristic_gradient,
         expected_variance=expected_variance,
+        log_term=log_term,
     )

@@ -31,6 +31,9 @@ class Model:
     """(expiry, params) -> expected quadratic variation of the log-price until expiry, in units of total variance."""
     feller_ratio: Callable[[Vector], float]
     """2 kappa theta / xi^2 (of the tightest factor): above 1 the variance stays positive."""
+    log_terms: tuple[LogCharacteristic, ...] = ()
+    """(u, expiry, params) -> log of a term of `log_characteristic` that may turn faster than that as a whole shows: a
+    pricer that samples it would otherwise take a trough for the end, or one turn for none."""
     factors: tuple[Factor, ...] = ()
     """What it is composed of, see `composition.compose`; a model without them is priced but not fitted."""
     objective_ms: float = 2.0

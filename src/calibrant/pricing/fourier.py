@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import BoolVector, ComplexVector, IntVector, Matrix, Vector
+from ..arrays import BoolVector, ComplexMatrix, ComplexVector, IntVector, Matrix, Vector
 from ..errors import InvalidInput, Problem
 from ..models.model import Model
 from ..steps import Progress, Steps, finish
@@ -38,6 +38,9 @@ from .fourier_kernels import EPSILON, Nodes, Sums, add_nodes, chosen_rungs, insi
 
 UNSETTLED = 1e-10
 """Of the forward: an option known less well has no price."""
+
+# Of the forward: an option known less well is worth another path.
+_DOUBTFUL = 1e-11
 
 # Tilts: distances from the pole in units of 1 / (standard deviation of the log-price), and those between the poles.
 _RATIO = 1.16
@@ -52,14 +55,16 @@ _REFINEMENTS = 4
 _LEAST_VARIANCE = 1e-200
 _UNDERFLOW = -746.0
 # Path: the angles in radians, and the lengths in y.
-_ANGLES = (-0.3, 0.3, 0.0)
-# Straight on, jumps of nearly one size neither grow nor fall; what turns does not die out, which costs nodes.
-_DEARER = np.array([0.0, 0.0, 1.0])
+_ANGLES = (-0.3, 0.3, 0.0, -0.1, 0.1, -0.03, 0.03, -0.01, 0.01)
+# Straight on, jumps of nearly one size neither grow nor fall; what turns does not die out, which costs nodes. The last
+# angles lie between, for models that have such terms.
+_DEARER = np.array([0.0, 0.0, 1.0, 0.2, 0.2, 0.5, 0.5, 0.7, 0.7])
+_N_PLAIN = 3
 _ENDS = np.array([3.5, 4.5, 6.0, 8.0, 11.0, 16.0, 25.0, 40.0])
 _N_BENDS = len(_ANGLES) * _ENDS.size
 # Rule: the first step in y, and how often it is tried.
 _FIRST_STEP = 1.0 / 16.0
-_HALVINGS = 8
+_HALVINGS = 10
 # A step of the work: options looked at together, nodes, and nodes times options.
 _BLOCK_OPTIONS = 256
 _CHUNK_NODES = 256
@@ -325,13 +330,16 @@ def _price_block(
     bends = _bends(model, expiry, params, rungs, used, on, k)
     yield
     for choice in bends.T:
-        # What a bend looked at in a few points was wrong about is tried on the next.
-        left = np.flatnonzero(np.isinf(off))
+        # What a bend looked at in a few points was wrong about, or lost in a peak between them, is tried on the next.
+        left = np.flatnonzero(off > _DOUBTFUL)
         if not left.size:
             break
         groups = _grouped((rung * _N_BENDS + choice)[left])
         paths = [_path(rungs, *divmod(code, _N_BENDS)) for code, _ in groups]
+        known, so_far = off[left], result[:, left]
         yield from _integrate(model, expiry, params, paths, [left[at] for _, at in groups], k, result, off)
+        worse = ~(off[left] < known)
+        off[left[worse]], result[:, left[worse]] = known[worse], so_far[:, worse]
     settle(result[0], off, rungs.tilt[rung], k, bound, place, values.time_value, values.error)
     values.gradient[:, place] = result[1:]
 
@@ -381,14 +389,31 @@ def _bends(
     Which side an option prefers depends on more than its sign, since M itself turns: so all are looked at. What counts
     is the length, and the growth before the decay, for that is lost in rounding.
     """
+    n_angles = len(_ANGLES) if model.log_terms else _N_PLAIN
+    looked_at = slice(n_angles * _ENDS.size)
     tilt = rungs.tilt[used][:, np.newaxis]
-    ahead = rungs.width[used][:, np.newaxis] * _ALL_AHEAD
+    ahead = rungs.width[used][:, np.newaxis] * _ALL_AHEAD[looked_at]
     s = tilt + ahead
     with np.errstate(all="ignore"):
         log_phi = model.log_characteristic(-1j * s.reshape(-1), expiry, params).reshape(s.shape)
         size = log_phi.real - rungs.log_moment[used][:, np.newaxis]
-        size = size + np.log(np.abs(_ALL_SLOPE * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
-    return ordered_bends(size, np.ascontiguousarray(ahead.real), on, k, _ENDS, _DEARER)
+        size = size + np.log(np.abs(_ALL_SLOPE[looked_at] * (tilt * (tilt - 1.0)) / (s * (s - 1.0))))
+        size = size + _rise(_log_terms(model, s.reshape(-1), expiry, params)).reshape(s.shape)
+    return ordered_bends(size, np.ascontiguousarray(ahead.real), on, k, _ENDS, _DEARER[:n_angles])
+
+
+def _log_terms(model: Model, s: ComplexVector, expiry: float, params: Vector) -> ComplexMatrix:
+    """(n_terms, n_s) of `Model.log_terms`."""
+    terms = np.empty((len(model.log_terms), s.size), np.complex128)
+    for row, log_term in zip(terms, model.log_terms, strict=True):
+        row[:] = log_term(-1j * s, expiry, params)
+    return terms
+
+
+def _rise(log_terms: ComplexMatrix) -> Vector:
+    """By how much log |M| may rise again where its terms have turned: |term| - Re term."""
+    rise: Vector = (np.exp(log_terms.real) * (1.0 - np.cos(log_terms.imag))).sum(axis=0)
+    return rise
 
 
 def _at_nodes(
@@ -418,6 +443,8 @@ def _at_nodes(
                 by_parameter = np.empty((0, s.size), dtype=np.complex128)
             log_phi = log_phi - log_moment[part]
             logarithm = log_phi + np.log(all_slope[part] / s / (s - 1.0))
+            log_terms = _log_terms(model, s, expiry, params)
+            rise = _rise(log_terms)
         lost = ~np.isfinite(logarithm)
         if n_params:
             lost |= ~np.isfinite(by_parameter).all(axis=0)
@@ -426,10 +453,10 @@ def _at_nodes(
             nothing = logarithm.real == -np.inf
             logarithm[lost] = np.where(nothing[lost], -np.inf, 0.0)
             log_phi[lost] = np.where(nothing[lost], 0.0, 1j * np.inf)
-            by_parameter[:, lost] = 0.0
+            by_parameter[:, lost], rise[lost] = 0.0, 0.0
         phase: Vector = np.ascontiguousarray(log_phi.imag)
         # Of one layout whatever the model gives, since for another one the kernels would be compiled anew.
-        pieces.append(Nodes(ahead, logarithm, phase, np.ascontiguousarray(by_parameter)))
+        pieces.append(Nodes(ahead, logarithm, phase, np.ascontiguousarray(by_parameter), log_terms, rise))
         yield
     if len(pieces) == 1:
         return pieces[0], spans

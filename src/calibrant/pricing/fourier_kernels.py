@@ -16,6 +16,8 @@ _careful = njit(cache=True, nogil=True, error_model="numpy")
 EPSILON = 2.220446049250313e-16
 # What a formula's rounding may be of a log-moment, relative to one plus its size, before it is no moment.
 _MOMENT_ROUNDING = 1e-11
+# Logarithm of a moment beyond all that prices need: that of a jump rises there like a wall, which no slope foretells.
+_INFINITE = 1e6
 # The scale of a path in units of the saddle's, and in distances from the end of the strip.
 _WIDTH = 0.8
 _CLEARANCE = 2.0
@@ -43,6 +45,10 @@ class Nodes(NamedTuple):
     """of M."""
     by_parameter: ComplexMatrix
     """(n_params, n_nodes) derivatives of log M."""
+    log_terms: ComplexMatrix
+    """(n_terms, n_nodes) logarithms of terms of log M that may turn faster than that shows."""
+    rise: Vector
+    """By how much log |M| may rise again where they have turned."""
 
 
 class Sums(NamedTuple):
@@ -72,7 +78,8 @@ def inside(distance: Vector, log_moment: ComplexMatrix) -> IntVector:
     distance    (n,) from where the line begins, which is inside
     log_moment  (n_sides, n), less its value there
 
-    Beyond the strip a formula gives numbers that are no moments: not real, or their logarithms not convex.
+    Beyond the strip a formula gives numbers that are no moments: not real, or their logarithms not convex; and some
+    moments are as good as infinite.
     """
     counts = np.zeros(log_moment.shape[0], np.int64)
     for side in range(counts.size):
@@ -80,7 +87,7 @@ def inside(distance: Vector, log_moment: ComplexMatrix) -> IntVector:
         for i in range(distance.size):
             moment, imaginary = log_moment[side, i].real, log_moment[side, i].imag
             rounding = _MOMENT_ROUNDING * (1.0 + abs(moment))
-            if not (math.isfinite(moment) and abs(imaginary) <= rounding):
+            if not (abs(moment) < _INFINITE and abs(imaginary) <= rounding):
                 break
             step = distance[i] - at
             next_slope, next_slack = (moment - value) / step, 2.0 * rounding / step
@@ -207,7 +214,7 @@ def add_nodes(
     begin, end  of the path's nodes
     halved      whether they lie between those there were, so that the step is halved by them
     """
-    n_rows = sums.now.shape[0]
+    n_rows, n_terms = sums.now.shape[0], nodes.log_terms.shape[0]
     left = np.empty(chosen.size, np.int64)
     n_left = 0
     odd, even, fourth = np.empty(n_rows), np.empty(n_rows), np.empty(n_rows)
@@ -216,7 +223,7 @@ def add_nodes(
         for i in range(begin, end):
             peak = max(peak, nodes.logarithm[i].real - k[q] * nodes.ahead[i].real)
         odd[:], even[:], fourth[:] = 0.0, 0.0, 0.0
-        size, turn, last_phase, last_seen, real = 0.0, 0.0, 0.0, False, 0.0
+        size, turn, last_phase, last_seen, real, rest = 0.0, 0.0, 0.0, False, 0.0, 0.0
         for i in range(begin, end):
             exponent = nodes.logarithm[i] - k[q] * nodes.ahead[i]
             height = math.exp(exponent.real)
@@ -230,15 +237,22 @@ def add_nodes(
                 rows[j] += weight * (real * by.real - imag * by.imag)
             size += abs(real)
             phase = nodes.phase[i] - k[q] * nodes.ahead[i].imag
-            seen = exponent.real > peak + _SEEN
-            # What is no number is never resolved.
-            if seen and last_seen and not (abs(phase - last_phase) <= turn or math.isnan(turn)):
-                turn = abs(phase - last_phase)
+            seen = exponent.real + nodes.rise[i] > peak + _SEEN
+            if seen and last_seen:
+                turned = abs(phase - last_phase)
+                for j in range(n_terms):
+                    now, last = nodes.log_terms[j, i], nodes.log_terms[j, i - 1]
+                    if exponent.real + nodes.rise[i] + now.real > peak + _SEEN:
+                        turned += abs(now.imag - last.imag)
+                # What is no number is never resolved.
+                if not (turned <= turn or math.isnan(turn)):
+                    turn = turned
             last_phase, last_seen = phase, seen
+            rest = abs(real) + height * math.expm1(nodes.rise[i])
         if halved:
             sums.size[q] = 0.5 * sums.size[q] + step * size
         else:
-            sums.size[q], sums.tail[q] = step * size, abs(real)
+            sums.size[q], sums.tail[q] = step * size, rest
         for j in range(n_rows):
             if halved:
                 sums.earlier[j, q], sums.before[j, q] = sums.before[j, q], sums.now[j, q]

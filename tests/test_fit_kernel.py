@@ -5,12 +5,17 @@ import pytest
 
 from benchmarks import paper_box
 from calibrant.arrays import IntVector, Matrix, Vector
-from calibrant.black import vega
-from calibrant.models import HESTON
+from calibrant.black import implied_volatility_from_time_value, vega
+from calibrant.models import HESTON, MODELS, Model
 from calibrant.pricing.bent_contour import bent_values
-from calibrant.pricing.fit_kernel import alias_length, integrated_variance, time_values
+from calibrant.pricing.composed_block import integrated_variance, log_moment, work_size
+from calibrant.pricing.fit_kernel import BENT, alias_length, time_values
 from calibrant.pricing.fourier import PricingError, call_prices_and_gradient, otm_values
-from calibrant.pricing.heston_block import MAX_NODES, N_PARTS, N_ROWS, log_moment
+from calibrant.pricing.heston_block import N_PARTS
+from tests import many_factors
+from tests.lewis import lewis
+from tests.lewis import n_nodes as judge_nodes
+from tests.shared import needs_shared, published_double_heston_jump, reference_calls
 
 
 class Answer(NamedTuple):
@@ -24,7 +29,9 @@ def _one_expiry(params: Vector, expiry: float, k: Vector, tolerance: float, n_pa
     out, gradient, n_nodes = np.empty(k.size), np.empty((n_params, k.size)), np.empty(1, np.int64)
     offsets: IntVector = np.array([0, k.size])
     error = np.empty(1)
-    time_values(params, np.array([expiry]), offsets, k, np.array([tolerance]), out, gradient, n_nodes, error)
+    time_values(
+        HESTON.layout, params, np.array([expiry]), offsets, k, np.array([tolerance]), out, gradient, n_nodes, error
+    )
     return Answer(out, gradient, int(n_nodes[0]), float(error[0]))
 
 
@@ -44,7 +51,7 @@ def test_vols_are_within_a_hundredth_of_a_basis_point_over_the_paper_s_box() -> 
         values, _, nodes, _ = _one_expiry(p, t, k, 1e-6 * float(size.min()))
         error = np.abs(values - otm_values(HESTON, k, np.full(k.size, t), p)) / size
         assert error.max() < 1e-6, (p, t, nodes)
-        switched += nodes > MAX_NODES
+        switched += nodes > BENT
     assert switched < 4
 
 
@@ -95,7 +102,7 @@ def test_gradient_on_the_bent_contour_is_as_good_as_on_the_real_line() -> None:
         if k.size == 0:
             continue
         _, gradient, nodes, _ = _one_expiry(p, t, k, 2e-10 * float(size.min()))
-        if nodes > MAX_NODES:
+        if nodes > BENT:
             n_bent += 1
             exact = call_prices_and_gradient(HESTON, k, np.full(k.size, t), p)[1]
             error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
@@ -138,7 +145,7 @@ def test_gradient_is_good_to_1e_8_of_each_parameter_s_largest_entry() -> None:
     tolerance = np.full(8, 1e-11)
     for p in paper_box.draws(60, seed=16):
         out, gradient, n_nodes = np.empty(80), np.empty((5, 80)), np.empty(8, np.int64)
-        time_values(p, paper_box.EXPIRIES, offsets, k, tolerance, out, gradient, n_nodes, np.empty(8))
+        time_values(HESTON.layout, p, paper_box.EXPIRIES, offsets, k, tolerance, out, gradient, n_nodes, np.empty(8))
         exact = call_prices_and_gradient(HESTON, k, t, p)[1]
         error = np.abs(gradient - exact).max(axis=1) / np.abs(exact).max(axis=1)
         assert error.max() < 1e-8, (p, error)
@@ -159,7 +166,7 @@ def test_a_panel_is_its_expiries_put_side_by_side() -> None:
     k[0:5].sort()
     k[6:23].sort()
     out, gradient, n_nodes = np.empty(23), np.empty((5, 23)), np.empty(3, np.int64)
-    time_values(p, expiries, offsets, k, np.full(3, 1e-9), out, gradient, n_nodes, np.empty(3))
+    time_values(HESTON.layout, p, expiries, offsets, k, np.full(3, 1e-9), out, gradient, n_nodes, np.empty(3))
     for e in range(3):
         quotes = slice(offsets[e], offsets[e + 1])
         alone = _one_expiry(p, float(expiries[e]), k[quotes].copy(), 1e-9)
@@ -171,11 +178,11 @@ def test_both_contours_give_the_same_sums() -> None:
     for p in paper_box.draws(20, seed=20):
         k, size = _strikes(p, 0.6, 12)
         values, gradient, nodes, _ = _one_expiry(p, 0.6, k, 1e-10 * float(size.min()))
-        if nodes > MAX_NODES:
+        if nodes > BENT:
             continue
-        variance = integrated_variance(0.6, p[0], p[1], p[4])
-        base, sums = np.empty(k.size), np.empty((k.size, N_PARTS))
-        nodes, error = bent_values(0.6, p, variance, k, 1e-14, np.empty(N_ROWS * MAX_NODES), base, sums)
+        variance = integrated_variance(HESTON.layout, 0.6, p)
+        base, sums, work = np.empty(k.size), np.empty((k.size, N_PARTS)), np.empty(work_size(HESTON.layout))
+        nodes, error = bent_values(HESTON.layout, 0.6, p, variance, k, 1e-14, work, base, sums)
         assert nodes > 0
         assert np.abs(base - np.exp(0.5 * k) / np.pi * sums[:, 0] - values).max() < error + 1e-10 * size.min()
         by_v0 = -np.exp(0.5 * k) / np.pi * sums[:, 1]
@@ -185,7 +192,7 @@ def test_both_contours_give_the_same_sums() -> None:
 def test_log_moment_continues_the_characteristic_function_to_real_powers() -> None:
     for p in paper_box.draws(30, seed=21):
         for power in (-2.0, -0.5, 0.5, 1.5):
-            moment = log_moment(power, 0.3, *p)
+            moment = log_moment(HESTON.layout, power, 0.3, p)
             expected = HESTON.log_characteristic(np.array([-1j * power]), 0.3, p)[0]
             if moment < 1e300:
                 assert moment == pytest.approx(expected.real, rel=1e-9, abs=1e-12)
@@ -193,13 +200,93 @@ def test_log_moment_continues_the_characteristic_function_to_real_powers() -> No
 
 def test_moments_explode_where_andersen_and_piterbarg_say() -> None:
     # kappa 1, xi 1, rho 0, power 2: d^2 = 1 - 2 < 0, explosion at T = 2 (pi - atan(1)) = 3 pi / 2.
-    p = (1.0, 0.04, 1.0, 0.0, 0.04)
-    assert log_moment(2.0, 1.5 * np.pi * 0.999, *p) < 1e300
-    assert log_moment(2.0, 1.5 * np.pi * 1.001, *p) >= 1e300
+    p = np.array([1.0, 0.04, 1.0, 0.0, 0.04])
+    assert log_moment(HESTON.layout, 2.0, 1.5 * np.pi * 0.999, p) < 1e300
+    assert log_moment(HESTON.layout, 2.0, 1.5 * np.pi * 1.001, p) >= 1e300
 
 
 def test_aliasing_period_grows_with_the_digits_asked_for() -> None:
     p = paper_box.draws(1, seed=22)[0]
     sd = float(np.sqrt(HESTON.expected_variance(0.5, p)))
-    periods = [alias_length(0.5, p, sd, -3 * sd, 3 * sd, 10.0**-n) for n in range(6, 14)]
+    periods = [alias_length(HESTON.layout, 0.5, p, sd, -3 * sd, 3 * sd, 10.0**-n) for n in range(6, 14)]
     assert np.all(np.diff(periods) > 0.0)
+
+
+LARGER = [model for model in MODELS.values() if model is not HESTON]
+
+
+def _smile(model: Model, params: Vector, expiry: float, tolerance: float, with_gradient: bool) -> tuple[Vector, Answer]:
+    """Strikes, and what the kernel says of them."""
+    k = many_factors.strikes(model, params, expiry)
+    out, gradient = np.empty(k.size), np.empty((model.n_params if with_gradient else 0, k.size))
+    n_nodes, error = np.empty(1, np.int64), np.empty(1)
+    asked = np.array([expiry]), np.array([0, k.size]), k, np.array([tolerance])
+    time_values(model.layout, params, *asked, out, gradient, n_nodes, error)
+    return k, Answer(out, gradient, int(n_nodes[0]), float(error[0]))
+
+
+def _vegas(values: Vector, k: Vector, expiry: float) -> Vector:
+    """At the vols of the values, zero where there is none."""
+    t = np.full(k.size, expiry)
+    vols = implied_volatility_from_time_value(np.maximum(values, 1e-300), k, t).volatility
+    return np.where(np.isfinite(vols), vega(k, t, np.nan_to_num(vols, nan=1.0)), 0.0)
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda model: model.name)
+def test_vols_of_models_of_several_factors_are_within_a_hundredth_of_a_basis_point(model: Model) -> None:
+    generator = np.random.default_rng(28)
+    n_judged = 0
+    for _ in range(15):
+        params = many_factors.draw(model, generator)
+        for expiry in many_factors.EXPIRIES.tolist():
+            k = many_factors.strikes(model, params, expiry)
+            if judge_nodes(model, k, expiry, params) > 60_000:
+                continue
+            judge = lewis(model, k, expiry, params).value
+            size = _vegas(judge, k, expiry)
+            least = max(float(size.min()), 1e-3)
+            _, found = _smile(model, params, expiry, 1e-6 * least, with_gradient=False)
+            away = np.abs(found.value - judge)
+            assert np.all(away <= found.error + 1e-14 * np.exp(np.maximum(0.5 * k, 0.0))), (params, expiry, found)
+            seen = size > 1e-3
+            assert np.all(away[seen] <= 1e-6 * size[seen]), (params, expiry, found)
+            n_judged += 1
+    assert n_judged > 80
+
+
+@pytest.mark.parametrize("model", LARGER, ids=lambda model: model.name)
+def test_gradients_of_models_of_several_factors_are_good_to_1e_8_of_each_parameter_s_largest_entry(
+    model: Model,
+) -> None:
+    generator = np.random.default_rng(29)
+    n_judged = 0
+    for _ in range(8):
+        params = many_factors.draw(model, generator)
+        ours, judge = [], []
+        for expiry in many_factors.EXPIRIES.tolist():
+            k = many_factors.strikes(model, params, expiry)
+            if judge_nodes(model, k, expiry, params) > 40_000:
+                continue
+            exact = lewis(model, k, expiry, params, with_gradient=True)
+            least = max(float(_vegas(exact.value, k, expiry).min()), 1e-3)
+            ours.append(_smile(model, params, expiry, 2e-10 * least, with_gradient=True)[1].gradient)
+            judge.append(exact.gradient)
+        if ours:
+            panel, exact_panel = np.concatenate(ours, axis=1), np.concatenate(judge, axis=1)
+            away = np.abs(panel - exact_panel).max(axis=1) / np.abs(exact_panel).max(axis=1)
+            assert away.max() < 1e-8, (params, away)
+            n_judged += 1
+    assert n_judged > 6
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["bates", "double_heston_jump"])
+def test_the_kernel_meets_reference_prices_to_1e_10(name: str) -> None:
+    rows = reference_calls(name) + (published_double_heston_jump() if name == "double_heston_jump" else [])
+    for row in rows:
+        k, out, n_nodes, error = np.array([row.log_strike]), np.empty(1), np.empty(1, np.int64), np.empty(1)
+        asked = np.array([row.expiry]), np.array([0, 1]), k, np.array([1e-11])
+        time_values(MODELS[name].layout, row.params, *asked, out, np.empty((0, 1)), n_nodes, error)
+        assert error[0] < 1e-10, row
+        call = out[0] + max(-np.expm1(row.log_strike), 0.0)
+        assert call == pytest.approx(row.call, abs=1e-10), row
