@@ -77,11 +77,11 @@ class Metrics:
         self.queue_depth = _gauge("queue_depth", "Jobs waiting for a lane, by priority.", "priority")
         self.queue_wait = _most("queue_wait_seconds", "Estimated wait of work handed in now.", "priority")
         self.moved = _counter("moved", "Work that outlived its slice of the interactive lane and went on elsewhere.")
-        self.lane_held = _most("lane_held_seconds", "Since what has its turn on a lane began it, or 0.", "lane")
+        self.lane_held = _most("lane_held_seconds", "Age of the turn that a lane is at; 0: idle.", "lane")
         self.batch_size = _histogram("batch_size", "Panels in one batch request.", PANELS)
         self.calibrations = _counter(
             "calibrations",
-            "Calibrations answered, by the start that led to the answer too.",
+            "Calibrations answered, by status and by the start that led there.",
             "model",
             "status",
             "start",
@@ -99,14 +99,20 @@ class Metrics:
             "audit_excess_ratio", "Share by which an audited objective exceeded the best found.", SHARES, "model"
         )
         self.model = _most("model_info", "The network that serves a model.", "model", "version")
-        self.provider = _most("provider_info", "What a network runs on and should.", "model", "requested", "actual")
+        self.provider = _most(
+            "provider_info",
+            "The provider that a network runs on, and the one asked for.",
+            "model",
+            "requested",
+            "actual",
+        )
         self.reloads = _counter("reloads", "Reloads of the networks, by outcome.", "outcome")
-        self.last_reload = _least("last_reload_successful", "0 from a reload that failed to one that is done.")
+        self.last_reload = _least("last_reload_successful", "0 from a reload that failed until one is done.")
         self.loop_lag = _histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", PAUSES)
         self.pauses = _histogram("gc_pause_seconds", "One run of the collector.", PAUSES, "generation")
         self.jobs = _gauge("jobs_known", "Jobs that clients may ask for, by state.", "state")
         self.jobs_ended = _counter("jobs_ended", "Jobs that have ended, by kind and state.", "kind", "state")
-        self.jobs_seconds = _histogram("jobs_duration_seconds", "Of a job, from when it began.", JOB_SECONDS, "kind")
+        self.jobs_seconds = _histogram("jobs_duration_seconds", "One job, from its beginning.", JOB_SECONDS, "kind")
         self.jobs_result_bytes = _gauge("jobs_result_bytes", "Memory that the results of jobs take.")
         self.log_drops = _counter("log_lines_lost", "Lines that could not be written to the log.")
         self.ready = _gauge("ready", "1 when calibrations are answered; the number of workers that are.")
@@ -117,12 +123,12 @@ class Metrics:
         self.descriptors = _most("process_open_fds", "Files that a process of a kind has open.", "kind")
         self.most_descriptors = _least("process_max_fds", "Files that a process of a kind may have open.", "kind")
         self.cpu = _counter("process_cpu_seconds", "Processor time of the processes of a kind.", "kind")
-        self.born = _most("process_start_time_seconds", "When a process of a kind began, since 1970.", "kind")
-        self.container_memory = _most("container_memory_bytes", "Of the container, that cannot be taken back.")
-        self.container_memory_limit = _most("container_memory_limit_bytes", "Beyond it the system kills; 0: none.")
+        self.born = _most("process_start_time_seconds", "When a process of a kind began (Unix time).", "kind")
+        self.container_memory = _most("container_memory_bytes", "Memory of the container that cannot be taken back.")
+        self.container_memory_limit = _most("container_memory_limit_bytes", "Beyond it the system kills; 0: no limit.")
         self.memory_reserved = _most("memory_reserved_bytes", "Memory reserved for the requests in hand.", "kind")
         self.memory_budget = _most("memory_budget_bytes", "Memory that the requests of one process may reserve.")
-        self.silence = _most("silence_seconds", "Since a process of a kind was last heard of.", "kind")
+        self.silence = _most("silence_seconds", "Time since a process of a kind was last heard of.", "kind")
         self.families = tuple(value for value in vars(self).values() if isinstance(value, Family))
         self.counters = tuple(family for family in self.families if not isinstance(family, Gauge))
         for family in self.families:
