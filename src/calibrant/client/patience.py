@@ -28,7 +28,7 @@ class Retries:
 
 
 class Patience:
-    """That of one call."""
+    """The attempts and the time that one call has left."""
 
     def __init__(self, retries: Retries, deadline_ms: float | None, timeout_s: float, network_ms: float) -> None:
         if deadline_ms is not None and not deadline_ms > 0.0:

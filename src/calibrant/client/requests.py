@@ -17,7 +17,7 @@ _VOLS = ("iv", "bid_iv", "ask_iv")
 
 
 class PriorOf(TypedDict):
-    """Gaussian."""
+    """A Gaussian prior of some or all parameters."""
 
     parameters: Mapping[str, float]
     standard_deviations: Mapping[str, float]
