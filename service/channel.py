@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, TypeAlias, cast
 
 Message: TypeAlias = tuple[Any, ...]
-"""Its kind, then what belongs to it."""
+"""A message: its kind, then what belongs to it."""
 
 _LENGTH = struct.Struct("!I")
 _BACKLOG = 1 << 22

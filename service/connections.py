@@ -104,7 +104,7 @@ class Connections(ServerState):
         return len(self.connections) + len(self.handshakes)
 
     def over(self, more: int = 0) -> int:
-        """By how many the limit is exceeded, with so many more."""
+        """By how many connections the limit is exceeded, with so many more."""
         return max(self.n_open + more - self.limits.connections, 0)
 
     def patience(self, more: int = 0) -> float | None:
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
         self._limits = server_state.limits
         self._part = "header"
         self._due = math.inf
-        """By when the part is to be received."""
+        """When the part must have been received."""
         self._write_due = math.inf
         self._idle_until = math.inf
         """When it is closed if no request comes."""
@@ -201,9 +201,9 @@ class Connection(HttpToolsProtocol):
         self._reserved = False
         """Whether it is one beyond the limit."""
         self._kept = server_state.memory.hold()
-        """Of what was received and nobody has begun on."""
+        """Memory of what was received and nobody has begun on."""
         self._unsent: list[Hold] = []
-        """Of answers that their client has not taken yet."""
+        """Memory of answers that their client has not taken yet."""
         self._complaint: ServiceError = Malformed(_NO_HTTP)
         self._refusal: ServiceError | None = None
         """What could not be understood, to be said once the requests before it are answered."""

@@ -39,7 +39,7 @@ class RequestContext:
     after: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the response has left."""
     hold: Hold | None = None
-    """Of memory, until it is answered; None if it needs no engine."""
+    """Memory reserved until it is answered; None if it needs no engine."""
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
 
@@ -94,7 +94,7 @@ def hold_of(scope: Mapping[str, Any]) -> Hold | None:
 
 
 def milliseconds(value: str) -> float:
-    """Of the header `X-Request-Deadline-Ms`."""
+    """What the header `X-Request-Deadline-Ms` says."""
     ms = decimal_number(value)
     if ms is None or not 0.0 < ms < math.inf:
         # A header has no place in the body for a pointer to name.

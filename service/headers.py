@@ -4,7 +4,7 @@ and digits of other scripts, which whoever passed the request on may have read o
 import re
 
 _WHOLE = re.compile(r"[0-9]{1,19}")
-"""What 64 bits hold."""
+"""As many digits as 64 bits hold."""
 _DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?")
 
 

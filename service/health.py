@@ -11,7 +11,7 @@ import ssl
 import sys
 
 PORT = 8000
-"""Of the service, where its settings name no other."""
+"""Port of the service, where its settings name no other."""
 PATIENCE = 2.0
 """Seconds."""
 _REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

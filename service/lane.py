@@ -87,7 +87,7 @@ class Job:
     begin_by: float | None
     """On the clock of `time.perf_counter`: not begun by then, it is refused."""
     refusal: Callable[[], ServiceError]
-    """Of what was not begun by then."""
+    """The refusal of what was not begun by then."""
     deadline: float | None
     """When it is told that this is enough."""
     done: asyncio.Future[Any]
@@ -95,7 +95,7 @@ class Job:
     timer: asyncio.TimerHandle | None = None
     """Set for when it may be waited for in vain."""
     lane: "Lane | None" = None
-    """Where it is counted."""
+    """The lane that counts it."""
     moved: bool = False
     """From the lane that it began on, to go on where others wait longer."""
     begun: float = math.nan
@@ -169,7 +169,7 @@ class Lane:
         self._running: Job | None = None
         self._turn_began = 0.0
         self._signs = 0
-        """Of life: jobs begun and steps made."""
+        """Signs of life: jobs begun and steps made."""
         self._seen = -1
         self._stalled: float | None = None
         """Seconds for which there was none, from when that was first seen."""

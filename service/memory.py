@@ -26,7 +26,7 @@ _PRICING, _PRICED_AT_A_TIME, _PER_OPTION_AT_A_TIME = 400_000, 256, 2500
 _LEAST_OF_A_QUOTE = 3
 """Bytes of a body: three numbers of one."""
 _MOST_VALUES = 100_000
-"""That are read of one panel at all: `MOST` of `wire.amounts`."""
+"""Most numbers that are read of one panel: `MOST` of `wire.amounts`."""
 
 
 def of_body(n_bytes: int) -> int:

@@ -82,7 +82,7 @@ class _Thread(NamedTuple):
     state: str
     """As `/proc` has it: R runs or could, S and D wait, T is stopped."""
     seconds: float
-    """That it has had of the processors."""
+    """Processor time that it has had."""
 
 
 def threads_of(pid: int) -> dict[int, _Thread]:

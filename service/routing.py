@@ -21,7 +21,7 @@ from .lane import Priority
 
 JSON = "application/json"
 FORMATS = (JSON, "application/msgpack")
-"""Of all that takes and gives plain documents."""
+"""Content types of all that takes and gives plain documents."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Reads the raw body and builds its own response. The first line of its docstring is its summary in the document."""
@@ -79,7 +79,7 @@ class Routes:
 
     @property
     def methods(self) -> list[str]:
-        """That are answered anywhere."""
+        """The methods that are answered anywhere."""
         return sorted({route.method for route in self.table} | {"HEAD"})
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:

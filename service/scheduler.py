@@ -24,7 +24,7 @@ LANES: Mapping[str, Sequence[Priority]] = {
     "interactive": (Priority.INTERACTIVE,),
     "background": (Priority.LONG, Priority.BULK, Priority.JOB, Priority.AUDIT),
 }
-"""By their names the priorities that they take."""
+"""The lanes by their names, with the priorities that they take."""
 QUEUE_LIMITS: Mapping[Priority, int] = {
     Priority.INTERACTIVE: 256,
     Priority.LONG: 256,
@@ -48,7 +48,7 @@ class Patience(NamedTuple):
 
     seconds: float
     setting: str
-    """Of the service, that says so."""
+    """The setting of the service that says so."""
 
 
 class Driven(NamedTuple, Generic[T]):

@@ -51,7 +51,7 @@ LAST_JOBS = 5.0
 WORKER = "service.worker"
 JOB_PROCESS = "service.jobs.process"
 _KIND = "supervisor"
-"""Of process, in the metrics."""
+"""Kind of process, in the metrics."""
 _WATCH = 0.25
 _HEARTBEATS = 1.0
 """Seconds in which there are some, of a worker that is well on a machine that is not busy."""

@@ -21,7 +21,7 @@ Labels: TypeAlias = tuple[str, ...]
 Values: TypeAlias = dict[Labels, list[float]]
 """By labels: the one value, or of a histogram the count in each bucket, the last one open, then the sum."""
 Snapshot: TypeAlias = dict[str, Values]
-"""By the name of the metric."""
+"""Values by the name of their metric."""
 Across: TypeAlias = Literal["sum", "max", "min"]
 
 

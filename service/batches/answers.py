@@ -34,7 +34,7 @@ Head: TypeAlias = dict[str, str]
 """Headers that the answer needs."""
 
 _SECONDS_PER_BYTE = 2e-9
-"""Of cutting a body into panels."""
+"""Time that cutting a body into panels takes."""
 _BYTES_PER_ROW = 4096
 """Of memory, for a row of an answer in a table: as numbers of Python's and as written down."""
 _PER_READ_BYTE = 40
@@ -71,9 +71,9 @@ class PanelBatch(NamedTuple):
 
     asked: BatchContext
     media_type: str
-    """Of the body."""
+    """Content type of the body."""
     wanted: str
-    """Of the answer."""
+    """Content type of the answer."""
 
     async def answer(self, at: "BatchAnswers", body: memoryview, hold: Hold) -> "BatchAnswer":
         return await at.documents(self, body, hold)

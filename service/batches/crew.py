@@ -23,7 +23,7 @@ _WHILE = 0.1
 
 
 def usable_cores() -> int:
-    """Of those of the machine the ones that this process may run on."""
+    """How many of the machine's cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -16,7 +16,7 @@ _see: ContextVar[See] = ContextVar("see", default=lambda _: None)
 
 
 def tell_progress_to(see: See) -> None:
-    """Of all that this task does from now on."""
+    """Have the progress of all that this task does from now on told."""
     _see.set(see)
 
 

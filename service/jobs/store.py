@@ -85,7 +85,7 @@ class Job:
     """Headers of the result."""
     result: BinaryIO | None = None
     n_bytes: int = 0
-    """Of the result so far."""
+    """Size of the result so far."""
     problem: ServiceError | None = None
     """Why it failed."""
     task: asyncio.Future[None] = field(init=False)
@@ -235,7 +235,7 @@ class Jobs:
         return True
 
     def _forget_oldest(self) -> bool:
-        """Of those that have ended; whether there was one."""
+        """Forget the oldest job that has ended; whether there was one."""
         oldest = next((job for job in self._jobs.values() if job.state.ended), None)
         if oldest is not None:
             self._forget(oldest)

@@ -34,7 +34,7 @@ class BatchLimits(NamedTuple):
 
     panels: int
     panel_bytes: int
-    """Of one panel."""
+    """Largest body of one panel."""
     reserve: Callable[[int], None] = _unlimited
     """Called with the bytes that reading a batch will take, before they are taken.
 
@@ -99,7 +99,7 @@ class Writer(Protocol[Part]):
 
 
 _BYTES_PER_PANEL = 384
-"""Of memory, while they are looked for."""
+"""Memory that a panel takes while the panels are looked for."""
 _BYTES_PER_QUOTE = 30
 """Three numbers: 27 in MessagePack, 30 or more in JSON."""
 

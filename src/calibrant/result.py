@@ -66,7 +66,7 @@ class CalibrationResult:
     """A calibrated panel. Its attributes have the names that the answers of the service and of its client have."""
 
     assessment: Assessment
-    """As the library made it."""
+    """All that is known of the fit, as the pipeline made it."""
     reading: float = 0.0
     """Seconds that the reading of the quotes took."""
 
@@ -152,7 +152,7 @@ class CalibrationResult:
 
     @property
     def model_version(self) -> str | None:
-        """Of the networks; None without."""
+        """Version of the networks; None without any."""
         return self.assessment.model_version
 
     @property

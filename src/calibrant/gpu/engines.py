@@ -20,7 +20,7 @@ MANIFEST = "engine.json"
 PRECISIONS = ("fp32", "fp16")
 BUILD = "python -m model_export.to_tensorrt --artefact"
 _LIBRARY = "libnvinfer.so.10"
-"""Of the line that onnxruntime-gpu is linked to."""
+"""TensorRT's, of the line that onnxruntime-gpu is linked to."""
 
 
 class Machine(NamedTuple):
@@ -60,7 +60,7 @@ class Engine(NamedTuple):
     difference: float
     """The largest found."""
     n_panels: int
-    """That it was found on."""
+    """Panels that it was found on."""
     features: str
     """File of the part that stays float64 and runs on the CUDA provider."""
     bodies: dict[int, str]

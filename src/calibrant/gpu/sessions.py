@@ -38,7 +38,7 @@ from .engines import PRECISIONS, matching_engine, read_part, this_machine
 FLOAT32_TOLERANCE = 1e-4
 """Of a parameter's output range, from float32 sums in another order; `benchmarks.gpu` measures it."""
 CHANNELS = 4
-"""Of the features."""
+"""Channels of the features."""
 
 
 class DeviceStep:

@@ -14,7 +14,7 @@ class Factor:
     """An independent part of what moves the asset, in its readable form and by the number of its compiled one."""
 
     kind: int
-    """Of `layout`."""
+    """Number of its kind, see `layout`."""
     parameters: tuple[str, ...]
     lower: Vector
     """(n,) smallest admissible values."""

@@ -53,12 +53,12 @@ class Model:
         return self.parameters[self.slices[place]]
 
     def sizes_of(self, place: int) -> tuple[str, ...]:
-        """Of those the ones that are zero where the factor is absent."""
+        """Of a factor's parameters, those that are zero where it is absent."""
         factor = self.factors[place]
         return tuple(self.names_of(place)[factor.parameters.index(name)] for name in factor.sizes)
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
-        """Of each factor, its part of a parameter vector."""
+        """Each factor's part of a parameter vector."""
         ends = np.cumsum([0, *(len(factor.parameters) for factor in self.factors)]).tolist()
         return tuple(slice(first, last) for first, last in itertools.pairwise(ends))
