@@ -79,7 +79,7 @@ class Routes:
 
     @property
     def methods(self) -> list[str]:
-        """The methods that are answered anywhere."""
+        """That are answered anywhere."""
         return sorted({route.method for route in self.table} | {"HEAD"})
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
