@@ -15,7 +15,7 @@ import numpy as np
 
 from .arrays import Matrix, Vector
 from .fits import Fit, Method, judged, refined, room_again, room_for
-from .nesting import extended, nested_in
+from .nesting import extended, nested_in, spread_out
 from .optimisers.levenberg_marquardt import memory_for
 from .optimisers.newton import polish
 from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
@@ -34,6 +34,8 @@ _TRUSTED_RMSE = 10e-4
 _SAME_OPTIMUM = 1e-6
 _LARGE_PANEL = 120
 """Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
+_SPREAD_OUT = 100
+"""Starts all over the parameters that are looked at for a model of several factors."""
 _RESCALINGS = 6
 _SAME_SCALE = 0.01
 
@@ -86,13 +88,16 @@ def attempts_of(
     embedded, candidates = yield from _from_nested(problem, work)
     starts += [Start("fallback", params) for params in embedded]
     proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
-    optima, spent = distinct_optima(problem, proposed, candidates)
-    yield from work.step(spent)
-    for optimum in optima:
-        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
-            continue
-        name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
-        attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
+    for thorough in (False, True):
+        if thorough and (candidates is None or work.ended or not in_doubt(best_of(attempts).fit, ())):
+            break
+        optima, spent = distinct_optima(problem, proposed, candidates, thorough)
+        yield from work.step(spent)
+        for optimum in optima:
+            if attempts and (work.ended or not _promises(problem, optimum, best_of(attempts).fit)):
+                continue
+            name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
+            attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
     lowest = min(attempt.fit.objective for attempt in attempts)
     for params in embedded:
         # A smaller model's optimum is one of this model's fits: the answer is never worse.
@@ -110,7 +115,7 @@ def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], M
         optimum = yield from _optimum(nested.problem, work)
         embedded.append(nested.embedded(optimum))
         candidates.append(extended(nested, problem, optimum))
-    return embedded, np.concatenate(candidates)
+    return embedded, np.concatenate([*candidates, spread_out(problem, _SPREAD_OUT)])
 
 
 def _optimum(problem: FitProblem, work: Work) -> Steps[Vector]:

@@ -28,6 +28,13 @@ _JUMPS = np.array(
 )
 _CALMER = (1.0, 0.5)
 """Times the xi that did without jumps."""
+_BOXES = (
+    (np.array([0.1, 0.05, 0.1, -0.99, 0.05]), np.array([50.0, 4.0, 10.0, 0.99, 3.0])),
+    (np.array([0.02, -0.5, 0.005]), np.array([10.0, 0.3, 0.5])),
+)
+"""Of each kind of factor: theta and v0 in units of the panel's variance, jumps at `_USUAL_VOL`."""
+_EVEN = (np.array([False, False, False, True, False]), np.array([False, True, False]))
+"""What is spread evenly there; the others are in their logarithms."""
 _SPEEDS = ((3.0, 1.0), (12.0, 1.0), (1.0, 0.25), (1.0, 0.05), (4.0, 0.3))
 """Speeds of mean reversion of the new factor and of the one it is split from, times the speed of that."""
 _SHARES = ((0.3, 0.3), (0.7, 0.1), (0.5, 0.8))
@@ -86,6 +93,32 @@ def extended(nested: Nested, problem: Problem, optimum: Vector) -> Matrix:
     """Starts of the larger problem from an optimum of the nested one, inside the bounds: (n_starts, n_params)."""
     whole = nested.embedded(optimum)
     starts = _with_jumps(problem, whole) if nested.kind != VARIANCE else _with_factor(problem, whole)
+    return np.minimum(np.maximum(starts, problem.lower), problem.upper)
+
+
+def spread_out(problem: Problem, n_starts: int) -> Matrix:
+    """Starts all over the parameters that markets show, inside the bounds, the same ones for every panel but for the
+    size of its vols: (n_starts, n_params). Where a panel fits poorly its best optimum may be nobody's neighbour."""
+    n = problem.lower.size
+    variance = float(np.median(smile_shapes(problem)[:, 0])) ** 2
+    # A Kronecker sequence (Roberts 2018): as even in many dimensions as in one.
+    root = 2.0
+    for _ in range(40):
+        root = (1.0 + root) ** (1.0 / (n + 1.0))
+    unit = (0.5 + np.arange(1, n_starts + 1)[:, np.newaxis] * root ** -np.arange(1.0, n + 1.0)) % 1.0
+    low, high = (np.concatenate([box[end] for box in (_BOXES[kind] for kind in problem.layout)]) for end in (0, 1))
+    even = np.concatenate([_EVEN[kind] for kind in problem.layout])
+    flat = low + unit * (high - low)
+    with np.errstate(all="ignore"):
+        starts = np.where(even, flat, low * (high / low) ** unit)
+    at = 0
+    for kind in problem.layout:
+        if kind == VARIANCE:
+            starts[:, [at + 1, at + 4]] *= variance
+            at += 5
+        else:
+            starts[:, [at + 1, at + 2]] *= np.sqrt(variance) / _USUAL_VOL
+            at += 3
     return np.minimum(np.maximum(starts, problem.lower), problem.upper)
 
 

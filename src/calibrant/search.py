@@ -24,9 +24,12 @@ _QUOTES = 32
 _QUOTES_OF_MANY = 64
 """For a model of more than one factor."""
 _LEAST_STRIKES = 4
-_RACING = 8
-"""Candidates that take part, of all that were looked at."""
+_QUICK_RACING, _RACING = 8, 64
+"""Candidates that take part, of all that were looked at: at first, and where the answer is in doubt after that."""
+_FEWEST = 32
+"""Of many that take part the better half goes on after a round, down to so many."""
 _ROUNDS = 14
+_LONG_ROUNDS = 40
 _STRETCH = 3
 """Evaluations of a start in one round."""
 _ALIKE = 0.01
@@ -50,18 +53,19 @@ class Optimum(NamedTuple):
 
 
 def distinct_optima(
-    problem: Problem, proposals: Matrix, candidates: Matrix | None = None
+    problem: Problem, proposals: Matrix, candidates: Matrix | None = None, thorough: bool = False
 ) -> tuple[list[Optimum], float]:
     """The optima worth refining, best first, and the quote-evaluations that finding them took.
 
     proposals   (n_proposals, n_params), inside the bounds: they count before the other starts
     candidates  (n, n_params), likewise, of which the most promising take part; None for starts read off the surface,
                 which only a model of one variance factor has
+    thorough    let more candidates take part, and for longer
     """
     if candidates is None:
         ends, objectives, leaders, work, n_quotes = _searched(problem, proposals)
     else:
-        ends, objectives, leaders, work, n_quotes = _searched_among(problem, proposals, candidates)
+        ends, objectives, leaders, work, n_quotes = _searched_among(problem, proposals, candidates, thorough)
     order = np.argsort(objectives, kind="stable").tolist()
     # An exact fit leaves nothing but rounding to tell optima apart.
     worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
@@ -86,13 +90,13 @@ def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntV
     starts[:n_proposals] = proposals
     fill_surface_starts(problem, starts[n_proposals:])
     small = _sketch(problem)
-    ends, objectives, leaders, work = _race(small, starts)
+    ends, objectives, leaders, work = _race(small, starts, _ROUNDS)
     return ends, objectives, leaders, work, small.vol.size
 
 
 @careful
 def _searched_among(
-    problem: Problem, proposals: Matrix, candidates: Matrix
+    problem: Problem, proposals: Matrix, candidates: Matrix, thorough: bool
 ) -> tuple[Matrix, Vector, IntVector, float, int]:
     """The race of the proposals and the best of many candidates, on the sketch."""
     small = _sketch(problem)
@@ -103,9 +107,9 @@ def _searched_among(
         first[i] = evaluate(candidates[i], small, ROUGH, small.vol.copy(), np.empty(n_quotes), nothing)
         if not np.isfinite(first[i]):
             first[i] = np.inf
-    n_racing = min(_RACING, first.size)
+    n_racing = min(_RACING if thorough else _QUICK_RACING, first.size)
     starts = np.concatenate((proposals, candidates[np.argsort(first)[:n_racing]]))
-    ends, objectives, leaders, work = _race(small, starts)
+    ends, objectives, leaders, work = _race(small, starts, _LONG_ROUNDS if thorough else _ROUNDS)
     return ends, objectives, leaders, work + first.size * n_quotes, n_quotes
 
 
@@ -183,7 +187,7 @@ def _sketch(problem: Problem) -> Problem:
 
 
 @careful
-def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
+def _race(problem: Problem, starts: Matrix, rounds: int) -> tuple[Matrix, Vector, IntVector, float]:
     """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
     returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
@@ -202,7 +206,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
     evaluations = 0
     for i in range(n_starts):
         model_vol[i] = problem.vol
-    for round_ in range(_ROUNDS):
+    for round_ in range(rounds):
         for i in range(n_starts):
             if leaders[i] < 0 or not going_on[i]:
                 continue
@@ -227,6 +231,8 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
                 if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
                     leaders[i] = min(leaders[i], leaders[j])
                     leaders[j] = -1
+            if place >= max(_FEWEST, n_starts >> (round_ + 1)) and not falling[i]:
+                going_on[i] = False
             if round_ >= _PATIENCE and not falling[i] and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
                 going_on[i] = False
         if not (going_on & (leaders >= 0)).any():
