@@ -7,6 +7,7 @@ from typing import get_args
 
 from calibrant.arbitrage.violations import KINDS
 from calibrant.calibration import Status
+from calibrant.models import MODELS
 from calibrant.options import StartName
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
@@ -132,16 +133,21 @@ class Core:
         )
 
     def _reloaded(self) -> Engine:
-        return self._load(compiled=self._engine is not None)
+        engine = self._load(compiled=self._engine is not None)
+        lost = [] if self._engine is None else sorted(set(self._engine.releases) - set(engine.releases))
+        if lost:
+            raise RuntimeError(f"The networks of {' and '.join(lost)} cannot be loaded any more; the log says why.")
+        return engine
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine
         self.metrics.model.clear()
         self.metrics.provider.clear()
+        for name in MODELS:
+            _begin_model(self.metrics, name)
         for name, release in engine.releases.items():
             self.metrics.model.set(1.0, name, release.version)
             self.metrics.provider.set(1.0, name, engine.provider, release.provider)
-            _begin_model(self.metrics, name)
             log.info("serving %s", release.version)
         self.metrics.last_reload.set(1.0)
         self._ready.set(0.0 if self._draining else 1.0)

@@ -210,7 +210,7 @@ def _begun(engine: Engine, crew: Crew, model: str, jobs: Sequence[CalibrationJob
 
     together = yield from crew.share(lambda place: in_one_step(partial(begin, place)), len(parts))
     begun = [of_panel for part in together for of_panel in part]
-    if not engine.gpu_refinement or None in begun:
+    if not engine.refines_on_gpu(model) or None in begun:
         return begun
     try:
         return engine.sharpen(jobs, [of_panel for of_panel in begun if of_panel is not None])

@@ -33,6 +33,8 @@ class Model:
     """2 kappa theta / xi^2 (of the tightest factor): above 1 the variance stays positive."""
     factors: tuple[Factor, ...] = ()
     """What it is composed of, see `composition.compose`; a model without them is priced but not fitted."""
+    cost: float = 1.0
+    """Processor time of a calibration relative to Heston's, until a service has measured its own."""
     objective_ms: float = 2.0
     """Compute within which its refined answer is expected: alerts and dashboards hold answers against it."""
 
