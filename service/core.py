@@ -8,6 +8,7 @@ from typing import get_args
 from calibrant.arbitrage.violations import KINDS
 from calibrant.calibration import Status
 from calibrant.models import MODELS
+from calibrant.models.model import Model
 from calibrant.options import StartName
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
@@ -143,8 +144,8 @@ class Core:
         self._engine = engine
         self.metrics.model.clear()
         self.metrics.provider.clear()
-        for name in MODELS:
-            _begin_model(self.metrics, name)
+        for model in MODELS.values():
+            begin_model(self.metrics, model)
         for name, release in engine.releases.items():
             self.metrics.model.set(1.0, name, release.version)
             self.metrics.provider.set(1.0, name, engine.provider, release.provider)
@@ -205,10 +206,13 @@ def _begin(metrics: Metrics) -> None:
             metrics.arbitrage.begin(subject, kind)
 
 
-def _begin_model(metrics: Metrics, model: str) -> None:
+def begin_model(metrics: Metrics, served: Model) -> None:
     """The same of a model."""
+    model = served.name
+    metrics.objective.set(1e-3 * served.objective_ms, model)
     for family in (
         metrics.compute_seconds,
+        metrics.on_time,
         metrics.iterations,
         metrics.rmse_bp,
         metrics.fallbacks,
