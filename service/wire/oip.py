@@ -205,6 +205,8 @@ class Inference:
         places  (n_quotes,), where in the row the panel's quotes are; None if that is where they were
         """
         name, *index = problem.path
+        if name in InferParameters.model_fields:
+            return Problem.at(("parameters", name), problem.detail.split("` ", 1)[1])
         if index and places is not None:
             index = [int(places[int(index[0])])]
         if self.rows:

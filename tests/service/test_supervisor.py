@@ -255,7 +255,7 @@ def test_a_batch_whose_worker_ends_is_refused_and_interactive_requests_do_not_no
         os.kill(victim, signal.SIGKILL)
         batch.join()
         (refused,) = answers
-        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert (refused.status_code, refused.json()["code"]) == (503, "engine_failed")
         assert int(refused.headers["retry-after"]) >= 1
         # The next one waits for what takes its place, as a client that heeds this does.
         server.until(lambda: batch_of(server, 2).status_code == 200, 60.0)
