@@ -97,7 +97,7 @@ def _work(pipe: Connection, seed: int, in_hand: Any) -> None:
                 suspicious.clear()
                 pipe.send(told)
 
-    async def one_after_the_other(application: Application, rest: Any, place: int, told: Told) -> None:
+    async def one_after_the_other(application: InProcess, rest: Any, place: int, told: Told) -> None:
         for number in rest:
             in_hand[place] = number
             began = perf_counter()

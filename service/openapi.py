@@ -37,9 +37,11 @@ def documented(route: Route) -> dict[str, Any]:
 
 def described(document: dict[str, Any], routes: Iterable[Route]) -> dict[str, Any]:
     """The document with the models that `documented` only names."""
-    models = {model for route in routes for model in (route.body, route.answer, route.accepted) if model is not None}
+    models: set[type[BaseModel]] = {schema.Problem}
+    for route in routes:
+        models |= {model for model in (route.body, route.answer, route.accepted) if model is not None}
     # Answers too as if they were read: what they may leave out is not required of them.
-    ordered = sorted({schema.Problem, *models}, key=lambda model: model.__name__)
+    ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_COMPONENTS)
     return {**document, "components": {"schemas": definitions["$defs"]}}
 
