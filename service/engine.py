@@ -62,6 +62,8 @@ class PriceJob:
     gradient: bool
 
 
+NO_NETWORK = "0"
+"""Version of a model that has none: the first release is 1."""
 REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
 
 
@@ -184,9 +186,9 @@ class Engine:
         finish(accurate_look(model, params, expiry, math.inf))
 
     def network_version(self, model: str) -> str:
-        """Of the network that serves a model, without its hash; 0 is none."""
+        """Of the network that serves a model, without its hash."""
         release = self.releases.get(model)
-        return "0" if release is None else str(release.networks[0].manifest.version)
+        return NO_NETWORK if release is None else str(release.networks[0].manifest.version)
 
     def refines_on_gpu(self, model: str) -> bool:
         """Whether batches of a model are refined on the GPU."""

@@ -27,7 +27,7 @@ from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 from calibrant.report import exclusions, warnings
 
-from ..engine import CalibrationJob
+from ..engine import NO_NETWORK, CalibrationJob
 from ..errors import InvalidRequest, ServiceError
 from ..headers import whole_number
 from .batch import Deadline, PanelRequest
@@ -457,7 +457,7 @@ def model_metadata(model: Model, version: str) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": [version],
-        "platform": "onnxruntime",
+        "platform": "numba" if version == NO_NETWORK else "onnxruntime",
         "inputs": inputs,
         "outputs": outputs,
     }

@@ -180,7 +180,7 @@ def test_tensors_are_described_and_answered(http: httpx.Client, alone: dict[str,
     path = f"/v2/models/{model.name}"
     described = http.get(path).json()
     (version,) = described["versions"]
-    assert (version == "0") == (model in UNTRAINED)
+    assert (version == "0") == (described["platform"] == "numba") == (model in UNTRAINED)
     shapes = {tensor["name"]: tensor["shape"] for tensor in described["outputs"]}
     assert shapes["parameters"] == shapes["standard_errors"] == [-1, model.n_params]
     assert http.get(f"{path}/versions/{version}/ready").status_code == 200
