@@ -140,7 +140,8 @@ class Engine:
                 # A GPU's graphs belong to the thread that made them.
                 releases[name] = require_release_of(model, load() if provider == CPU_PROVIDER else owned(load))
             except ArtefactError as error:
-                log.warning("%s is served without a network: %s", name, error)
+                level = logging.WARNING if (folder / name).is_dir() else logging.INFO
+                log.log(level, "%s is served without a network: %s", name, error)
                 failures.append(error)
         if not releases:
             raise failures[0]
