@@ -135,9 +135,9 @@ class Core:
 
     def _reloaded(self) -> Engine:
         engine = self._load(compiled=self._engine is not None)
-        lost = [] if self._engine is None else sorted(set(self._engine.releases) - set(engine.releases))
+        lost = [] if self._engine is None else [name for name in engine.without if name in self._engine.releases]
         if lost:
-            raise RuntimeError(f"The networks of {' and '.join(lost)} cannot be loaded any more; the log says why.")
+            raise RuntimeError(" ".join(engine.without[name] for name in lost))
         return engine
 
     def _take(self, engine: Engine) -> None:

@@ -102,6 +102,8 @@ class Engine:
     ) -> None:
         self.releases = releases
         """By model. One that is not here starts from the shape of the surface."""
+        self.without: Mapping[str, str] = {}
+        """Why, by model."""
         self.max_work = max_work
         """Budget of every calibration: see `calibrant.options.Effort`."""
         self.gpu_refinement = gpu_refinement
@@ -133,7 +135,7 @@ class Engine:
         if gpu_refinement:
             require_gpu()
         releases: dict[str, Release] = {}
-        failures: list[ArtefactError] = []
+        without: dict[str, ArtefactError] = {}
         for name, model in MODELS.items():
             load = partial(released, folder, name, provider, precision)
             try:
@@ -142,10 +144,11 @@ class Engine:
             except ArtefactError as error:
                 level = logging.WARNING if (folder / name).is_dir() else logging.INFO
                 log.log(level, "%s is served without a network: %s", name, error)
-                failures.append(error)
+                without[name] = error
         if not releases:
-            raise failures[0]
+            raise next(iter(without.values()))
         engine = cls(releases, provider, gpu_refinement, max_work)
+        engine.without = {name: str(error) for name, error in without.items()}
         for name, release in releases.items():
             engine.warm_networks(MODELS[name], warm_up_panels(release))
         if not compiled:

@@ -286,6 +286,20 @@ def test_a_network_that_is_another_models_stops_no_other_model(tmp_path: Path) -
         client.close()
 
 
+def test_a_reload_that_would_lose_the_network_of_one_model_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "networks" / "heston", tmp_path / "heston")
+    client = Client(Settings(networks=tmp_path))
+    service = client.app.service
+    try:
+        # As if Bates had been trained: of that network nothing is left in the folder.
+        before = service.engine
+        service.engine.releases = {**before.releases, "bates": before.releases["heston"]}
+        assert "bates" in client.run(service.reload())
+        assert service.engine is before
+    finally:
+        client.close()
+
+
 @of_each
 def test_a_model_is_the_same_one_in_every_process(model: Model) -> None:
     assert pickle.loads(pickle.dumps(model)) is model
