@@ -111,7 +111,8 @@ class Routes:
         if route is None:
             allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
             detail = f"{shown(path)} answers {allowed}, not {shown(method)}."
-            return _nowhere(path, MethodNotAllowed(detail, headers={"allow": allowed})), {}
+            is_open = all(route.open for route in methods.values())
+            return _nowhere(path, MethodNotAllowed(detail, headers={"allow": allowed}), is_open), {}
         return route, parameters
 
     def vital(self, path: str) -> bool:
@@ -119,9 +120,9 @@ class Routes:
         return self.find("GET", path)[0].vital
 
 
-def _nowhere(path: str, refusal: NotFound | MethodNotAllowed) -> Route:
+def _nowhere(path: str, refusal: NotFound | MethodNotAllowed, is_open: bool = False) -> Route:
     async def refuse(_: Request) -> Response:
         raise refusal
 
     # A label that a client can choose would be a series that a client can create.
-    return Route("GET", "other", refuse, direct=True, oip=path == "/v2" or path.startswith("/v2/"))
+    return Route("GET", "other", refuse, direct=True, open=is_open, oip=path == "/v2" or path.startswith("/v2/"))
