@@ -53,7 +53,7 @@ class Told(NamedTuple):
     slow: list[tuple[int, float]]
 
 
-class Application:
+class InProcess:
     """The application in this process, asked without a server."""
 
     def __init__(self) -> None:
@@ -61,13 +61,12 @@ class Application:
         self._settings = Settings(networks=ROOT / "networks", max_work=MAX_WORK, default_deadline_ms=120_000.0)
         self._app = app.Application(self._settings)
 
-    async def __aenter__(self) -> "Application":
-        self._lifespan = self._app.router.lifespan_context(self._app)
-        await self._lifespan.__aenter__()
+    async def __aenter__(self) -> "InProcess":
+        await self._app.service.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._lifespan.__aexit__(None, None, None)
+        await self._app.service.stop()
 
     async def outcome(self, seed: int, number: int) -> tuple[str, int, str | None]:
         """Kind, status and fault of one input."""
@@ -87,7 +86,7 @@ def _work(pipe: Connection, seed: int, in_hand: Any) -> None:
     suspicious: list[int] = []
 
     async def answered() -> None:
-        async with Application() as application:
+        async with InProcess() as application:
             loop = asyncio.get_running_loop()
             while (numbers := await loop.run_in_executor(None, pipe.recv)) is not None:
                 told = Told(Counter(), [], [])
@@ -100,7 +99,7 @@ def _work(pipe: Connection, seed: int, in_hand: Any) -> None:
                 suspicious.clear()
                 pipe.send(told)
 
-    async def one_after_the_other(application: Application, rest: Any, place: int, told: Told) -> None:
+    async def one_after_the_other(application: InProcess, rest: Any, place: int, told: Told) -> None:
         for number in rest:
             in_hand[place] = number
             began = perf_counter()
@@ -234,7 +233,7 @@ async def _one(seed: int, number: int) -> None:
     given = mutated(seed, number)
     print(given.kind, given.path, given.headers)
     print(given.body)
-    async with Application() as application:
+    async with InProcess() as application:
         began = process_time()
         print(await application.outcome(seed, number), f"{process_time() - began:.3f} s")
 

@@ -7,6 +7,8 @@ from typing import get_args
 
 from calibrant.arbitrage.violations import KINDS
 from calibrant.calibration import Status
+from calibrant.models import MODELS
+from calibrant.models.model import Model
 from calibrant.options import StartName
 from calibrant.pipeline import Assessment
 from calibrant.sessions import PROVIDERS
@@ -132,16 +134,21 @@ class Core:
         )
 
     def _reloaded(self) -> Engine:
-        return self._load(compiled=self._engine is not None)
+        engine = self._load(compiled=self._engine is not None)
+        lost = [] if self._engine is None else [name for name in engine.without if name in self._engine.releases]
+        if lost:
+            raise RuntimeError(" ".join(engine.without[name] for name in lost))
+        return engine
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine
         self.metrics.model.clear()
         self.metrics.provider.clear()
+        for model in MODELS.values():
+            begin_model(self.metrics, model)
         for name, release in engine.releases.items():
             self.metrics.model.set(1.0, name, release.version)
             self.metrics.provider.set(1.0, name, engine.provider, release.provider)
-            _begin_model(self.metrics, name)
             log.info("serving %s", release.version)
         self.metrics.last_reload.set(1.0)
         self._ready.set(0.0 if self._draining else 1.0)
@@ -199,10 +206,13 @@ def _begin(metrics: Metrics) -> None:
             metrics.arbitrage.begin(subject, kind)
 
 
-def _begin_model(metrics: Metrics, model: str) -> None:
+def begin_model(metrics: Metrics, served: Model) -> None:
     """The same of a model."""
+    model = served.name
+    metrics.objective.set(1e-3 * served.objective_ms, model)
     for family in (
         metrics.compute_seconds,
+        metrics.on_time,
         metrics.iterations,
         metrics.rmse_bp,
         metrics.fallbacks,

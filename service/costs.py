@@ -6,9 +6,10 @@ answer is in doubt, and no panel tells which it is before it is tried.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
-from calibrant.models import HESTON
 from calibrant.models.model import Model
+from calibrant.options import Refine
 from calibrant.panel import OptionPanel
 
 _EXPIRY = 10
@@ -45,9 +46,9 @@ _OF_HESTON = {
 `shared/market`."""
 
 
-def relative_cost(model: Model) -> float:
-    """Of a job on a model, in those of Heston's, until some have been measured: about as many parameters as much."""
-    return len(model.parameters) / len(HESTON.parameters)
+def relative_cost(model: Model, work: str) -> float:
+    """Of a job on a model, in those of Heston's: a price costs as much as it has factors, a fit far more."""
+    return model.cost if work in get_args(Refine) else max(len(model.factors), 1)
 
 
 class Costs:
@@ -70,7 +71,7 @@ class Costs:
     def _rate(self, model: Model, work: str) -> _Rate:
         rate = self._rates.get((model.name, work))
         if rate is None:
-            low, mean = (relative_cost(model) * of_heston for of_heston in _OF_HESTON[work])
+            low, mean = (relative_cost(model, work) * of_heston for of_heston in _OF_HESTON[work])
             rate = self._rates[model.name, work] = _Rate(low, mean)
         return rate
 

@@ -1,8 +1,9 @@
-"""The core of the service: the released networks and what is done with them. Knows no HTTP and no wire format.
+"""The core of the service: the models, the released networks, and what is done with them. Knows no HTTP and no format.
 
 Its methods are called on the threads of `scheduler`, one call at a time on each.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
-from calibrant.models import HESTON, MODELS
+from calibrant.models import MODELS
 from calibrant.models.model import Model
-from calibrant.network import CPU_PROVIDER
+from calibrant.network import CPU_PROVIDER, ArtefactError
 from calibrant.optimisers.newton import polish
 from calibrant.options import MAX_WORK, CalibrationOptions, Effort, Refine
 from calibrant.panel import OptionPanel
@@ -33,7 +34,9 @@ from calibrant.steps import Steps, finish
 
 from .errors import DeadlineExpired, EngineFailed
 from .gpu.owned import owned
-from .gpu.refinement import require_gpu, sharpened
+from .gpu.refinement import refines, require_gpu, sharpened
+
+log = logging.getLogger("calibrant.service")
 
 
 class CalibrationJob(NamedTuple):
@@ -59,6 +62,8 @@ class PriceJob:
     gradient: bool
 
 
+NO_NETWORK = "0"
+"""Version of a model that has none: the first release is 1."""
 REFINEMENTS: tuple[Refine, ...] = ("lm", "lbfgs", "none")
 
 
@@ -86,7 +91,7 @@ def warm_up_panels(release: Release) -> list[OptionPanel]:
 
 
 class Engine:
-    """The networks of the models served, verified and warm."""
+    """The models served, their networks verified, everything warm."""
 
     def __init__(
         self,
@@ -96,6 +101,9 @@ class Engine:
         max_work: float = MAX_WORK,
     ) -> None:
         self.releases = releases
+        """By model. One that is not here starts from the shape of the surface."""
+        self.without: Mapping[str, str] = {}
+        """Why, by model."""
         self.max_work = max_work
         """Budget of every calibration: see `calibrant.options.Effort`."""
         self.gpu_refinement = gpu_refinement
@@ -114,29 +122,39 @@ class Engine:
         max_work: float = MAX_WORK,
     ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
+        A model whose network is missing, or not what its manifest says, is served without one.
 
         provider, precision  as `Network.load`
         gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
         compiled             an engine was loaded in this process before: what is still cold is the networks
         max_work             budget of every calibration
-        raises  RuntimeError if a network is missing or not what its manifest says, if the installation is not sound, or
-                if the GPU is to refine and there is none
+        raises  ArtefactError if no model has a network, RuntimeError if the installation is not sound, or if the GPU is
+                to refine and there is none
         """
         _refuse_two_runtimes()
         if gpu_refinement:
             require_gpu()
-        releases = {}
+        releases: dict[str, Release] = {}
+        without: dict[str, ArtefactError] = {}
         for name, model in MODELS.items():
             load = partial(released, folder, name, provider, precision)
-            # A GPU's graphs belong to the thread that made them.
-            release = load() if provider == CPU_PROVIDER else owned(load)
-            releases[name] = require_release_of(model, release)
+            try:
+                # A GPU's graphs belong to the thread that made them.
+                releases[name] = require_release_of(model, load() if provider == CPU_PROVIDER else owned(load))
+            except ArtefactError as error:
+                level = logging.WARNING if (folder / name).is_dir() else logging.INFO
+                log.log(level, "%s is served without a network: %s", name, error)
+                without[name] = error
+        if not releases:
+            raise next(iter(without.values()))
         engine = cls(releases, provider, gpu_refinement, max_work)
-        for name in engine.releases:
-            panels = warm_up_panels(engine.releases[name])
-            engine.warm_networks(MODELS[name], panels)
-            if not compiled:
-                engine.warm_kernels(MODELS[name], panels)
+        engine.without = {name: str(error) for name, error in without.items()}
+        for name, release in releases.items():
+            engine.warm_networks(MODELS[name], warm_up_panels(release))
+        if not compiled:
+            panels = warm_up_panels(next(iter(releases.values())))
+            for model in MODELS.values():
+                engine.warm_kernels(model, panels)
         return engine
 
     def warm_networks(self, model: Model, panels: Sequence[OptionPanel]) -> None:
@@ -151,7 +169,7 @@ class Engine:
     def warm_kernels(self, model: Model, panels: Sequence[OptionPanel]) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
         for panel in panels:
-            for refine in REFINEMENTS:
+            for refine in REFINEMENTS if model.name in self.releases else ("lm", "lbfgs"):
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
@@ -173,18 +191,22 @@ class Engine:
 
     def network_version(self, model: str) -> str:
         """Of the network that serves a model, without its hash."""
-        return str(self.releases[model].networks[0].manifest.version)
+        release = self.releases.get(model)
+        return NO_NETWORK if release is None else str(release.networks[0].manifest.version)
+
+    def refines_on_gpu(self, model: str) -> bool:
+        """Whether batches of a model are refined on the GPU."""
+        return self.gpu_refinement and model in self.releases and refines(MODELS[model])
 
     def begin(self, model: str, jobs: Sequence[CalibrationJob]) -> list[Begun]:
         """What is done for panels of one model together: for a thread's part of a batch."""
+        release = self.releases.get(model)
+        if release is None:
+            return [Begun([], None, 0.0, 0.0) for _ in jobs]
         panels, options = [job.panel for job in jobs], [job.options for job in jobs]
-        release, given = self.releases[model], [job.given for job in jobs]
+        given = [job.given for job in jobs]
         # Where the GPU refines, it is asked for more panels at a time than the networks: see `sharpen`.
         return begin_all(panels, MODELS[model], release, options, given, refine=not self.refines_on_gpu(model))
-
-    def refines_on_gpu(self, model: str) -> bool:
-        """Whether a batch of the model is refined on the GPU; others are refined on the processor, as without one."""
-        return self.gpu_refinement and model == HESTON.name
 
     def sharpen(self, model: str, jobs: Sequence[CalibrationJob], begun: Sequence[Begun]) -> list[Begun]:
         """The networks' proposals moved to their optima on the GPU."""
@@ -202,7 +224,7 @@ class Engine:
 
     def calibration_steps(self, job: CalibrationJob, begun: Begun | None = None) -> Steps[Assessment]:
         """`calibrate`, a step at a time and without a look at the clock."""
-        release = self.releases[job.model.name]
+        release = self.releases.get(job.model.name)
         effort = Effort(max_work=self.max_work)
         try:
             return (yield from assessment_steps(job.panel, job.model, release, job.options, job.given, begun, effort))

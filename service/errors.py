@@ -94,6 +94,12 @@ class NotReady(ServiceError):
     retry_after = 5
 
 
+class Interrupted(NotReady):
+    """What had the request ended, perhaps by it: clients send it once more at most."""
+
+    code = "engine_failed"
+
+
 class EngineFailed(ServiceError):
     status, code = 500, "engine_failed"
 

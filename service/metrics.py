@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     # The supervisor, which adds up the metrics of its workers, has no use for the library.
     from calibrant.pipeline import Assessment
 
-# Fine below 5 ms, with an edge exactly at the 2 ms objective: the share within it is read off, not interpolated.
+# Fine below 5 ms.
 SECONDS = (
     *(0.00005, 0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0),
@@ -65,6 +65,8 @@ class Metrics:
         self.compute_seconds = _histogram(
             "compute_duration_seconds", "One interactive calibration, all stages but the queue.", SECONDS, "model"
         )
+        self.on_time = _counter("compute_on_time", "Those that computed within their model's objective.", "model")
+        self.objective = _most("objective_seconds", "Compute that a calibration should take at most.", "model")
         self.requests = _counter("requests", "Requests answered, by HTTP status.", "route", "code")
         self.problems = _counter("problems", "Requests refused, by problem code.", "code")
         self.shed = _counter("shed", "Requests refused or dropped for want of time or room, by the reason.", "reason")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .admission import SHED, body_bytes
 from .context import HUNG_UP, RECEIVED, RequestContext, attach
@@ -33,9 +33,11 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class RequestBoundary:
     """Names each request, lets it in or not, times it, counts it, and writes every refusal, wherever it was raised."""
 
-    def __init__(self, service: Service, routes: Routes) -> None:
+    def __init__(self, service: Service, routes: Routes, router: ASGIApp) -> None:
+        """`router` answers what the table does not have called directly."""
         self.service = service
         self.routes = routes
+        self.router = router
         self.metrics = service.metrics
         self.admission = service.admission
 
@@ -63,8 +65,13 @@ class RequestBoundary:
             try:
                 with span(scope, context):
                     kind = self.admission.admit(route, (scope.get("client") or ("unknown", 0))[0], context)
-                    response = await route.endpoint(Request(scope, self._limited(receive, route, kind, context)))
-                    await response(scope, receive, send_with_headers)
+                    limited = self._limited(receive, route, kind, context)
+                    if route.direct:
+                        response = await route.endpoint(Request(scope, limited))
+                        await response(scope, receive, send_with_headers)
+                    else:
+                        # HEAD is GET from here on: the server, which keeps its own scope, sends no body.
+                        await self.router({**scope, "method": route.method}, limited, send_with_headers)
             except ClientDisconnect:
                 raise
             except Exception as error:

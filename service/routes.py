@@ -1,7 +1,7 @@
-"""The route table of the service: all that it answers, and how."""
+"""The route table: all that the service answers, and how; FastAPI adds its document and the page that shows it."""
 
 from .auth import Scope
-from .endpoints import batch, calibrate, documentation, jobs, operations, price, v2
+from .endpoints import batch, calibrate, jobs, operations, price, v2
 from .lane import Priority
 from .routing import FORMATS, Route
 from .wire import oip, schema
@@ -12,6 +12,7 @@ _MODEL, _VERSION = "/v2/models/{model}", "/versions/{version}"
 ROUTES = (
     Route(
         *("POST", "/v1/calibrate", calibrate.calibrate, Priority.INTERACTIVE, Scope.CALIBRATE),
+        direct=True,
         body=schema.CalibrateRequest,
         answer=schema.CalibrateResponse,
         gives=FORMATS,
@@ -27,6 +28,7 @@ ROUTES = (
     ),
     Route(
         *("POST", "/v1/price", price.price, Priority.INTERACTIVE, Scope.PRICE),
+        direct=True,
         body=schema.PriceRequest,
         answer=schema.PriceResponse,
         gives=FORMATS,
@@ -51,6 +53,7 @@ ROUTES = (
             Route(
                 *("POST", f"{base}/infer", v2.infer, Priority.INTERACTIVE, Scope.CALIBRATE),
                 oip=True,
+                direct=True,
                 body=oip.InferRequest,
                 takes=oip.MEDIA_TYPES,
                 answer=oip.InferResponse,
@@ -58,6 +61,4 @@ ROUTES = (
             ),
         )
     ),
-    Route("GET", "/openapi.json", documentation.document),
-    Route("GET", "/docs", documentation.page, gives=("text/html",)),
 )

@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         service = self.service = app.service
         self.server_state = Connections(
-            ConnectionLimits.of(service.settings), service.metrics, service.memory, app.routes.vital
+            ConnectionLimits.of(service.settings), service.metrics, service.memory, app.table.vital
         )
         self.begun: Callable[[], None] = lambda: None
         """Called once, when connections could be accepted."""

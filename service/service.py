@@ -89,8 +89,10 @@ class Service(Core):
 
     def answered_alone(self, job: CalibrationJob, assessment: Assessment, context: RequestContext) -> None:
         """To be called once the answer to an interactive calibration has left."""
-        stages = context.stages
-        self.metrics.compute_seconds.observe(sum(stages.values()) - stages["queue"], job.model.name)
+        stages, model = context.stages, job.model
+        seconds = sum(stages.values()) - stages["queue"]
+        self.metrics.compute_seconds.observe(seconds, model.name)
+        self.metrics.on_time.inc(model.name, by=float(1e3 * seconds <= model.objective_ms))
         self.answered(job, assessment, context.request_id)
 
 

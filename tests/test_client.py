@@ -452,6 +452,11 @@ def test_attempts_come_to_an_end(calibrate: Caller, quotes: dict[str, Vector]) -
         with pytest.raises(Overloaded):
             calibrate(peer.url, quotes, None)
         assert len(peer.requests) == QUICK.attempts
+    # The service says that it had the request in hand when it ended, and so it did the next.
+    with Peer(sends(problem(503, "engine_failed", "retry-after: 0"))) as peer:
+        with pytest.raises(EngineFailed):
+            calibrate(peer.url, quotes, None)
+        assert len(peer.requests) == 2
 
 
 FAILURES: dict[str, list[Event]] = {

@@ -136,7 +136,7 @@ def dashboard() -> str:
         builders.Dashboard("Calibrant")
         .uid("calibrant")
         .description(
-            "Is it within 2 ms, on which provider, with which network, and what is refused and why: docs/operate.md."
+            "Is it within its objective, on which provider and network, and what is refused and why: docs/operate.md."
         )
         .tags(["calibrant"])
         .refresh("10s")

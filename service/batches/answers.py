@@ -160,8 +160,8 @@ class BatchAnswers:
         n, most = inference.n_panels, self._panels
         if n > most:
             raise TooLarge(f"The tensors must have at most {most} rows, but have {n}.")
-        served = engine.network_version(model.name) if model.name in engine.releases else None
-        if served is None or request.version not in (None, served):
+        served = engine.network_version(model.name)
+        if request.version not in (None, served):
             # The worker that was asked has it: one of the two is being reloaded.
             raise NotReady(f"Batches are answered by version {served} of {model.name} at the moment.")
         hold.grow(n * (inference.largest_panel + _BYTES_PER_ROW) + self._working_bytes(inference))
@@ -261,7 +261,7 @@ _WRITERS: Mapping[str, Writer[Any]] = {each.media_type: each for each in (JsonWr
 
 def _writer(media_type: str, batch: Batch) -> Writer[Any]:
     if media_type == arrow.MEDIA_TYPE:
-        return ArrowWriter(batch.keys if isinstance(batch, ArrowBatch) else None)
+        return ArrowWriter(batch if isinstance(batch, ArrowBatch) else None)
     return _WRITERS[media_type]
 
 

@@ -1,1 +1,1 @@
-"""The endpoints, a module per subject, each with `add_routes(app)`: HTTP only, `service_of` leads to the rest."""
+"""The endpoints, a module per subject: HTTP only, `service_of` leads to the rest. Where each is is in `routes`."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from ..errors import NotReady
 from ..routing import JSON
 from ..service import service_of
-from ..wire.documents import models_document
+from ..wire.documents import models_document, serving_document
 from ..wire.formats import answer_format
 
 
@@ -27,11 +27,8 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """200 when calibrations are answered, else 503 with the reason."""
-    releases = service_of(request).require_ready().releases
-    serving = {
-        name: {"model_version": release.version, "provider": release.provider} for name, release in releases.items()
-    }
-    return Response(to_json({"status": "ready", "models": serving}), media_type=JSON)
+    engine = service_of(request).require_ready()
+    return Response(to_json({"status": "ready", "models": serving_document(engine)}), media_type=JSON)
 
 
 async def metrics(request: Request) -> Response:

@@ -123,8 +123,8 @@ def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     raises  NotFound if it is not served
     """
     name, version = request.path_params["model"], request.path_params.get("version")
-    if name not in engine.releases:
-        raise NotFound(f"There is no model {shown(name)!r}; there is {', '.join(engine.releases)}.")
+    if name not in MODELS:
+        raise NotFound(f"There is no model {shown(name)!r}; there is {', '.join(MODELS)}.")
     served = engine.network_version(name)
     if version not in (None, served):
         raise NotFound(f"There is no version {shown(version)!r} of {name}; {served} is served.")

@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-from calibrant.models import Model
+from calibrant.models import HESTON
+from calibrant.models.model import Model
 from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Begun
+
+
+def refines(model: Model) -> bool:
+    """Whether there are kernels for a model; batches of others are refined on the processor."""
+    return model is HESTON
 
 
 def require_gpu() -> None:

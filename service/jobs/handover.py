@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 from ..audit import Answered
 from ..batches.answers import AuditRequest, BatchAnswer, BatchContext, Piece
 from ..body import empty_unless_sealed, memory_file, seal
-from ..errors import DeadlineExpired, EngineFailed, NotReady, Overloaded, refusal_of
+from ..errors import DeadlineExpired, EngineFailed, Interrupted, NotReady, Overloaded, refusal_of
 from ..lane import GRACE
 from .requests import Answering, Request
 
@@ -54,7 +54,7 @@ class Handover:
         self._outbox = outbox
 
     async def answer(self, request: Request, body: BinaryIO | None = None) -> BatchAnswer:
-        """raises  NotReady if no job process takes it, or it ends; Overloaded; what it is refused for"""
+        """raises  NotReady if no job process takes it, Interrupted if it ends; Overloaded; what it is refused for"""
         with memory_file() as nothing:
             frames = self._frames(request, body or nothing)
             head = await anext(frames)
@@ -92,7 +92,9 @@ class Handover:
                 yield frame
                 frame = await _received(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise NotReady("The job process has ended; another one is being started.") from None
+            raise Interrupted(
+                "The job process has ended with this in its hands; another one is being started."
+            ) from None
         finally:
             writer.close()
 

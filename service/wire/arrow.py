@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from calibrant.arrays import IntVector, Vector
 from calibrant.by_name import model_named
 from calibrant.errors import InvalidInput, Path, Problem, shown
-from calibrant.models import MODELS
+from calibrant.models import HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.options import CalibrationOptions, Loss, Refine
 from calibrant.panel import OptionPanel
@@ -75,7 +75,7 @@ class ArrowBatch:
     def __init__(self, body: bytes | memoryview, limits: BatchLimits) -> None:
         """raises  InvalidRequest if the body is no such table, TooLarge if it holds too many panels"""
         table = _read(body, limits.reserve)
-        self._model, self._options = _options(table.schema.metadata or {})
+        self.model, self._options = _options(table.schema.metadata or {})
         # Whatever the stream takes: nothing keeps all of its columns from being one buffer of small numbers.
         keys = table.column(KEY)
         limits.reserve(8 * table.num_rows * (table.num_columns + _BESIDE_NUMBERS) + keys.nbytes)
@@ -107,7 +107,7 @@ class ArrowBatch:
         except InvalidInput as error:
             raise self.refusal(i, error.problems) from None
         panel = panel.renumbered(rows)
-        job = CalibrationJob(model=self._model, panel=panel, options=self._options, deadline=deadline(None))
+        job = CalibrationJob(model=self.model, panel=panel, options=self._options, deadline=deadline(None))
         return PanelRequest(job, Echo(id=str(self.keys[i])))
 
     def refusal(self, i: int, problems: Sequence[Problem]) -> InvalidRequest:
@@ -295,18 +295,22 @@ class ArrowWriter:
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, keys: "pyarrow.Array | None" = None) -> None:
-        """`keys` of the panels; None for their numbers."""
+    def __init__(self, batch: ArrowBatch | None = None) -> None:
+        """`batch`: what is answered, if it came as a table too; else panels are named by their numbers."""
         self._arrow = library()
-        self._keys = keys
+        self._batch = batch
 
     def part(self, answer: PanelAnswer) -> dict[str, Any]:
         return _row(answer)
 
     def whole(self, parts: Sequence[dict[str, Any]]) -> bytes:
         arrow = self._arrow
-        names = list(dict.fromkeys(name for model in MODELS.values() for name in model.parameters))
-        keys = arrow.array(range(len(parts))) if self._keys is None else self._keys
+        batch = self._batch
+        answered = {row["model"] for row in parts if "model" in row} if batch is None else {batch.model.name}
+        # Of no model but those asked for: what a table of one model looks like is not another's to change.
+        models = [MODELS[name] for name in MODELS if name in answered] or [HESTON]
+        names = dict.fromkeys(name for model in models for name in model.parameters)
+        keys = arrow.array(range(len(parts))) if batch is None else batch.keys
         columns = {KEY: keys, "status": arrow.array([row["status"] for row in parts], arrow.string())}
         for name in (*names, "rmse_bp"):
             columns[name] = arrow.array([row.get(name) for row in parts], arrow.float64())
@@ -316,10 +320,10 @@ class ArrowWriter:
             [("code", arrow.string()), ("detail", arrow.string()), ("indices", arrow.list_(arrow.int32()))]
         )
         columns["warnings"] = arrow.array([row.get("warnings") for row in parts], arrow.list_(caution))
-        batch = arrow.record_batch(columns)
+        record = arrow.record_batch(columns)
         sink = arrow.BufferOutputStream()
-        with arrow.ipc.new_stream(sink, batch.schema) as stream:
-            stream.write_batch(batch)
+        with arrow.ipc.new_stream(sink, record.schema) as stream:
+            stream.write_batch(record)
         written: bytes = sink.getvalue().to_pybytes()
         return written
 
@@ -344,6 +348,7 @@ def _row(answer: PanelAnswer) -> dict[str, Any]:
         return {"status": outcome.code, "message": outcome.detail}
     calibration = outcome.calibration
     return {
+        "model": calibration.model.name,
         "status": calibration.status,
         **dict(zip(calibration.model.parameters, calibration.parameters.tolist(), strict=True)),
         "rmse_bp": calibration.rmse_bp,

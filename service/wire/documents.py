@@ -55,19 +55,31 @@ def price_document(job: PriceJob, prices: Prices) -> dict[str, Any]:
 def models_document(engine: Engine) -> dict[str, Any]:
     """`schema.ModelsResponse`."""
     listed = []
-    for name, release in engine.releases.items():
-        model, widest = MODELS[name], release.networks[-1].manifest
+    for name, model in MODELS.items():
+        release = engine.releases.get(name)
+        networks = [] if release is None else [_network(model, network.manifest) for network in release.networks]
         listed.append(
             {
                 "model": name,
-                "model_version": release.version,
+                "model_version": None if release is None else release.version,
                 "parameters": list(model.parameters),
                 "admissible_bounds": _boxed(model.parameters, model.lower, model.upper),
-                "training_domain": _boxed(model.parameters, widest.domain_lower, widest.domain_upper),
-                "networks": [_network(model, network.manifest) for network in release.networks],
+                # Of the widest.
+                "training_domain": networks[-1]["training_domain"] if networks else None,
+                "networks": networks,
             }
         )
     return {"models": listed}
+
+
+def serving_document(engine: Engine) -> dict[str, Any]:
+    """What each model is served on."""
+    return {
+        name: {"starts": "surface", "model_version": None, "provider": None}
+        if release is None
+        else {"starts": "network", "model_version": release.version, "provider": release.provider}
+        for name, release in ((name, engine.releases.get(name)) for name in MODELS)
+    }
 
 
 def _network(model: Model, manifest: Manifest) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment
 from calibrant.report import exclusions, warnings
 
-from ..engine import CalibrationJob
+from ..engine import NO_NETWORK, CalibrationJob
 from ..errors import InvalidRequest, ServiceError
 from ..headers import whole_number
 from .batch import Deadline, PanelRequest
@@ -205,6 +205,8 @@ class Inference:
         places  (n_quotes,), where in the row the panel's quotes are; None if that is where they were
         """
         name, *index = problem.path
+        if name in InferParameters.model_fields:
+            return Problem.at(("parameters", name), problem.detail.split("` ", 1)[1])
         if index and places is not None:
             index = [int(places[int(index[0])])]
         if self.rows:
@@ -455,7 +457,7 @@ def model_metadata(model: Model, version: str) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": [version],
-        "platform": "onnxruntime",
+        "platform": "numba" if version == NO_NETWORK else "onnxruntime",
         "inputs": inputs,
         "outputs": outputs,
     }

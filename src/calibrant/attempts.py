@@ -94,7 +94,7 @@ def attempts_of(
         optima, spent = distinct_optima(problem, proposed, candidates, thorough)
         yield from work.step(spent)
         for optimum in optima:
-            if attempts and (work.ended or not _promises(problem, optimum, best_of(attempts).fit)):
+            if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
                 continue
             name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
             attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))

@@ -119,7 +119,8 @@ def spread_out(problem: Problem, n_starts: int) -> Matrix:
         else:
             starts[:, [at + 1, at + 2]] *= np.sqrt(variance) / _USUAL_VOL
             at += 3
-    return np.minimum(np.maximum(starts, problem.lower), problem.upper)
+    inside: Matrix = np.minimum(np.maximum(starts, problem.lower), problem.upper)
+    return inside
 
 
 @careful

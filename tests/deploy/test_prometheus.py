@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from calibrant.models import MODELS
+from calibrant.models.model import Model
+from service.core import begin_model
 from service.metrics import Metrics
 from service.tally import Counter, Histogram
 from tests.shared import ROOT
@@ -113,10 +116,20 @@ def test_names_are_found_in_a_query() -> None:
     assert matchers_in(expr) == [("a_total", {"x"})]
 
 
-def test_the_objective_is_an_edge_of_the_histogram() -> None:
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_objective_of_a_model_is_its_own_in_every_rule(model: Model) -> None:
+    """The service counts what was within it, so that no rule has to know a model."""
     metrics = Metrics()
-    assert 0.002 in metrics.compute_seconds.edges
-    assert 0.01 in metrics.pauses.edges
+    begin_model(metrics, model)
+    assert metrics.objective.values[(model.name,)] == [1e-3 * model.objective_ms]
+    assert metrics.on_time.values[(model.name,)] == [0.0]
+    of_compute = [rule["expr"] for rule in all_rules() if "calibrant_compute" in rule["expr"]]
+    assert any("calibrant_compute_on_time_total" in expr for expr in of_compute)
+    assert not [expr for expr in of_compute if "model=" in expr or "le=" in expr]
+
+
+def test_the_threshold_of_pauses_is_an_edge_of_their_histogram() -> None:
+    assert 0.01 in Metrics().pauses.edges
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])

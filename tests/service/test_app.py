@@ -310,7 +310,7 @@ def test_a_body_that_grows_too_large_is_refused_at_the_limit(client: Client) -> 
 
 
 def test_the_models_are_described(client: Client) -> None:
-    (heston,) = client.get("/v1/models").json()["models"]
+    heston, *_ = client.get("/v1/models").json()["models"]
     assert heston["model"] == "heston"
     assert heston["parameters"] == ["kappa", "theta", "xi", "rho", "v0"]
     assert heston["admissible_bounds"] == {

@@ -155,7 +155,7 @@ def test_a_job_whose_process_is_killed_is_gone_and_who_asks_is_told(server: Serv
         next(events)
         os.kill(process, signal.SIGKILL)
         *_, (name, document) = events
-    assert (name, document["problem"]["code"]) == ("failed", "not_ready")
+    assert (name, document["problem"]["code"]) == ("failed", "engine_failed")
     # While another one is being started there is nobody to ask.
     server.until(lambda: ask(server, "GET", path).status_code != 503, 120.0)
     lost = ask(server, "GET", path)

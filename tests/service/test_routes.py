@@ -57,3 +57,5 @@ def test_a_wrong_method_is_told_which_are_right() -> None:
     with pytest.raises(MethodNotAllowed) as refused:
         route.endpoint(None).send(None)  # type: ignore[arg-type, attr-defined]
     assert refused.value.headers["allow"] == "GET, HEAD"
+    # Who needs no key for a path is told without one.
+    assert [TABLE.find("PUT", path)[0].open for path in ("/health/live", "/v2/models/heston")] == [True, False]

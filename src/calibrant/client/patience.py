@@ -39,6 +39,7 @@ class Patience:
         self._end = monotonic() + (timeout_s if deadline_ms is None else 1e-3 * deadline_ms)
         self._tries = 0
         self._losses = 0
+        self._interruptions = 0
         self.request_id = uuid4().hex
         """Of all its attempts, so that the service's log tells which belong together."""
 
@@ -73,7 +74,10 @@ class Patience:
         failure.request_id = failure.request_id or self.request_id
         unanswered = isinstance(failure, NoAnswer)
         self._losses += unanswered and failure.code != UNCONNECTED
+        # What had the request ended: if the next one does too, it was the request.
+        self._interruptions += failure.status == 503 and failure.code == "engine_failed"
         given_up = self._tries >= self._retries.attempts or self._losses > self._retries.resends
+        given_up |= self._interruptions > 1
         if given_up or not (unanswered or failure.status in (429, 503)):
             raise failure
         seconds = min(self._retries.first_pause_s * 2.0 ** (self._tries - 1), self._retries.longest_pause_s)

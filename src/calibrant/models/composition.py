@@ -12,9 +12,10 @@ from .factor import Factor, LogCharacteristic
 from .model import Model
 
 
-def compose(name: str, factors: Sequence[Factor], *, objective_ms: float) -> Model:
+def compose(name: str, factors: Sequence[Factor], *, cost: float, objective_ms: float) -> Model:
     """The model of these factors; of several of one kind the parameters are numbered: kappa1, ..., kappa2, ...
 
+    cost          processor time of a calibration relative to Heston's, over the panels of a market
     objective_ms  within which a desk expects its refined answer, in milliseconds of compute
     """
     parts = tuple(factors)
@@ -63,6 +64,7 @@ def compose(name: str, factors: Sequence[Factor], *, objective_ms: float) -> Mod
         expected_variance=parts[0].expected_variance if alone else expected_variance,
         feller_ratio=feller_ratio,
         log_terms=tuple(term for term in terms if term),
+        cost=cost,
         objective_ms=objective_ms,
     )
 

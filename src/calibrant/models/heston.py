@@ -3,4 +3,4 @@
 from .composition import compose
 from .variance_factor import variance_factor
 
-HESTON = compose("heston", [variance_factor()], objective_ms=2.0)
+HESTON = compose("heston", [variance_factor()], cost=1.0, objective_ms=2.0)

@@ -36,6 +36,8 @@ class Model:
     pricer that samples it would otherwise take a trough for the end, or one turn for none."""
     factors: tuple[Factor, ...] = ()
     """What it is composed of, see `composition.compose`; a model without them is priced but not fitted."""
+    cost: float = 1.0
+    """Processor time of a calibration relative to Heston's, until a service has measured its own."""
     objective_ms: float = 2.0
     """Compute within which its refined answer is expected: alerts and dashboards hold answers against it."""
 
