@@ -29,10 +29,11 @@ class Judged(NamedTuple):
 
 def n_nodes(model: Model, k: Vector, expiry: float, params: Vector) -> int:
     """How many nodes `lewis` takes."""
-    return int(_end(model, expiry, params) / _step(k)) + 1
+    return int(_end(model, expiry, params) / step_of(k)) + 1
 
 
-def _step(k: Vector) -> float:
+def step_of(k: Vector) -> float:
+    """Between two nodes."""
     return float(2.0 * np.pi / (_PERIOD + 2.0 * np.abs(k).max()))
 
 
@@ -46,7 +47,7 @@ def _end(model: Model, expiry: float, params: Vector) -> float:
 def lewis(model: Model, k: Vector, expiry: float, params: Vector, *, with_gradient: bool = False) -> Judged:
     """Options of one expiry; k is log(strike / forward)."""
     variance = model.expected_variance(expiry, params)
-    n, step = n_nodes(model, k, expiry, params), _step(k)
+    n, step = n_nodes(model, k, expiry, params), step_of(k)
     total, gradient = np.zeros(k.size), np.zeros((model.n_params if with_gradient else 0, k.size))
     for first in range(0, n, _CHUNK):
         x = (np.arange(first, min(n, first + _CHUNK)) + 0.5) * step

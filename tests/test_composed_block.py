@@ -88,7 +88,7 @@ def test_sums_of_a_block_are_those_of_the_readable_characteristic_function(model
         black = np.exp(-0.5 * model.expected_variance(EXPIRY, params) * (straight * straight + 0.25))
         for k in STRIKES:
             for x, weight, is_bent in ((straight, STEP, False), (bent, slope, True)):
-                weights = np.asarray(weight / (x * x + 0.25), np.complex128)
+                weights: ComplexVector = np.asarray(weight / (x * x + 0.25), np.complex128)
                 value, expected = _lewis_sum(model, params, k, x, weights)
                 if not is_bent:
                     value -= float((np.exp(-1j * x * k) * black * weights).real.sum())

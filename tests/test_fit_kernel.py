@@ -269,7 +269,7 @@ def test_gradients_of_models_of_several_factors_are_good_to_1e_8_of_each_paramet
                 continue
             exact = lewis(model, k, expiry, params, with_gradient=True)
             least = max(float(_vegas(exact.value, k, expiry).min()), 1e-3)
-            ours.append(_smile(model, params, expiry, 2e-10 * least, with_gradient=True)[1].gradient)
+            ours.append(_smile(model, params, expiry, 2e-11 * least, with_gradient=True)[1].gradient)
             judge.append(exact.gradient)
         if ours:
             panel, exact_panel = np.concatenate(ours, axis=1), np.concatenate(judge, axis=1)

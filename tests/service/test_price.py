@@ -10,9 +10,11 @@ from benchmarks import paper_box
 from calibrant.arrays import ComplexVector, Vector
 from calibrant.black import call_price
 from calibrant.errors import InvalidInput
-from calibrant.models import HESTON
+from calibrant.models import HESTON, MODELS
 from calibrant.steps import finish
 from service.engine import Engine, PriceJob
+from tests.service.client import Client
+from tests.shared import needs_shared, published_double_heston_jump, reference_calls
 
 ENGINE = Engine({})
 
@@ -68,3 +70,26 @@ def test_an_option_without_a_settled_price_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"`log_moneyness\[0\]` cannot be priced") as caught:
         ENGINE.price(replace(job, model=replace(HESTON, log_characteristic=noisy)))
     assert [problem.pointer for problem in caught.value.problems] == ["/log_moneyness/0"]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["bates", "double_heston_jump"])
+def test_reference_and_published_prices_are_met_over_http_to_1e_10(client: Client, name: str) -> None:
+    rows = reference_calls(name) + (published_double_heston_jump() if name == "double_heston_jump" else [])
+    for row in rows:
+        body = {
+            "model": name,
+            "parameters": dict(zip(MODELS[name].parameters, row.params.tolist(), strict=True)),
+            "expiry": [row.expiry],
+            "log_moneyness": [row.log_strike],
+        }
+        response = client.post("/v1/price", body)
+        assert response.status_code == 200, response.text
+        assert response.json()["call"] == pytest.approx([row.call], abs=1e-10), row
+
+
+def test_a_model_without_compiled_factors_prices() -> None:
+    params = paper_box.draws(1, seed=46)[0]
+    job = _job(params, paper_box.EXPIRY, paper_box.LOG_MONEYNESS, gradient=False)
+    found = ENGINE.price(replace(job, model=replace(HESTON, name="uncompiled", factors=())))
+    np.testing.assert_array_equal(found.call, ENGINE.price(job).call)

@@ -80,7 +80,10 @@ def log_characteristic_gradient(u: ComplexVector, expiry: float, params: Vector)
     dd_by_d = -a * (2.0 * expiry * d * e - lost * (1.0 + e)) / (big_a * big_a)
     dl_by_d = (1.0 + e + expiry * e * r) / big_a - 1.0 / d
     by_d = v0 * dd_by_d - weight * (expiry + 2.0 * dl_by_d)
-    by_beta = v0 * a * b * b + weight * (expiry - 2.0 * b) + by_d * beta / d
+    # T - 2 B - (T + 2 dL/dd) beta / d, whose terms cancel as xi vanishes while the weight grows as 1 / xi^2.
+    ahead = beta / d
+    small = -r / d * (expiry + 2.0 / big_a * (beta * expiry * e - lost * (1.0 + ahead)))
+    by_beta = v0 * (a * b * b + dd_by_d * ahead) + weight * small
     gradient = np.stack(
         [
             theta / (xi * xi) * g + by_beta,

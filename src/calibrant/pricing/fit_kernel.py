@@ -42,7 +42,7 @@ BENT = 100_000
 """Added to the number of nodes on the bent contour."""
 _LEAST_MARCH = 48
 """Nodes after which the decay tells how many more it takes."""
-_MOST_PARTS = 16
+_MOST_PARTS = 64
 """Times MAX_NODES nodes on the real line, where no contour may bend."""
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
 _MOMENTS = (0.2, 0.5, 1.0, 1.8, 2.8, 4.0, 5.6, 8.0)
