@@ -4,7 +4,7 @@
     python -m benchmarks.mutations --seed 1 --only 4711
 
 Each process has the whole application without a server, and the command line's reader, with a small budget of work, and
-is asked by itself, a few inputs at a time (`tests.service.mutated`: each a function of the seed and its number). A
+is asked by itself, a few inputs at a time (`benchmarks.load.mutated`: each a function of the seed and its number). A
 process that ends, or computes for a minute at the same inputs, is replaced and these are named. What took long
 together with others is asked again alone, by processor time.
 Writes docs/results/mutations.{json,md}.
@@ -25,9 +25,9 @@ from calibrant.models import HESTON
 from reporting.machine import RESULTS, ROOT, table
 from service import app
 from service.settings import Settings
-from tests.service.asked import ask, calibrated_file, fault_of
-from tests.service.mutated import KINDS, mutated
 
+from .load.asked import ask, calibrated_file, fault_of
+from .load.mutated import KINDS, mutated
 from .sections import record
 
 MAX_WORK = 2000.0

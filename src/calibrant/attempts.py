@@ -50,9 +50,9 @@ class Attempt(NamedTuple):
 class Work:
     """The work of one calibration, counted so that where it ends depends on nothing but the request."""
 
-    def __init__(self, n_quotes: int, most: float) -> None:
+    def __init__(self, n_quotes: int, n_factors: int, most: float) -> None:
         self._spent = 0.0
-        self._limit = most * max(1.0, n_quotes / _QUOTES_OF_A_BUDGET)
+        self._limit = most * n_factors * max(1.0, n_quotes / _QUOTES_OF_A_BUDGET)
         self.ended = False
         """No more is to be spent: the budget is, or the driver has said that it is enough."""
 

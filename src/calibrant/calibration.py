@@ -104,7 +104,7 @@ def calibration_steps(
     problem = fit_problem(used, model, options)
     if options.refine == "none":
         return _report(unrefined(problem, starts), used, model, options, "network_only", 0, problem)
-    work = Work(used.n_quotes, effort.max_work)
+    work = Work(used.n_quotes, len(model.factors), effort.max_work)
     if options.loss == "huber" and used.weights_from == "spreads":
         problem = problem._replace(huber=spread_thresholds(used))
     attempts, n_starts = yield from attempts_of(problem, starts, options.refine, effort, begun, work)

@@ -1,6 +1,5 @@
 """Requests as the formats want them, made from one request in the words of the schema."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -41,20 +40,3 @@ def as_moneyness(request: dict[str, Any]) -> dict[str, Any]:
 def as_tensors(quotes: Mapping[str, Any], dtype: Any = np.float64) -> dict[str, NDArray[Any]]:
     """Columns of a request as arrays, null as NaN."""
     return {name: np.array(column, np.float64).astype(dtype) for name, column in quotes.items() if column is not None}
-
-
-def inference(tensors: Tensors, **header: Any) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of a request of the Open Inference Protocol with binary tensors."""
-    names = {np.dtype(np.float64): "FP64", np.dtype(np.float32): "FP32"}
-    inputs = [
-        {
-            "name": name,
-            "shape": list(array.shape),
-            "datatype": names[array.dtype],
-            "parameters": {"binary_data_size": array.nbytes},
-        }
-        for name, array in tensors.items()
-    ]
-    head = json.dumps({"inputs": inputs, **header}).encode()
-    body = head + b"".join(array.tobytes() for array in tensors.values())
-    return body, {"inference-header-content-length": str(len(head))}

@@ -8,10 +8,10 @@ import pyarrow
 import pytest
 
 from benchmarks.load.arrow import arrow_stream, quote_table
+from benchmarks.load.tensors import inference
 from calibrant.errors import Problem
 from service.errors import NotFound
 from service.wire.arrow import MEDIA_TYPE
-from tests.service.bodies import inference
 from tests.service.client import Client
 from tests.service.test_arrow import COLUMNS
 from tests.service.test_bad_input import PRICE, RICH, panel, places

@@ -34,7 +34,7 @@ from calibrant.arbitrage import check_surface
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.models import MODELS
 from calibrant.steps import finish
-from tests.service.bodies import inference
+from benchmarks.load.tensors import inference
 import numpy as np
 
 def compiled():

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.load.arrow import arrow_stream, quote_table
+from benchmarks.load.tensors import inference
 from calibrant.errors import InvalidInput
 from calibrant.models import HESTON
 from service.errors import ServiceError
@@ -24,7 +25,7 @@ from service.wire.arrow import ArrowBatch
 from service.wire.batch import BatchLimits, DocumentBatch
 from service.wire.compression import inflate
 from service.wire.formats import FORMATS
-from tests.service.bodies import as_tensors, inference
+from tests.service.bodies import as_tensors
 from tests.service.client import Client
 from tests.service.test_bad_input import ODD_VALUES, PRICE, RICH, panel, places
 

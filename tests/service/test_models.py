@@ -15,6 +15,7 @@ import pyarrow.ipc
 import pytest
 
 from benchmarks.load.arrow import arrow_stream, quote_table
+from benchmarks.load.tensors import inference
 from calibrant.models import BATES, DOUBLE_HESTON, HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.prices import price_steps
@@ -24,7 +25,7 @@ from service.engine import Engine
 from service.settings import Settings
 from service.wire.arrow import MEDIA_TYPE
 from service.wire.schema import CalibrateResponse
-from tests.service.bodies import as_tensors, inference
+from tests.service.bodies import as_tensors
 from tests.service.client import Client
 from tests.service.process import Server
 from tests.shared import ROOT

@@ -3,10 +3,10 @@ sends by the hundred thousand."""
 
 import pytest
 
+from benchmarks.load.asked import ask, calibrated_file, fault_of
+from benchmarks.load.mutated import KINDS, mutated
 from calibrant.models import HESTON
-from tests.service.asked import ask, calibrated_file, fault_of
 from tests.service.client import Client
-from tests.service.mutated import KINDS, mutated
 
 _EACH = 40
 _MAX_WORK = 2000.0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.load.tensors import inference
 from service.wire.oip import OUTPUTS, InferResponse, ModelMetadata, ServerMetadata
 from service.wire.schema import ProblemDocument
-from tests.service.bodies import REAL, as_moneyness, as_tensors, inference, real_panel
+from tests.service.bodies import REAL, as_moneyness, as_tensors, real_panel
 from tests.service.client import Client
 from tests.service.test_bad_input import panel
 from tests.shared import needs_shared

@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.load.tensors import inference
 from service.supervisor import bound
-from tests.service.bodies import inference
 from tests.service.faulty import HANGS, NOT_A_NUMBER, RAISES
 from tests.service.process import Server
 from tests.shared import ROOT

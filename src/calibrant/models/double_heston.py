@@ -4,5 +4,5 @@ from .composition import compose
 from .variance_factor import variance_factor
 
 DOUBLE_HESTON = compose(
-    "double_heston", [variance_factor(may_vanish=True), variance_factor(may_vanish=True)], cost=15.0, objective_ms=6.0
+    "double_heston", [variance_factor(may_vanish=True), variance_factor(may_vanish=True)], cost=30.0, objective_ms=150.0
 )

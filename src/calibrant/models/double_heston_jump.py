@@ -7,6 +7,6 @@ from .variance_factor import variance_factor
 DOUBLE_HESTON_JUMP = compose(
     "double_heston_jump",
     [variance_factor(may_vanish=True), variance_factor(may_vanish=True), jump_factor()],
-    cost=40.0,
-    objective_ms=15.0,
+    cost=90.0,
+    objective_ms=500.0,
 )

@@ -17,7 +17,8 @@ from calibrant.quotes_csv import read_csv
 from calibrant.release import Release
 from calibrant.report import calibration_report
 from service.errors import DeadlineExpired, DeadlineUnreachable
-from tests.service.mutated import JSON, MSGPACK, Input
+
+from .mutated import JSON, MSGPACK, Input
 
 _PROBLEM = "application/problem+json"
 _IN_TIME = (DeadlineExpired.code, DeadlineUnreachable.code)

@@ -23,7 +23,8 @@ from calibrant.arrays import Vector
 from calibrant.models import HESTON
 from calibrant.quotes_csv import COLUMNS
 from service.wire.arrow import MEDIA_TYPE as ARROW
-from tests.service.bodies import inference
+
+from .tensors import inference
 
 JSON, MSGPACK, LINES, BINARY = (
     "application/json",
