@@ -9,7 +9,7 @@ A model of several factors has the optima of the models nested in it among its s
 """
 
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from .robust import residual_thresholds
 from .search import Optimum, distinct_optima
 from .starts import N_KINDS, objective_at, surface_starts
 from .steps import Progress, Steps
+
+T = TypeVar("T")
 
 _QUOTES_OF_A_BUDGET = 1000.0
 _MAX_EVALUATIONS = 200
@@ -62,6 +64,17 @@ class Work:
         enough = yield Progress(self._spent, self._limit)
         self.ended = self.ended or enough is True or self._spent >= self._limit
 
+    def through(self, pieces: Generator[float, bool, T]) -> Generator[Progress, bool, T]:
+        """Count work that says itself what each of its pieces took; it is told when no more is to be spent."""
+        spent = next(pieces)
+        while True:
+            yield from self.step(spent)
+            try:
+                spent = pieces.send(self.ended)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+
 
 def attempts_of(
     problem: FitProblem, proposals: Sequence[Start], refine: Refine, effort: Effort, begun: Fit | None, work: Work
@@ -91,8 +104,7 @@ def attempts_of(
     for thorough in (False, True):
         if thorough and (candidates is None or work.ended or not in_doubt(best_of(attempts).fit, ())):
             break
-        optima, spent = distinct_optima(problem, proposed, candidates, thorough)
-        yield from work.step(spent)
+        optima = yield from work.through(distinct_optima(problem, proposed, candidates, thorough))
         for optimum in optima:
             if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
                 continue

@@ -49,8 +49,8 @@ class Effort(NamedTuple):
     """What a calibration may cost; whoever runs it says so, and not the request."""
 
     max_work: float = MAX_WORK
-    """Quote-evaluations after which a search ends with the best so far, of up to 1,000 quotes by a model of one factor; a
-    larger panel and a model of more factors have proportionally more."""
+    """Quote-evaluations after which a search ends with the best so far, of up to 1,000 quotes by a model of one factor;
+    a larger panel and a model of more factors have proportionally more."""
     second_opinion: bool = True
     """Whether other starts may join the proposals where the first answer is in doubt; without proposals they always
     do."""

@@ -8,11 +8,13 @@ and what that costs, is measured by `benchmarks/optima.py`.
 """
 
 import math
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays import IntVector, Matrix, Vector
+from .arrays import BoolVector, IntVector, Matrix, Vector
 from .black import otm_and_vega
 from .compiled import careful
 from .optimisers.levenberg_marquardt import levenberg_marquardt, memory_size
@@ -26,6 +28,8 @@ _QUOTES_OF_MANY = 64
 _LEAST_STRIKES = 4
 _QUICK_RACING, _RACING = 8, 64
 """Candidates that take part, of all that were looked at: at first, and where the answer is in doubt after that."""
+_LOOKED_AT, _TOGETHER = 64, 8
+"""Candidates looked at, and starts that run, in one piece of the work."""
 _FEWEST = 32
 """Of many that take part the better half goes on after a round, down to so many."""
 _ROUNDS = 14
@@ -52,10 +56,29 @@ class Optimum(NamedTuple):
     """The first that led there, by its number."""
 
 
+class _Racers(NamedTuple):
+    """Starts on their way, a row each; all are filled."""
+
+    ends: Matrix
+    """(n_starts, n_params), where they are."""
+    objectives: Vector
+    before: Vector
+    """Objectives a round ago."""
+    leaders: IntVector
+    """The first start that led there, or -1 where another end is the same."""
+    going_on: BoolVector
+    memory: Matrix
+    """Of the optimiser."""
+    model_vol: Matrix
+    residual: Matrix
+    jacobian: NDArray[np.float64]
+
+
 def distinct_optima(
     problem: Problem, proposals: Matrix, candidates: Matrix | None = None, thorough: bool = False
-) -> tuple[list[Optimum], float]:
-    """The optima worth refining, best first, and the quote-evaluations that finding them took.
+) -> Generator[float, bool, list[Optimum]]:
+    """The optima worth refining, best first, a piece at a time: yields the quote-evaluations that a piece took, and
+    ends with what is known so far when sent True.
 
     proposals   (n_proposals, n_params), inside the bounds: they count before the other starts
     candidates  (n, n_params), likewise, of which the most promising take part; None for starts read off the surface,
@@ -63,18 +86,38 @@ def distinct_optima(
     thorough    let more candidates take part, and for longer
     """
     if candidates is None:
-        ends, objectives, leaders, work, n_quotes = _searched(problem, proposals)
-    else:
-        ends, objectives, leaders, work, n_quotes = _searched_among(problem, proposals, candidates, thorough)
+        # In one compiled call: it takes no longer than a piece.
+        ends, objectives, leaders, spent, n_quotes = _searched(problem, proposals)
+        yield spent
+        return _worth_refining(ends, objectives, leaders, n_quotes)
+    small = sketch(problem)
+    n_quotes = small.vol.size
+    first = np.empty(len(candidates))
+    for at in range(0, first.size, _LOOKED_AT):
+        part = slice(at, at + _LOOKED_AT)
+        _look(small, candidates[part], first[part])
+        yield float(n_quotes * first[part].size)
+    chosen = candidates[np.argsort(first, kind="stable")[: _RACING if thorough else _QUICK_RACING]]
+    racers = _set_out(small, np.concatenate((proposals, chosen)))
+    enough = False
+    for round_ in range(_LONG_ROUNDS if thorough else _ROUNDS):
+        for at in range(0, racers.leaders.size, _TOGETHER):
+            spent = n_quotes * _run(small, racers, at, min(at + _TOGETHER, racers.leaders.size))
+            enough = (yield spent) or enough
+        if not _compare(small, racers, round_) or enough:
+            break
+    return _worth_refining(racers.ends, racers.objectives, racers.leaders, n_quotes)
+
+
+def _worth_refining(ends: Matrix, objectives: Vector, leaders: IntVector, n_quotes: int) -> list[Optimum]:
     order = np.argsort(objectives, kind="stable").tolist()
     # An exact fit leaves nothing but rounding to tell optima apart.
     worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
-    found = [
-        (i, leader, objective)
+    return [
+        Optimum(ends[i], objective, leader)
         for i, leader, objective in zip(order, leaders[order].tolist(), objectives[order].tolist(), strict=True)
         if leader >= 0 and (objective <= worth or i == order[0])
     ]
-    return [Optimum(ends[i], objective, leader) for i, leader, objective in found], work
 
 
 def sketch(problem: Problem) -> Problem:
@@ -90,27 +133,18 @@ def _searched(problem: Problem, proposals: Matrix) -> tuple[Matrix, Vector, IntV
     starts[:n_proposals] = proposals
     fill_surface_starts(problem, starts[n_proposals:])
     small = _sketch(problem)
-    ends, objectives, leaders, work = _race(small, starts, _ROUNDS)
+    ends, objectives, leaders, work = _race(small, starts)
     return ends, objectives, leaders, work, small.vol.size
 
 
 @careful
-def _searched_among(
-    problem: Problem, proposals: Matrix, candidates: Matrix, thorough: bool
-) -> tuple[Matrix, Vector, IntVector, float, int]:
-    """The race of the proposals and the best of many candidates, on the sketch."""
-    small = _sketch(problem)
-    n_quotes = small.vol.size
-    first = np.empty(candidates.shape[0])
+def _look(problem: Problem, candidates: Matrix, objectives: Vector) -> None:
+    """Fill the objectives of starts, infinite where they are no number."""
+    n_quotes = problem.vol.size
     nothing = np.empty((0, n_quotes))
-    for i in range(first.size):
-        first[i] = evaluate(candidates[i], small, ROUGH, small.vol.copy(), np.empty(n_quotes), nothing)
-        if not np.isfinite(first[i]):
-            first[i] = np.inf
-    n_racing = min(_RACING if thorough else _QUICK_RACING, first.size)
-    starts = np.concatenate((proposals, candidates[np.argsort(first)[:n_racing]]))
-    ends, objectives, leaders, work = _race(small, starts, _LONG_ROUNDS if thorough else _ROUNDS)
-    return ends, objectives, leaders, work + first.size * n_quotes, n_quotes
+    for i in range(objectives.size):
+        found = evaluate(candidates[i], problem, ROUGH, problem.vol.copy(), np.empty(n_quotes), nothing)
+        objectives[i] = found if np.isfinite(found) else np.inf
 
 
 @careful
@@ -187,57 +221,88 @@ def _sketch(problem: Problem) -> Problem:
 
 
 @careful
-def _race(problem: Problem, starts: Matrix, rounds: int) -> tuple[Matrix, Vector, IntVector, float]:
+def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, float]:
     """Where the starts lead: all take a few steps in turns, those that come to fit alike go on as one.
 
-    returns  (n_starts, n_params) ends; their objectives; the first start that led there, or -1 where another end is the
-             same; quote-evaluations spent
+    returns  ends, objectives and leaders of `_Racers`; quote-evaluations spent
     """
+    racers = _set_out(problem, starts)
+    evaluations = 0
+    for round_ in range(_ROUNDS):
+        evaluations += _run(problem, racers, 0, starts.shape[0])
+        if not _compare(problem, racers, round_):
+            break
+    return racers.ends, racers.objectives, racers.leaders, float(evaluations * problem.vol.size)
+
+
+@careful
+def _set_out(problem: Problem, starts: Matrix) -> _Racers:
     n_starts, n = starts.shape
     n_quotes = problem.vol.size
-    ends = starts.copy()
-    objectives = np.empty(n_starts)
-    leaders = np.arange(n_starts)
-    going_on = np.ones(n_starts, np.bool_)
-    memory = np.zeros((n_starts, memory_size(n)))
-    model_vol, residual = np.empty((n_starts, n_quotes)), np.empty((n_starts, n_quotes))
-    jacobian = np.empty((n_starts, n, n_quotes))
-    before = np.full(n_starts, np.inf)
-    evaluations = 0
+    model_vol = np.empty((n_starts, n_quotes))
     for i in range(n_starts):
         model_vol[i] = problem.vol
-    for round_ in range(rounds):
-        for i in range(n_starts):
-            if leaders[i] < 0 or not going_on[i]:
-                continue
-            objectives[i], more, outcome = levenberg_marquardt(
-                ends[i], problem, _STRETCH, False, memory[i], model_vol[i], residual[i], jacobian[i]
-            )
-            evaluations += more
-            going_on[i] = outcome == OUT_OF_ITERATIONS
-        # The better of two that fit alike goes on, by the name of the first.
-        order = np.argsort(objectives)
-        best = objectives[order[0]]
-        # One that still descends may only be passing by, and one whose steps were all refused has not set out.
-        resting = ((objectives < before) & (before - objectives <= _RESTING * before)) | ~going_on
-        falling = objectives < _FALLING * before
-        before[:] = objectives
-        for place in range(n_starts):
-            i = order[place]
-            if leaders[i] < 0:
-                continue
-            for after in range(place + 1, n_starts):
-                j = order[after]
-                if leaders[j] >= 0 and resting[j] and _one_fit(problem, model_vol[i], model_vol[j], _ALIKE * best):
-                    leaders[i] = min(leaders[i], leaders[j])
-                    leaders[j] = -1
-            if place >= max(_FEWEST, n_starts >> (round_ + 1)) and not falling[i]:
-                going_on[i] = False
-            if round_ >= _PATIENCE and not falling[i] and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes:
-                going_on[i] = False
-        if not (going_on & (leaders >= 0)).any():
-            break
-    return ends, objectives, leaders, evaluations * n_quotes
+    return _Racers(
+        starts.copy(),
+        np.full(n_starts, np.inf),
+        np.full(n_starts, np.inf),
+        np.arange(n_starts),
+        np.ones(n_starts, np.bool_),
+        np.zeros((n_starts, memory_size(n))),
+        model_vol,
+        np.empty((n_starts, n_quotes)),
+        np.empty((n_starts, n, n_quotes)),
+    )
+
+
+@careful
+def _run(problem: Problem, racers: _Racers, first: int, last: int) -> int:
+    """A few steps of each of the starts first to last; returns the evaluations."""
+    evaluations = 0
+    for i in range(first, last):
+        if racers.leaders[i] < 0 or not racers.going_on[i]:
+            continue
+        racers.objectives[i], more, outcome = levenberg_marquardt(
+            racers.ends[i],
+            problem,
+            _STRETCH,
+            False,
+            racers.memory[i],
+            racers.model_vol[i],
+            racers.residual[i],
+            racers.jacobian[i],
+        )
+        evaluations += more
+        racers.going_on[i] = outcome == OUT_OF_ITERATIONS
+    return evaluations
+
+
+@careful
+def _compare(problem: Problem, racers: _Racers, round_: int) -> bool:
+    """After a round: the better of two that fit alike goes on, by the name of the first, and who is far behind does
+    not; returns whether anybody does."""
+    objectives, before, leaders, going_on = racers.objectives, racers.before, racers.leaders, racers.going_on
+    n_starts, n_quotes = objectives.size, problem.vol.size
+    order = np.argsort(objectives)
+    best = objectives[order[0]]
+    # One that still descends may only be passing by, and one whose steps were all refused has not set out.
+    resting = ((objectives < before) & (before - objectives <= _RESTING * before)) | ~going_on
+    falling = objectives < _FALLING * before
+    before[:] = objectives
+    for place in range(n_starts):
+        i = order[place]
+        if leaders[i] < 0:
+            continue
+        for after in range(place + 1, n_starts):
+            j = order[after]
+            alike = leaders[j] >= 0 and resting[j]
+            if alike and _one_fit(problem, racers.model_vol[i], racers.model_vol[j], _ALIKE * best):
+                leaders[i] = min(leaders[i], leaders[j])
+                leaders[j] = -1
+        far_behind = round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes
+        if (far_behind or place >= max(_FEWEST, n_starts >> (round_ + 1))) and not falling[i]:
+            going_on[i] = False
+    return bool((going_on & (leaders >= 0)).any())
 
 
 @careful
