@@ -290,3 +290,18 @@ def test_the_kernel_meets_reference_prices_to_1e_10(name: str) -> None:
         assert error[0] < 1e-10, row
         call = out[0] + max(-np.expm1(row.log_strike), 0.0)
         assert call == pytest.approx(row.call, abs=1e-10), row
+
+
+@pytest.mark.parametrize(
+    ("expiry", "params"),
+    [
+        (2.0, [0.09176954, 0.01527969, 2.68183874, -0.30590964, 0.06170376, 0.07296694, -0.74120757, 0.04130713]),
+        (5.0, [0.04595714, 0.34433558, 0.76623854, 0.93006575, 0.30755758, 0.30212978, 0.147803, 0.00506767]),
+        (7.0 / 365.0, [9.9647996, 0.03852522, 1.92816396, 0.68512337, 0.01191339, 0.68386366, -0.62537904, 0.0081146]),
+    ],
+)
+def test_no_contour_bends_to_where_a_jump_explodes_between_two_troughs(expiry: float, params: list[float]) -> None:
+    p = np.array(params)
+    k, found = _smile(MODELS["bates"], p, expiry, 1e-8, with_gradient=False)
+    assert found.error < 2e-8
+    assert np.abs(found.value - lewis(MODELS["bates"], k, expiry, p).value).max() < found.error

@@ -42,6 +42,8 @@ BENT = 100_000
 """Added to the number of nodes on the bent contour."""
 _LEAST_MARCH = 48
 """Nodes after which the decay tells how many more it takes."""
+_LARGEST_RISE = 300.0
+"""In log |phi|; beyond it a trough is no end whatever follows."""
 _MOST_PARTS = 64
 """Times MAX_NODES nodes on the real line, where no contour may bend."""
 # Moments tried for the aliasing bound, in units of one over the standard deviation of the log-price.
@@ -91,7 +93,7 @@ def _envelope(layout: IntVector, node: int, work: Vector) -> float:
     """The squared integrand of the price, or what it may rise to again."""
     j = np.uint64(node)
     square: float = work[REAL + j] * work[REAL + j] + work[IMAG + j] * work[IMAG + j]
-    return square if one_heston(layout) else square * float(exp(2.0 * work[SLACK + j]))
+    return square if one_heston(layout) else square * float(exp(2.0 * min(work[SLACK + j], _LARGEST_RISE)))
 
 
 @kernel

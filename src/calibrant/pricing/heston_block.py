@@ -153,13 +153,22 @@ def heston_node(
     dl_i = sr * iai + si * iar - idi
     nr = v0 * dd_r - weight * (expiry + 2.0 * dl_r)
     ni = v0 * dd_i - 2.0 * weight * dl_i
-    # M = dD/dbeta v0 + weight dG/dbeta + N beta / d
     ndr = nr * idr - ni * idi
     ndi = nr * idi + ni * idr
+    # M = dD/dbeta v0 + weight dG/dbeta + N beta / d. The weight's terms, T - 2 B - (T + 2 dL/dd) beta / d, cancel as xi
+    # vanishes; they are -r / d (T + 2 h / A) with h = beta T E - F (1 + beta / d).
+    qr = br * idr - bi * idi
+    qi = br * idi + bi * idr
     b2r = b_r * b_r - b_i * b_i
     b2i = 2.0 * b_r * b_i
-    mr = v0 * (a_r * b2r - a_i * b2i) + weight * (expiry - 2.0 * b_r) + ndr * br - ndi * bi
-    mi = v0 * (a_r * b2i + a_i * b2r) - 2.0 * weight * b_i + ndr * bi + ndi * br
+    hr = br * ter - bi * tei - fr * (1.0 + qr) - ei * qi
+    hi = br * tei + bi * ter - fr * qi + ei * (1.0 + qr)
+    pr = expiry + 2.0 * (hr * iar - hi * iai)
+    pi = 2.0 * (hr * iai + hi * iar)
+    rdr = rr * idr - ri * idi
+    rdi = rr * idi + ri * idr
+    mr = v0 * (a_r * b2r - a_i * b2i + dd_r * qr - dd_i * qi) - weight * (rdr * pr - rdi * pi)
+    mi = v0 * (a_r * b2i + a_i * b2r + dd_r * qi + dd_i * qr) - weight * (rdr * pi + rdi * pr)
     cap_dr = a_i * b_i - a_r * b_r
     cap_di = -(a_r * b_i + a_i * b_r)
     return (

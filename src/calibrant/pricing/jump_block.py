@@ -77,7 +77,7 @@ def add_jumps(
         by_r, by_i = jr - 1.0 - sr * drift, ji - x * drift
         work[LOG_REAL + j] += rate * by_r
         work[LOG_IMAG + j] += rate * by_i
-        work[SLACK + j] += min(rate * (size - jr), _LARGEST_EXPONENT)
+        work[SLACK + j] += rate * (size - jr)
         if with_gradient:
             # s (J - m) and s (s J - m)
             lr, li = jr - mean, ji
