@@ -15,6 +15,7 @@ from calibrant.pricing.composed_block import (
     log_moment,
     work_size,
 )
+from calibrant.pricing.heston_block import heston_parts
 from calibrant.pricing.nodes import turn_bent, turn_evenly
 from tests import many_factors
 
@@ -36,18 +37,21 @@ def _absent(model: Model) -> Vector:
 
 def _sums(model: Model, params: Vector, k: float, *, bent: bool) -> tuple[Vector, Vector]:
     """Of a strike the sums of the parts, and what is made of them: its derivatives by the parameters."""
-    work, sums = np.empty(work_size(model.layout)), np.empty(1 + model.n_params)
+    work, sums = np.empty(work_size(model.layout)), np.empty((1, 1 + model.n_params))
     if bent:
         fill_bent(model.layout, 0, N, BENT_STEP, CENTRE, WIDTH, BEND, LOW, HIGH, EXPIRY, params, True, work)
         turn_bent(k, LOW, HIGH, N, work)
     else:
         variance = integrated_variance(model.layout, EXPIRY, params)
-        fill_even(model.layout, 0, N, STEP, 0.0, EXPIRY, params, variance, True, work)
+        if model is HESTON:
+            heston_parts(0, N, STEP, EXPIRY, params, variance, work)
+        else:
+            fill_even(model.layout, 0, N, STEP, 0.0, EXPIRY, params, variance, True, work)
         turn_evenly(k, STEP, 0.0, N, work)
-    add_up(model.layout, N, work, sums)
+    add_up(model.layout, N, work, sums, 0)
     gradient = np.empty((model.n_params, 1))
     fold(model.layout, 1.0, sums, params, gradient, 0)
-    return sums, gradient[:, 0]
+    return sums[0], gradient[:, 0]
 
 
 @pytest.mark.parametrize("bent", [False, True], ids=["straight", "bent"])

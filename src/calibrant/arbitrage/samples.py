@@ -205,7 +205,7 @@ def _add_heston(params: Vector, expiry: float, step: float, first: int, last: in
     # Unsigned: numba would test a signed index for wrapping around, and the loop would not be vectorised.
     for j in range(np.uint64(first), np.uint64(last)):
         x = j * step
-        dr, di, _, _, _, _, _, _, log_real, log_imag = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
+        dr, di, _, _, _, _, _, _, log_real, log_imag = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0, False)
         # d log phi/dT = kappa theta D + v0 dD/dT, and dD/dT by the Riccati equation that D solves.
         beta_imag = -rho * xi * x
         gr = half_square * (dr * dr - di * di) - (beta_real * dr - beta_imag * di) - 0.5 * (x * x + 0.25)

@@ -48,7 +48,12 @@ def _log_moment(_: int, s: float, expiry: float, params: Vector) -> float:
     return moment
 
 
-_alias_length = from_cpu(fit_kernel.alias_length, log_moment=_log_moment, one_heston=device(lambda _: True))
+_alias_length = from_cpu(
+    fit_kernel.alias_length,
+    log_moment=_log_moment,
+    log_moment_of_heston=_log_moment_of_heston,
+    one_heston=device(lambda _: True),
+)
 """The layout is always Heston's here: a number stands for it."""
 
 
@@ -72,7 +77,7 @@ def fill_chunk(lane: int, n_lanes: int, chunk: int, expiry: float, params: Vecto
         a = x * x + 0.25
         scale = step / a
         dr, di, gr, gi, mr, mi, nr, ni, pr, pi = _node(
-            x, 0.0, expiry, params[0], params[1], params[2], params[3], params[4]
+            x, 0.0, expiry, params[0], params[1], params[2], params[3], params[4], False
         )
         size = scale * math.exp(pr)
         fr = size * math.cos(pi)

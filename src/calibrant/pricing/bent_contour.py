@@ -277,7 +277,7 @@ def _group(
         strike = math.exp(k[q])
         base[q] = strike * (1.0 - put) - (1.0 - call) if k[q] < 0.0 else call - strike * put
         turn_bent(k[q], low, high, done, work)
-        add_up(layout, done, work, sums[q])
+        add_up(layout, done, work, sums, q)
     taken = done if tail < 0.25 * tolerance else -done
     return taken, tail + lost + EPSILON * max(1.0, math.exp(high))
 

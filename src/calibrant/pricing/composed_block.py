@@ -20,8 +20,7 @@ from .heston_block import (
     exponent_rounding,
     fold_heston,
     heston_bent_parts,
-    heston_parts,
-    heston_phi,
+    is_calm,
     log_moment_of_heston,
     sum_heston,
     sum_parts,
@@ -190,6 +189,12 @@ def _times_phi(layout: IntVector, first: int, last: int, straight: bool, work: V
             row += _JUMP_ROWS * MAX_NODES
 
 
+@inlined
+def has_own_loop(layout: IntVector, params: Vector, with_gradient: bool) -> bool:
+    """Whether `heston_parts`, `heston_phi` and `heston_bent_parts` do all at once."""
+    return one_heston(layout) and not (with_gradient and is_calm(params[0], params[2]))
+
+
 @kernel
 def fill_even(
     layout: IntVector, first: int, last: int, step: float, begin: float, expiry: float, params: Vector,
@@ -197,15 +202,9 @@ def fill_even(
 ) -> None:  # fmt: skip
     """The integrands of price and gradient at x = (begin + j + 1/2) step, first <= j < last, times their weights.
 
-    begin     nodes that went before; zero for a model of one variance factor
+    begin     nodes that went before
     variance  of the control variate, whose characteristic function (real on this contour) is taken from the price's
     """
-    if one_heston(layout):
-        if with_gradient:
-            heston_parts(first, last, step, expiry, params, variance, work)
-        else:
-            heston_phi(first, last, step, expiry, params, variance, work)
-        return
     for j in range(np.uint64(first), np.uint64(last)):
         work[X + j] = (begin + HALVES[j]) * step
     _add_factors(layout, first, last, True, with_gradient, expiry, params, work)
@@ -240,7 +239,7 @@ def fill_bent(
         work[X + j], work[Y + j], work[PHI_REAL + j], work[PHI_IMAG + j] = bent_weight(
             HALVES[j] * step, step, centre, width, bend_cos, bend_sin
         )
-    if one_heston(layout) and with_gradient:
+    if with_gradient and has_own_loop(layout, params, True):
         heston_bent_parts(first, last, low, high, expiry, params, work)
         return
     _add_factors(layout, first, last, False, with_gradient, expiry, params, work)
@@ -277,37 +276,45 @@ def bent_sizes(
 
 
 @kernel
-def add_up(layout: IntVector, n_nodes: int, work: Vector, sums: Vector) -> None:
-    """The sums of the strike that the nodes are turned to: the price's, and if there is room for them the factors'."""
-    if sums.size == 1:
-        sums[0] = sum_first(n_nodes, work)
+def add_up(layout: IntVector, n_nodes: int, work: Vector, sums: Matrix, q: int) -> None:
+    """The sums of quote q, to whose strike the nodes are turned: the price's, and if there is room the factors'.
+
+    sums  (n_quotes, 1 or 1 + n_params), row q is filled
+    """
+    if sums.shape[1] == 1:
+        sums[q, 0] = sum_first(n_nodes, work)
         return
     if one_heston(layout):
-        sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = sum_parts(n_nodes, work)
+        sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(n_nodes, work)
         return
-    sums[0] = sum_first(n_nodes, work)
+    sums[q, 0] = sum_first(n_nodes, work)
     at = 1
     row = N_SHARED * MAX_NODES
     for kind in layout:
+        # A factor has as many sums as it has parameters.
         if kind == VARIANCE:
-            sums[at], sums[at + 1], sums[at + 2], sums[at + 3], sums[at + 4] = sum_heston(n_nodes, work, work[row:])
+            sums[q, at], sums[q, at + 1], sums[q, at + 2], sums[q, at + 3], sums[q, at + 4] = sum_heston(
+                n_nodes, work, work[row:]
+            )
             at += N_PARTS - 1
             row += _HESTON_ROWS * MAX_NODES
         else:
-            sums[at], sums[at + 1], sums[at + 2] = sum_jumps(n_nodes, work, work[row:])
+            sums[q, at], sums[q, at + 1], sums[q, at + 2] = sum_jumps(n_nodes, work, work[row:])
             at += 3
             row += _JUMP_ROWS * MAX_NODES
 
 
-@kernel
-def fold(layout: IntVector, factor: float, sums: Vector, params: Vector, gradient: Matrix, q: int) -> None:
+@inlined
+def fold(layout: IntVector, factor: float, sums: Matrix, params: Vector, gradient: Matrix, q: int) -> None:
     """Turn the sums of quote q into its derivatives by the parameters, column q of (n_params, n_quotes)."""
+    if one_heston(layout):
+        fold_heston(factor, sums, params, 0, gradient, q)
+        return
     p = 0
     for kind in layout:
-        # A factor has as many sums as it has parameters.
         if kind == VARIANCE:
-            fold_heston(factor, sums[1 + p : 6 + p], params[p : p + 5], gradient[p : p + 5], q)
+            fold_heston(factor, sums, params, p, gradient, q)
             p += 5
         else:
-            fold_jumps(factor, sums[1 + p : 4 + p], gradient[p : p + 3], q)
+            fold_jumps(factor, sums, p, gradient, q)
             p += 3

@@ -33,7 +33,18 @@ from ..arrays import IntVector, Matrix, Vector
 from ..black import otm_and_vega
 from ..compiled import inlined, kernel
 from .bent_contour import bent_values
-from .composed_block import add_up, fill_even, fold, integrated_variance, log_moment, one_heston, rounding_of, work_size
+from .composed_block import (
+    add_up,
+    fill_even,
+    fold,
+    has_own_loop,
+    integrated_variance,
+    log_moment,
+    one_heston,
+    rounding_of,
+    work_size,
+)
+from .heston_block import heston_parts, heston_phi, log_moment_of_heston, sum_parts
 from .nodes import EPSILON, IMAG, MAX_NODES, REAL, SLACK, turn_evenly
 from .vector_math import exp, log
 
@@ -63,7 +74,8 @@ def alias_length(
         if one_heston(layout):
             # Only the heavier tail: both images have q = s^2 - s in common, at s = -p and s = 1 + p, so that is the one
             # with the smaller beta = kappa - rho xi s, the left for rho < 0, the right for rho > 0.
-            moment = log_moment(layout, -p if params[3] < 0.0 else 1.0 + p, expiry, params)
+            s = -p if params[3] < 0.0 else 1.0 + p
+            moment = log_moment_of_heston(s, expiry, params[0], params[1], params[2], params[3], params[4])
             moment += max(k_high * (1.0 + p), -k_low * p)
         else:
             left = log_moment(layout, -p, expiry, params) + k_high * (1.0 + p)
@@ -89,11 +101,11 @@ def _most_nodes(n_strikes: int) -> int:
 
 
 @inlined
-def _envelope(layout: IntVector, node: int, work: Vector) -> float:
+def _envelope(may_rise: bool, node: int, work: Vector) -> float:
     """The squared integrand of the price, or what it may rise to again."""
     j = np.uint64(node)
     square: float = work[REAL + j] * work[REAL + j] + work[IMAG + j] * work[IMAG + j]
-    return square if one_heston(layout) else square * float(exp(2.0 * min(work[SLACK + j], _LARGEST_RISE)))
+    return square * float(exp(2.0 * min(work[SLACK + j], _LARGEST_RISE))) if may_rise else square
 
 
 @kernel
@@ -116,14 +128,21 @@ def _march(
     returns (number of nodes, or 0 where it would take more than `most`; the tail; int |phi - phi_BS| dx, from above)
     """
     half = BLOCK // 2
+    own_loop = has_own_loop(layout, params, with_gradient)
+    may_rise = not one_heston(layout)
     spread = 0.0
     for first in range(0, most, BLOCK):
-        fill_even(layout, first, first + BLOCK, step, begin, expiry, params, variance, with_gradient, work)
+        if not own_loop:
+            fill_even(layout, first, first + BLOCK, step, begin, expiry, params, variance, with_gradient, work)
+        elif with_gradient:
+            heston_parts(first, first + BLOCK, step, expiry, params, variance, work)
+        else:
+            heston_phi(first, first + BLOCK, step, expiry, params, variance, work)
         early = 0.0
         late = 0.0
         for j in range(first, first + half):
-            early = max(early, _envelope(layout, j, work))
-            late = max(late, _envelope(layout, j + half, work))
+            early = max(early, _envelope(may_rise, j, work))
+            late = max(late, _envelope(may_rise, j + half, work))
         early = math.sqrt(early)
         late = math.sqrt(late)
         end = (begin + first + BLOCK) * step
@@ -173,7 +192,7 @@ def _long_sums(
 ) -> tuple[int, float, float]:
     """The integrals by more nodes on the real line than there is room for at once; returns as `_march`."""
     sums[:] = 0.0
-    more = np.empty(sums.shape[1])
+    more = np.empty((1, sums.shape[1]))
     spread = 0.0
     for part in range(_MOST_PARTS):
         begin = part * MAX_NODES
@@ -184,9 +203,9 @@ def _long_sums(
         n = count if count > 0 else MAX_NODES
         for q in range(k.size):
             turn_evenly(k[q], step, float(begin), n, work)
-            add_up(layout, n, work, more)
+            add_up(layout, n, work, more, 0)
             for i in range(more.size):
-                sums[q, i] += more[i]
+                sums[q, i] += more[0, i]
         if count > 0:
             return begin + count, tail, spread
     return 0, 0.0, spread
@@ -225,9 +244,15 @@ def _expiry_sums(
                 return count, 0.5 * tolerance + growth * (rounding + tail / math.pi)
         return (taken + BENT if taken > 0 else taken - BENT), error
     rounding = _rounding(layout, expiry, params, variance, max(k[-1], -k[0]), spread)
-    for q in range(k.size):
-        turn_evenly(k[q], step, 0.0, count, work)
-        add_up(layout, count, work, sums[q])
+    if one_heston(layout) and sums.shape[1] > 1:
+        # As `add_up` does, without asking at every strike.
+        for q in range(k.size):
+            turn_evenly(k[q], step, 0.0, count, work)
+            sums[q, 0], sums[q, 1], sums[q, 2], sums[q, 3], sums[q, 4], sums[q, 5] = sum_parts(count, work)
+    else:
+        for q in range(k.size):
+            turn_evenly(k[q], step, 0.0, count, work)
+            add_up(layout, count, work, sums, q)
     return count, 0.5 * tolerance + growth * (rounding + tail / math.pi)
 
 
@@ -289,4 +314,4 @@ def time_values(
         factor = exp(0.5 * log_moneyness[q]) * (-1.0 / math.pi)
         out[q] += factor * sums[q, 0]
         if n_parts > 1:
-            fold(layout, factor, sums[q], params, gradient, q)
+            fold(layout, factor, sums, params, gradient, q)

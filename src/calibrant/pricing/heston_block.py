@@ -66,11 +66,12 @@ def exponent_rounding(expiry: float, kappa: float, theta: float, xi: float, rho:
 
 @inlined
 def heston_node(
-    x: float, y: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float
+    x: float, y: float, expiry: float, kappa: float, theta: float, xi: float, rho: float, v0: float, calm: bool
 ) -> NodeParts:
     """log phi(x + iy - i/2) = (kappa theta / xi^2) G + v0 D, and the derivatives that all five parameters share.
 
     x, y    x > 0; y = 0, as a constant, leaves the shorter arithmetic of real nodes
+    calm    of `is_calm`; False, as a constant, leaves the shorter arithmetic of M
     returns (D, G, M, aN/d, log phi), each as real and imaginary part:
     D, G    as above
     M       d log phi / d beta, with beta = kappa - rho xi (1/2 + i (x + iy))
@@ -155,20 +156,25 @@ def heston_node(
     ni = v0 * dd_i - 2.0 * weight * dl_i
     ndr = nr * idr - ni * idi
     ndi = nr * idi + ni * idr
-    # M = dD/dbeta v0 + weight dG/dbeta + N beta / d. The weight's terms, T - 2 B - (T + 2 dL/dd) beta / d, cancel as xi
-    # vanishes; they are -r / d (T + 2 h / A) with h = beta T E - F (1 + beta / d).
-    qr = br * idr - bi * idi
-    qi = br * idi + bi * idr
+    # M = dD/dbeta v0 + weight dG/dbeta + N beta / d
     b2r = b_r * b_r - b_i * b_i
     b2i = 2.0 * b_r * b_i
-    hr = br * ter - bi * tei - fr * (1.0 + qr) - ei * qi
-    hi = br * tei + bi * ter - fr * qi + ei * (1.0 + qr)
-    pr = expiry + 2.0 * (hr * iar - hi * iai)
-    pi = 2.0 * (hr * iai + hi * iar)
-    rdr = rr * idr - ri * idi
-    rdi = rr * idi + ri * idr
-    mr = v0 * (a_r * b2r - a_i * b2i + dd_r * qr - dd_i * qi) - weight * (rdr * pr - rdi * pi)
-    mi = v0 * (a_r * b2i + a_i * b2r + dd_r * qi + dd_i * qr) - weight * (rdr * pi + rdi * pr)
+    if calm:
+        # The weight's terms, T - 2 B - (T + 2 dL/dd) beta / d, cancel as xi vanishes; they are -r / d (T + 2 h / A)
+        # with h = beta T E - F (1 + beta / d).
+        qr = br * idr - bi * idi
+        qi = br * idi + bi * idr
+        hr = br * ter - bi * tei - fr * (1.0 + qr) - ei * qi
+        hi = br * tei + bi * ter - fr * qi + ei * (1.0 + qr)
+        pr = expiry + 2.0 * (hr * iar - hi * iai)
+        pi = 2.0 * (hr * iai + hi * iar)
+        rdr = rr * idr - ri * idi
+        rdi = rr * idi + ri * idr
+        mr = v0 * (a_r * b2r - a_i * b2i + dd_r * qr - dd_i * qi) - weight * (rdr * pr - rdi * pi)
+        mi = v0 * (a_r * b2i + a_i * b2r + dd_r * qi + dd_i * qr) - weight * (rdr * pi + rdi * pr)
+    else:
+        mr = v0 * (a_r * b2r - a_i * b2i) + weight * (expiry - 2.0 * b_r) + ndr * br - ndi * bi
+        mi = v0 * (a_r * b2i + a_i * b2r) - 2.0 * weight * b_i + ndr * bi + ndi * br
     cap_dr = a_i * b_i - a_r * b_r
     cap_di = -(a_r * b_i + a_i * b_r)
     return (
@@ -183,6 +189,12 @@ def heston_node(
         weight * gr + v0 * cap_dr,
         weight * gi + v0 * cap_di,
     )
+
+
+@inlined
+def is_calm(kappa: float, xi: float) -> bool:
+    """Whether the variance moves so little that the derivative by kappa loses more than four digits."""
+    return xi * xi < 1e-4 * kappa * kappa
 
 
 @kernel
@@ -244,7 +256,7 @@ def heston_parts(
         x = HALVES[j] * step
         a = x * x + 0.25
         scale = step / a
-        parts = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
+        parts = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0, False)
         size = scale * exp(parts[8])
         cosine, sine = cos_sin(parts[9])
         fr = size * cosine
@@ -264,7 +276,7 @@ def heston_phi(
         x = HALVES[j] * step
         a = x * x + 0.25
         scale = step / a
-        _, _, _, _, _, _, _, _, pr, pi = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0)
+        _, _, _, _, _, _, _, _, pr, pi = heston_node(x, 0.0, expiry, kappa, theta, xi, rho, v0, False)
         size = scale * exp(pr)
         cosine, sine = cos_sin(pi)
         work[REAL + j] = size * cosine - scale * exp(-0.5 * variance * a)
@@ -282,7 +294,7 @@ def heston_bent_parts(
     kappa, theta, xi, rho, v0 = params[0], params[1], params[2], params[3], params[4]
     for j in range(np.uint64(first), np.uint64(last)):
         x, y = work[X + j], work[Y + j]
-        parts = heston_node(x, y, expiry, kappa, theta, xi, rho, v0)
+        parts = heston_node(x, y, expiry, kappa, theta, xi, rho, v0, False)
         fr, fi = phi_times(work[PHI_REAL + j], work[PHI_IMAG + j], parts[8] - growth(0.0, y, low, high), parts[9])
         work[REAL + j] = fr
         work[IMAG + j] = fi
@@ -309,22 +321,26 @@ def add_heston(
     if not with_gradient:
         if straight:
             for j in range(np.uint64(first), np.uint64(last)):
-                _, _, _, _, _, _, _, _, pr, pi = heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0)
+                _, _, _, _, _, _, _, _, pr, pi = heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0, False)
                 work[LOG_REAL + j] += pr
                 work[LOG_IMAG + j] += pi
         else:
             for j in range(np.uint64(first), np.uint64(last)):
                 _, _, _, _, _, _, _, _, pr, pi = heston_node(
-                    work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0
+                    work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0, False
                 )
                 work[LOG_REAL + j] += pr
                 work[LOG_IMAG + j] += pi
+    elif is_calm(kappa, xi):
+        for j in range(np.uint64(first), np.uint64(last)):
+            y = 0.0 if straight else work[Y + j]
+            _keep(j, heston_node(work[X + j], y, expiry, kappa, theta, xi, rho, v0, True), work, rows)
     elif straight:
         for j in range(np.uint64(first), np.uint64(last)):
-            _keep(j, heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0), work, rows)
+            _keep(j, heston_node(work[X + j], 0.0, expiry, kappa, theta, xi, rho, v0, False), work, rows)
     else:
         for j in range(np.uint64(first), np.uint64(last)):
-            _keep(j, heston_node(work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0), work, rows)
+            _keep(j, heston_node(work[X + j], work[Y + j], expiry, kappa, theta, xi, rho, v0, False), work, rows)
 
 
 @inlined
@@ -394,21 +410,21 @@ def sum_parts(n_nodes: int, work: Vector) -> tuple[float, float, float, float, f
 
 
 @inlined
-def fold_heston(factor: float, sums: Vector, params: Vector, gradient: Matrix, q: int) -> None:
-    """Turn the sums of one quote into its derivatives by kappa, theta, xi, rho, v0.
+def fold_heston(factor: float, sums: Matrix, params: Vector, p: int, gradient: Matrix, q: int) -> None:
+    """Turn the sums of quote q into its derivatives by kappa, theta, xi, rho, v0, which are the parameters from p on.
 
     factor    -e^{k/2} / pi
-    sums      (5,), of the factor's parts
-    gradient  (5, n_quotes), the factor's rows; column q is filled
+    sums      (n_quotes, 1 + n_params), the factor's from 1 + p on
+    gradient  (n_params, n_quotes), filled at q
     """
-    kappa, theta, xi, rho = params[0], params[1], params[2], params[3]
-    s_d = factor * sums[0]
-    s_g = factor * sums[1]
-    s_m = factor * sums[2]
+    kappa, theta, xi, rho = params[p], params[p + 1], params[p + 2], params[p + 3]
+    s_d = factor * sums[q, p + 1]
+    s_g = factor * sums[q, p + 2]
+    s_m = factor * sums[q, p + 3]
     # d beta / d(rho xi) = -(1/2 + ix) on this contour.
-    s_z = 0.5 * s_m + factor * sums[3]
-    gradient[0, q] = theta / (xi * xi) * s_g + s_m
-    gradient[1, q] = kappa / (xi * xi) * s_g
-    gradient[2, q] = -2.0 * kappa * theta / (xi * xi * xi) * s_g - rho * s_z + xi * factor * sums[4]
-    gradient[3, q] = -xi * s_z
-    gradient[4, q] = s_d
+    s_z = 0.5 * s_m + factor * sums[q, p + 4]
+    gradient[p, q] = theta / (xi * xi) * s_g + s_m
+    gradient[p + 1, q] = kappa / (xi * xi) * s_g
+    gradient[p + 2, q] = -2.0 * kappa * theta / (xi * xi * xi) * s_g - rho * s_z + xi * factor * sums[q, p + 5]
+    gradient[p + 3, q] = -xi * s_z
+    gradient[p + 4, q] = s_d

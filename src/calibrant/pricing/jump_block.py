@@ -120,7 +120,7 @@ def sum_jumps(n_nodes: int, work: Vector, rows: Vector) -> tuple[float, float, f
 
 
 @inlined
-def fold_jumps(factor: float, sums: Vector, gradient: Matrix, q: int) -> None:
-    """Turn the sums of one quote into its derivatives by lam, mu_j, sigma_j: as `fold_heston`."""
+def fold_jumps(factor: float, sums: Matrix, p: int, gradient: Matrix, q: int) -> None:
+    """Turn the sums of quote q into its derivatives by lam, mu_j, sigma_j: as `fold_heston`."""
     for i in range(3):
-        gradient[i, q] = factor * sums[i]
+        gradient[p + i, q] = factor * sums[q, p + 1 + i]
