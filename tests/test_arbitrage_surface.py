@@ -218,7 +218,7 @@ def test_a_model_that_is_not_free_has_the_largest_of_its_violations_listed() -> 
         return log_phi
 
     quoted = np.array([0.5, 2.0])
-    verdict = check_surface(replace(HESTON, name="falling", log_characteristic=falling), ORDINARY, quoted)
+    verdict = check_surface(replace(HESTON, name="falling", factors=(), log_characteristic=falling), ORDINARY, quoted)
     assert not verdict.free
     assert verdict.unverified is None
     assert verdict.n_violations > len(verdict.violations) == MAX_REPORTED

@@ -32,7 +32,7 @@ def calibration_job(request: schema.CalibrateRequest, deadline: float | None) ->
     panel = OptionPanel.from_quotes(**quotes, exclude=request.exclude)
     bounds = None if request.bounds is None else bounds_of(model, request.bounds, ("bounds",))
     fixed = None if request.fixed is None else held_of(model, request.fixed, ("fixed",))
-    prior = None if request.prior is None else prior_of(model, vars(request.prior), ("prior",))
+    prior = None if request.prior is None else prior_of(model, _named(request.prior), ("prior",))
     options = CalibrationOptions(refine=request.refine, bounds=bounds, fixed=fixed, prior=prior, loss=request.loss)
     given = None if request.start is None else parameters_of(model, request.start, ("start",))
     return CalibrationJob(model=model, panel=panel, options=options, given=given, deadline=deadline)
@@ -51,10 +51,14 @@ def price_job(request: schema.PriceRequest) -> PriceJob:
     )
 
 
+def _named(given: schema.Prior) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in schema.Prior.model_fields}
+
+
 def prior_in_text(model: Model, text: str, path: Path) -> Prior:
     """A `schema.Prior` as a string of JSON, for formats whose options are plain strings and numbers."""
     try:
         given = decode(text.encode(errors="replace"), schema.Prior)
     except InvalidRequest as error:
         raise beneath(path, error.problems) from None
-    return prior_of(model, vars(given), path)
+    return prior_of(model, _named(given), path)

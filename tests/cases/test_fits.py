@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
-from calibrant.calibration import Calibration
+from calibrant.calibration import Calibration, calibrate
 from calibrant.models import HESTON
-from calibrant.options import CalibrationOptions, Prior
+from calibrant.options import CalibrationOptions, Loss, Prior, Start
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import assess
 from calibrant.release import Release, released
@@ -29,7 +29,7 @@ def release() -> Release:
     return released(ROOT / "networks", "heston")
 
 
-def answer(release: Release, request: dict[str, Any], **options: Any) -> Calibration:
+def answer(release: Release, request: dict[str, Any], *, trusted: bool = True, loss: Loss = "squared") -> Calibration:
     """As the service answers it."""
     panel = OptionPanel.from_quotes(
         **{name: values for name, values in request["quotes"].items() if values is not None}
@@ -38,13 +38,16 @@ def answer(release: Release, request: dict[str, Any], **options: Any) -> Calibra
     asked = CalibrationOptions(
         refine=request.get("refine", "lm"),
         fixed=request.get("fixed"),
+        loss=loss,
         prior=prior
         and Prior(
             parameters=np.array([prior["parameters"].get(name, 0.0) for name in NAMES]),
             standard_deviations=np.array([prior["standard_deviations"].get(name, np.inf) for name in NAMES]),
         ),
     )
-    return assess(panel, HESTON, release, asked._replace(**options)).calibration
+    if not trusted:
+        return calibrate(panel, HESTON, [Start("network", p.params, False) for p in release.propose(panel)], asked)
+    return assess(panel, HESTON, release, asked).calibration
 
 
 def errors_of(fit: Calibration) -> dict[str, float]:

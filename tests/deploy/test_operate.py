@@ -80,8 +80,14 @@ def test_every_label_is_explained_with_its_values() -> None:
         assert f"`{priority.name.lower()}`" in TEXT
 
 
+def _beneath(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    for narrower in error.__subclasses__():
+        yield narrower
+        yield from _beneath(narrower)
+
+
 def test_every_refusal_is_explained_with_its_status() -> None:
-    known = {(error.code, str(error.status)) for error in ServiceError.__subclasses__()}
+    known = {(error.code, str(error.status)) for error in _beneath(ServiceError)}
     listed: set[tuple[str, str]] = set()
     for codes, statuses in re.findall(r"^\| (`\w+`(?:, `\w+`)?) \| ([\d, ]+) \|", TEXT, re.MULTILINE):
         names, numbers = re.findall(r"\w+", codes), statuses.split(", ")

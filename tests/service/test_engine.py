@@ -7,6 +7,7 @@ import pytest
 
 from calibrant.gpu.target import ON_GPU
 from calibrant.models import MODELS
+from calibrant.release import released
 from service.engine import Engine
 from tests.shared import ROOT
 
@@ -153,6 +154,7 @@ def test_refinement_on_a_gpu_that_is_not_there_is_refused_with_a_sentence() -> N
 
 
 def test_only_heston_is_refined_on_the_gpu() -> None:
-    with_gpu, without = Engine({}, gpu_refinement=True), Engine({})
+    releases = {"heston": released(ROOT / "networks", "heston")}
+    with_gpu, without = Engine(releases, gpu_refinement=True), Engine(releases)
     assert [name for name in MODELS if with_gpu.refines_on_gpu(name)] == ["heston"]
     assert not any(without.refines_on_gpu(name) for name in MODELS)

@@ -144,7 +144,8 @@ class ModelInfo:
     """A model that the service calibrates."""
 
     model: str
-    model_version: str
+    model_version: str | None
+    """None where it has no network."""
     parameters: tuple[str, ...]
     admissible_bounds: dict[str, tuple[float, float]]
     training_domain: dict[str, tuple[float, float]]
