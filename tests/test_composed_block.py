@@ -11,6 +11,7 @@ from calibrant.pricing.composed_block import (
     fill_bent,
     fill_even,
     fold,
+    has_own_loop,
     integrated_variance,
     log_moment,
     work_size,
@@ -43,7 +44,7 @@ def _sums(model: Model, params: Vector, k: float, *, bent: bool) -> tuple[Vector
         turn_bent(k, LOW, HIGH, N, work)
     else:
         variance = integrated_variance(model.layout, EXPIRY, params)
-        if model is HESTON:
+        if has_own_loop(model.layout, params, True):
             heston_parts(0, N, STEP, EXPIRY, params, variance, work)
         else:
             fill_even(model.layout, 0, N, STEP, 0.0, EXPIRY, params, variance, True, work)

@@ -238,4 +238,6 @@ def in_doubt(fit: Fit, proposals: Sequence[Start]) -> bool:
         or fit.n_on_bound > 0
         or fit.n_unknown > 0
         or fit.quality.rmse > _TRUSTED_RMSE
+        # A prior far from where the fit is has as much to say of other optima as quotes have.
+        or fit.objective > fit.model_vol.size * _TRUSTED_RMSE**2
     )

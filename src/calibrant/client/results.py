@@ -148,7 +148,7 @@ class ModelInfo:
     """None where it has no network."""
     parameters: tuple[str, ...]
     admissible_bounds: dict[str, tuple[float, float]]
-    training_domain: dict[str, tuple[float, float]]
+    training_domain: dict[str, tuple[float, float]] | None
     networks: tuple[NetworkInfo, ...] = ()
 
 

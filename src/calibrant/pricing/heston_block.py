@@ -193,8 +193,8 @@ def heston_node(
 
 @inlined
 def is_calm(kappa: float, xi: float) -> bool:
-    """Whether the variance moves so little that the derivative by kappa loses more than four digits."""
-    return xi * xi < 1e-4 * kappa * kappa
+    """Whether the variance moves so little that the derivative by kappa loses two digits or more."""
+    return xi * xi < 5e-3 * kappa * kappa
 
 
 @kernel
