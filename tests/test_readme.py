@@ -60,9 +60,10 @@ def test_the_program_shown_without_a_service_prints_the_fit() -> None:
 
 def test_the_programs_shown_run_against_a_server(server: Server) -> None:
     (tensors,) = re.findall(r"```python\n(.*?)```", SERVICE, re.DOTALL)
-    tensors = tensors.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    client = (ROOT / "examples" / "client.py").read_text()
+    tensors, client = (of.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") for of in (tensors, client))
     assert len(output_of("-c", tensors).strip(" []\n").split()) == 5
-    assert "converged, 131.7 bp" in output_of(str(ROOT / "examples" / "client.py"), server.url)
+    assert "converged, 131.7 bp" in output_of("-c", client)
 
 
 def output_of(*arguments: str) -> str:

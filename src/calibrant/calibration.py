@@ -194,6 +194,13 @@ def _report(
     errors, correlation = fit.standard_errors, fit.correlation
     if options.loss == "huber" and problem is not None:
         errors, correlation = sandwich_errors(fit, problem)
+    if unseen:
+        # What nobody sees is not known, however sharp its column may look where it vanishes.
+        known = np.ones(model.n_params, np.bool_)
+        for place in unseen:
+            known[model.slices[place]] = False
+        errors = np.where(known, errors, np.nan)
+        correlation = np.where(np.outer(known, known), correlation, np.nan)
     at_bounds: tuple[str, ...] = ()
     if fit.n_on_bound or unseen:
         absent = {name for place in unseen for name in model.sizes_of(place)}

@@ -57,7 +57,8 @@ def message_of(
     elif status == "budget_exhausted":
         sentences.append("The budget ended the refinement: these are the best parameters so far.")
     if at_bounds:
-        sentences.append(f"{', '.join(at_bounds)} ended on a bound and has no standard error.")
+        verb = "has" if len(at_bounds) == 1 else "have"
+        sentences.append(f"{', '.join(at_bounds)} ended on a bound and {verb} no standard error.")
     meaningless: set[str] = set()
     for place in unseen:
         factor, names = model.factors[place], model.names_of(place)

@@ -20,6 +20,7 @@ from service.routing import Routes
 from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.service.client import Client
+from tests.service.test_bad_input import panel
 from tests.service.test_scheduler import held
 from tests.shared import ROOT
 
@@ -118,7 +119,7 @@ def busy(client: Client) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("busy")
-def test_what_cannot_be_in_time_is_refused_before_its_body_is_read(client: Client, dax: dict[str, Any]) -> None:
+def test_what_cannot_be_in_time_is_refused_before_its_body_is_read(client: Client) -> None:
     before = client.get("/metrics").text.count("calibrant_shed_total")
     # Whose limit it was: the service's, by the name of its setting, or the client's own.
     for headers, code, whose in (
@@ -131,8 +132,9 @@ def test_what_cannot_be_in_time_is_refused_before_its_body_is_read(client: Clien
         assert whose in response.json()["detail"]
         assert 10 <= int(response.headers["retry-after"]) <= 11
     # The budget is in the body, so this one is refused behind it.
-    patient = client.post("/v1/calibrate", {**dax, "budget_ms": 100}, x_request_deadline_ms="60000")
-    assert (patient.status_code, patient.json()["code"]) == (503, "deadline_unreachable")
+    patient = client.post("/v1/calibrate", {**panel(), "budget_ms": 100}, x_request_deadline_ms="60000")
+    assert patient.status_code == 503, patient.text
+    assert patient.json()["code"] == "deadline_unreachable"
     text = client.get("/metrics").text
     assert 'calibrant_shed_total{reason="deadline_unreachable"}' in text
     assert 'calibrant_requests_total{code="503",route="/v1/calibrate"}' in text

@@ -292,7 +292,7 @@ def test_interactive_requests_are_answered_while_a_batch_runs(client: Client) ->
     batch_is_done = threading.Event()
 
     def run_batch() -> None:
-        results(post(client, [panel()] * 400))
+        results(post(client, [panel()] * 3000))
         batch_is_done.set()
 
     thread = threading.Thread(target=run_batch)
