@@ -17,10 +17,11 @@ import numpy as np
 from calibrant.arrays import Matrix, Vector
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined
+from calibrant.nesting import spread_out
 from calibrant.optimisers.objective import OUT_OF_ITERATIONS, Problem
 from calibrant.options import StartName
 from calibrant.pipeline import Assessment
-from calibrant.starts import surface_starts
+from calibrant.starts import N_KINDS, surface_starts
 from calibrant.steps import Progress, Steps
 
 from .costs import Costs, panel_size
@@ -151,7 +152,7 @@ class Auditor:
         job = answer.job
         problem = fit_problem(job.panel, job.model, job.options)
         cost = self._costs.mean(job.model, "lm", panel_size(job.panel))
-        read_off = await self._scheduler.run(partial(surface_starts, problem), priority=Priority.AUDIT, cost=cost)
+        read_off = await self._scheduler.run(partial(_read_off, problem), priority=Priority.AUDIT, cost=cost)
         found = []
         for start in np.concatenate((read_off, self._random(problem))):
             driven = await self._scheduler.drive(_refined(problem, start), priority=Priority.AUDIT, cost=cost)
@@ -166,6 +167,11 @@ class Auditor:
         low, high = np.where(positive, lower, 1.0), np.where(positive, upper, 1.0)
         starts: Matrix = np.where(positive, low * (high / low) ** share, lower + share * (upper - lower))
         return starts
+
+
+def _read_off(problem: Problem) -> Matrix:
+    """Starts without a network: read off the surface, or for several factors spread over what markets show."""
+    return surface_starts(problem) if problem.layout.size == 1 else spread_out(problem, N_KINDS)
 
 
 def _refined(problem: Problem, start: Vector) -> Steps[Best]:

@@ -154,7 +154,8 @@ class Engine:
         if not compiled:
             panels = warm_up_panels(next(iter(releases.values())))
             for model in MODELS.values():
-                engine.warm_kernels(model, panels)
+                # The kernels are those of all models: the others have only their own way of starting to be warmed.
+                engine.warm_kernels(model, panels if model.name in releases else panels[:1])
         return engine
 
     def warm_networks(self, model: Model, panels: Sequence[OptionPanel]) -> None:
@@ -169,7 +170,7 @@ class Engine:
     def warm_kernels(self, model: Model, panels: Sequence[OptionPanel]) -> None:
         """Take every path that a request can take, so that everything is compiled before the first one arrives."""
         for panel in panels:
-            for refine in REFINEMENTS if model.name in self.releases else ("lm", "lbfgs"):
+            for refine in REFINEMENTS if model.name in self.releases else ("lm",):
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]

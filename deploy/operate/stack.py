@@ -193,7 +193,8 @@ def readiness(replica: Replica) -> Ready | None:
         return None
     document = json.loads(answer.body)
     if answer.status == 200:
-        return Ready(True, ", ".join(model["model_version"] for model in document["models"].values()))
+        versions = (model["model_version"] for model in document["models"].values())
+        return Ready(True, ", ".join(version for version in versions if version))
     return Ready(False, document["detail"])
 
 

@@ -9,9 +9,12 @@ docs/library.md shows what there is. What these names need is imported when one 
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from . import models
     from .api import calibrate, price
     from .errors import InvalidInput
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from .prices import Prices
     from .quotes_csv import read_csv
     from .result import CalibrationResult
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CalibrationResult",
@@ -49,6 +50,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name == "models":
         return import_module(".models", __name__)
+    if name == "__version__":
+        return version("calibrant")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
