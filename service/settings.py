@@ -45,7 +45,8 @@ class Settings(BaseSettings):
         300_000.0,
         gt=0.0,
         description="Quotes times evaluations of the model after which a calibration ends with the best so far, "
-        "`budget_exhausted`, about a second's worth; for a panel of more than 1,000 quotes proportionally more.",
+        "`budget_exhausted`, about a second's worth; for a panel of more than 1,000 quotes, and a model of several "
+        "factors, proportionally more.",
     )
     default_deadline_ms: float = Field(
         1000.0,

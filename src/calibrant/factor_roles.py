@@ -40,8 +40,6 @@ def in_order(fit: Fit, problem: Problem, model: Model) -> Fit:
 
 def unseen_factors(fit: Fit, problem: Problem, model: Model) -> tuple[int, ...]:
     """The factors, by their place, without which no vol of the panel would change."""
-    if len(model.factors) == 1:
-        return ()
     unseen = []
     for i, (factor, own) in enumerate(zip(model.factors, model.slices, strict=True)):
         without = fit.params.copy()

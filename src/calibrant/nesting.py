@@ -115,10 +115,9 @@ def spread_out(problem: Problem, n_starts: int) -> Matrix:
     for kind in problem.layout:
         if kind == VARIANCE:
             starts[:, [at + 1, at + 4]] *= variance
-            at += 5
         else:
             starts[:, [at + 1, at + 2]] *= np.sqrt(variance) / _USUAL_VOL
-            at += 3
+        at += SIZES[kind]
     inside: Matrix = np.minimum(np.maximum(starts, problem.lower), problem.upper)
     return inside
 
