@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .arrays import Matrix, Vector
-from .attempts import Attempt, Work, attempts_of, best_of, in_doubt, polished, race_first, rescaled, unrefined
+from .attempts import Attempt, Work, attempts_of, best_of, ended_well, in_doubt, polished, race_first, rescaled, unrefined
 from .black import implied_volatility_from_time_value
 from .caution import Caution
 from .errors import InvalidInput
@@ -99,7 +99,8 @@ def calibration_steps(
     options, effort = options or CalibrationOptions(), effort or Effort()
     used = identifiable(panel)
     require_enough(used, model, options)
-    if begun is not None and begun.outcome == CONVERGED and not (effort.second_opinion and in_doubt(begun, starts)):
+    doubted = begun is not None and effort.second_opinion and in_doubt(begun, starts, used.scales.offsets)
+    if begun is not None and begun.outcome == CONVERGED and not doubted:
         return _report(Attempt(starts[0].name, begun), used, model, options, "converged", 1, None)
     problem = fit_problem(used, model, options)
     if options.refine == "none":
@@ -111,7 +112,7 @@ def calibration_steps(
     best = best_of(attempts)
     if options.loss == "huber" and used.weights_from != "spreads":
         problem, best = yield from rescaled(problem, best, options.refine, work)
-    if best.fit.outcome != CONVERGED and not work.ended:
+    if not (work.ended or ended_well(best.fit)):
         best = best._replace(fit=polished(best.fit, problem))
     if work.ended:
         status: Status = "budget_exhausted"
