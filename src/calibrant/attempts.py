@@ -109,24 +109,21 @@ def attempts_of(
     embedded, candidates = yield from _from_nested(problem, work)
     starts += [Start("fallback", params) for params in embedded]
     proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
-    for thorough in (False, True):
-        if thorough and (candidates is None or work.ended or not in_doubt(best_of(attempts).fit, (), problem.offsets)):
-            break
-        optima = yield from work.through(distinct_optima(problem, proposed, candidates, thorough))
-        for optimum in optima:
-            if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
-                continue
-            name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
-            attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
+    optima = yield from work.through(distinct_optima(problem, proposed, candidates))
+    for optimum in optima:
+        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
+            continue
+        name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
+        attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
     lowest = min(attempt.fit.objective for attempt in attempts)
     for params in embedded:
         # A smaller model's optimum is one of this model's fits: the answer is never worse.
         if objective_at(problem, params) < lowest * (1.0 + _SAME_OPTIMUM) and not work.ended:
             attempts.append((yield from _refine(problem, Start("fallback", params), refine, work)))
-    return attempts, len(starts) + (N_KINDS if candidates is None else len(candidates))
+    return attempts, len(starts) + (N_KINDS if candidates is None else sum(map(len, candidates)))
 
 
-def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], Matrix | None]]:
+def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], list[Matrix] | None]]:
     """The optima of the models nested in this one, as its parameters, and starts from there; None without any."""
     if problem.layout.size == 1:
         return [], None
@@ -135,7 +132,7 @@ def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], M
         optimum = yield from _optimum(nested.problem, work)
         embedded.append(nested.embedded(optimum))
         candidates.append(extended(nested, problem, optimum))
-    return embedded, np.concatenate([*candidates, spread_out(problem, _SPREAD_OUT)])
+    return embedded, [*candidates, spread_out(problem, _SPREAD_OUT)]
 
 
 def _optimum(problem: FitProblem, work: Work) -> Steps[Vector]:

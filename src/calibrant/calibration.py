@@ -7,7 +7,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .arrays import Matrix, Vector
-from .attempts import Attempt, Work, attempts_of, best_of, ended_well, in_doubt, polished, race_first, rescaled, unrefined
+from .attempts import (
+    Attempt,
+    Work,
+    attempts_of,
+    best_of,
+    ended_well,
+    in_doubt,
+    polished,
+    race_first,
+    rescaled,
+    unrefined,
+)
 from .black import implied_volatility_from_time_value
 from .caution import Caution
 from .errors import InvalidInput
