@@ -17,8 +17,8 @@ from ..arrays import Matrix, Vector
 from ..compiled import inlined
 from .surface import Surface
 
-_EARLIEST = 1e-5
-"""Years: at t = 0 the formula is 0 / 0, and its limit is reached long before."""
+_EARLIEST = 2e-4
+"""Years: at t = 0 the formula is 0 / 0, and its limit is reached before; ends of a row at t = 0 still have prices."""
 _LEAST_SPAN = 1.0 / 365.0
 """Years: rows of a grid nearer to today are as wide as this one's, or a row at t = 0 would be a point."""
 
