@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from calibrant.market import Market
+from calibrant.slv.particles import Heston
 from calibrant.slv.surface import ClosedForm
 from tests.shared import SHARED
 
@@ -29,3 +30,16 @@ def rows(file: str) -> list[dict[str, str]]:
     """Of `leverage.csv`, `one_touch.csv` or `repricing.csv`."""
     with (FOLDER / file).open() as lines:
         return list(csv.DictReader(lines))
+
+
+def case(name: str) -> dict[str, Any]:
+    """An entry of `cases.json`, `EURUSD_SYN18_6M` and its like."""
+    entry: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())[name]
+    return entry
+
+
+def heston(name: str) -> Heston:
+    """The parameters of a case before mixing."""
+    given_there = case(name)["heston"]
+    xi = given_there.pop("sigma")
+    return Heston(xi=xi, **given_there)

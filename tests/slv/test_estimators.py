@@ -68,7 +68,7 @@ def test_local_linear_regression_gives_a_line_back(kernel: KernelName) -> None:
 
 def test_binning_loses_nothing() -> None:
     x, v = particles(20_000, 7)
-    binned = BinnedLocalLinear(least_mass=0.0)(x, v, NODES)
+    binned = BinnedLocalLinear(bandwidth=1.0, least_mass=0.0)(x, v, NODES)
     every = KernelRegression(kernel="quartic", local_linear=True)(x, v, NODES)
     np.testing.assert_allclose(binned, every, rtol=1e-3)
     np.testing.assert_allclose(RadialBasis()(x, v, NODES), RadialBasis(n_cells=None)(x, v, NODES), rtol=1e-3)

@@ -25,16 +25,17 @@ class BinnedLocalLinear:
 
     n_cells: int = 2000
     """Points that the particles are shared among."""
-    bandwidth: float = 1.0
-    """In units of Silverman's for the quartic kernel."""
-    least_mass: float = 60.0
-    """Particles that each window must hold, at least."""
+    bandwidth: float = 0.7
+    """In units of Silverman's for the quartic kernel: less, since particles that draw by rank scatter less."""
+    least_mass: float | None = None
+    """Particles that each window must hold, at least; None for 0.6 n^0.7, 125 of 2,048 and 1,900 of 100,000."""
 
     def __call__(self, x: Vector, v: Vector, at: Vector) -> Vector:
         cells = cells_of(x, v, self.n_cells)
         out = np.empty(at.size)
         half_width = self.bandwidth * silverman("quartic", x.size)
-        local_linear_on_cells(cells.mass, cells.response, half_width, min(self.least_mass, 0.5 * x.size), at, out)
+        least = 0.6 * x.size**0.7 if self.least_mass is None else self.least_mass
+        local_linear_on_cells(cells.mass, cells.response, half_width, min(least, 0.5 * x.size), at, out)
         return out
 
 
