@@ -1,10 +1,11 @@
 """The route table: all that the service answers, and how; FastAPI adds its document and the page that shows it."""
 
 from .auth import Scope
-from .endpoints import batch, calibrate, jobs, operations, price, v2
+from .endpoints import batch, calibrate, jobs, operations, price, triton, v2
 from .lane import Priority
-from .routing import FORMATS, Route
+from .routing import FORMATS, JSON, Route
 from .wire import oip, schema
+from .wire import triton as triton_schema
 
 _JOB = "/v1/jobs/{id}"
 _MODEL, _VERSION = "/v2/models/{model}", "/versions/{version}"
@@ -44,12 +45,23 @@ ROUTES = (
     Route("GET", "/v2", v2.server, oip=True, answer=oip.ServerMetadata),
     Route("GET", "/v2/health/live", v2.live, open=True, oip=True),
     Route("GET", "/v2/health/ready", v2.ready, open=True, oip=True),
+    Route(
+        *("POST", "/v2/repository/index", triton.index),
+        oip=True,
+        body=triton_schema.IndexRequest,
+        takes=(JSON,),
+        answer=triton_schema.RepositoryIndex,
+    ),
+    # Before the models, as one of which it could be taken.
+    Route("GET", "/v2/models/stats", triton.statistics, oip=True, answer=triton_schema.Statistics),
     *(
         route
         for base in (_MODEL, _MODEL + _VERSION)
         for route in (
             Route("GET", base, v2.model_metadata, oip=True, answer=oip.ModelMetadata),
             Route("GET", f"{base}/ready", v2.model_ready, oip=True),
+            Route("GET", f"{base}/config", triton.config, oip=True, answer=triton_schema.ModelConfig),
+            Route("GET", f"{base}/stats", triton.statistics, oip=True, answer=triton_schema.Statistics),
             Route(
                 *("POST", f"{base}/infer", v2.infer, Priority.INTERACTIVE, Scope.CALIBRATE),
                 oip=True,

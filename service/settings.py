@@ -1,5 +1,7 @@
 """Settings, each from an environment variable `CALIBRANT_<NAME>`."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -98,3 +100,12 @@ class Settings(BaseSettings):
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"{_PREFIX}{name.upper()}"
+
+
+def unknown(variables: Iterable[str]) -> dict[str, str]:
+    """Those of some environment variables that look like settings and are none, each with the nearest that is one: a
+    misspelt limit would otherwise be no limit."""
+    settings = list(map(variable, Settings.model_fields))
+    # In any case of letters, as pydantic reads them.
+    strange = [name for name in variables if name.upper().startswith(_PREFIX) and name.upper() not in settings]
+    return {name: difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.0)[0] for name in sorted(strange)}

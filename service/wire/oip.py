@@ -40,6 +40,7 @@ from .validation import bad_body
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
 MEDIA_TYPES = (JSON, BINARY)
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 REQUIRED = ("log_moneyness", "expiry", "iv")
 OPTIONAL = ("weight",)
