@@ -30,7 +30,6 @@ _ACCURACY = 1e-10
 class AmericanForward(NamedTuple):
     parity: Parity
     dividend_yield: float
-    rounds: int
     settled: bool
 
 
@@ -135,7 +134,15 @@ class American:
 
 
 def american_forward(
-    call: Vector, put: Vector, strike: Vector, noise: Vector, *, spot: float, rate: float, expiry: float, start: float | None
+    call: Vector,
+    put: Vector,
+    strike: Vector,
+    noise: Vector,
+    *,
+    spot: float,
+    rate: float,
+    expiry: float,
+    start: float | None,
 ) -> AmericanForward | None:
     """The forward that pairs of American options agree on; None where no pair has two vols.
 
@@ -146,8 +153,7 @@ def american_forward(
     ones = np.ones(call.size, np.int64)
     found: Parity | None = None
     settled = False
-    rounds = 0
-    for rounds in range(1, _ROUNDS + 1):
+    for _ in range(_ROUNDS):
         american = American(spot, rate, q, expiry)
         near = _near(american, call, put, strike)
         of_calls = american.vols(call[near], strike[near], ones[near])
@@ -171,7 +177,7 @@ def american_forward(
         if settled:
             break
     assert found is not None
-    return AmericanForward(found, q, rounds, settled)
+    return AmericanForward(found, q, settled)
 
 
 def _near(american: American, call: Vector, put: Vector, strike: Vector) -> IntVector:

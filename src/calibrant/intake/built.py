@@ -92,11 +92,16 @@ class Built:
             object.__setattr__(panel, "cautions", (*self.cautions, *panel.cautions))
         return panel
 
+    def used(self) -> dict[str, Vector]:
+        """The columns of the quotes that a panel can use, and no others."""
+        used = np.isin(self.index, self.panel().index)
+        return {name: column[used] for name, column in self.columns.items()}
+
     def document(self) -> dict[str, Any]:
         """The answer of `POST /v1/panel`."""
         panel = self.panel()
         used = np.isin(self.index, panel.index)
-        quotes = {name: _listed(column[used]) for name, column in self.columns.items()}
+        quotes = {name: _listed(column) for name, column in self.used().items()}
         document: dict[str, Any] = {}
         if self.underlying is not None:
             document["id"] = self.underlying

@@ -26,6 +26,7 @@ _LARGEST_CARRY = 0.5
 """Per year: a discount or a forward that implies a larger rate is of mistaken units, or of quotes of two moments."""
 _LEAST_CARRY = 0.03
 """Of the level: what noise may do to a discount of a few days is no such thing."""
+_WIDE_TAILS, _LEAST_STALE = 1.5, 5e-5
 _SCALES = (0.01, 0.001, 0.1, 100.0, 1000.0)
 
 
@@ -140,7 +141,7 @@ def _exercise(work: _Work) -> str:
         raise question("exercise", f"{needed}.")
     known = {name.upper().lstrip("^") for name in (quotes.underlying or "",) if name}
     if known and not known & (EUROPEAN_ROOTS | set(PARENTS)):
-        detail = f"The options on {quotes.underlying} were taken to be European: --exercise american says otherwise."
+        detail = f"The options on {quotes.underlying} were taken to be European: `exercise` says otherwise."
         work.cautions.append(Caution("exercise_assumed_european", detail))
     return "european"
 
@@ -178,7 +179,13 @@ def _leave_out_duplicates(work: _Work) -> None:
     seen: dict[tuple[object, ...], int] = {}
     differ = 0
     for i in work.kept().tolist():
-        key = quotes.root[i], quotes.expiration[i], float(quotes.expiry[i]), float(quotes.value("strike")[i]), int(quotes.side[i])
+        key = (
+            quotes.root[i],
+            quotes.expiration[i],
+            float(quotes.expiry[i]),
+            float(quotes.value("strike")[i]),
+            int(quotes.side[i]),
+        )
         first = seen.setdefault(key, i)
         if first == i:
             continue
@@ -187,7 +194,9 @@ def _leave_out_duplicates(work: _Work) -> None:
         seen[key] = i if worse == first else first
         work.drop(np.array([worse]), "duplicate")
     if differ:
-        detail = f"{differ} options are quoted more than once, at different prices: the narrowest quote of each was used."
+        detail = (
+            f"{differ} options are quoted more than once, at different prices: the narrowest quote of each was used."
+        )
         work.cautions.append(Caution("duplicates_differ", detail))
 
 
@@ -214,7 +223,9 @@ def _pairs(work: _Work, group: _Group) -> _Pairs:
     if has_spreads:
         # A quote without width is not without error: prices have ticks.
         noise = np.maximum(width, 0.1 * float(np.median(width)) + 1e-9 * float(np.max(np.abs(difference)) + 1e-12))
-    return _Pairs(call, put, np.array(both), difference, noise, has_spreads, _tick(work.mid[group.at]))
+    quoted = [quotes.value(name)[group.at] for name in ("bid", "ask") if quotes.has(name)] or [work.mid[group.at]]
+    prices = np.concatenate(quoted)
+    return _Pairs(call, put, np.array(both), difference, noise, has_spreads, _rounding(prices[np.isfinite(prices)]))
 
 
 def _parity_of(pairs: _Pairs, *, discount: float | None = None, forward: float | None = None) -> Parity:
@@ -222,8 +233,8 @@ def _parity_of(pairs: _Pairs, *, discount: float | None = None, forward: float |
     return by_parity(pairs.strike, pairs.difference, pairs.noise, rounding=pairs.rounding, **held)
 
 
-def _tick(prices: Vector) -> float:
-    """The last digit that prices are written to, halved twice: the middle of two prices has a digit more."""
+def _rounding(prices: Vector) -> float:
+    """Half of the last digit that prices are written to."""
     for digits in range(7):
         if np.allclose(prices, np.round(prices, digits), rtol=0.0, atol=1e-9):
             return 0.5 * 10.0**-digits
@@ -313,7 +324,9 @@ def _european_expiry(
     if discount is None and n < LEAST_PAIRS:
         discount = rates.between(group)
         if discount is None and (forward is not None or n):
-            raise question("rate", f"must be given, since {_n_pairs(n)} of {group.expiration} are too few to tell the discount.")
+            raise question(
+                "rate", f"must be given, since {_n_pairs(n)} of {group.expiration} are too few to tell the discount."
+            )
         if discount is not None and n:
             detail = f"The discount of {group.expiration}, of {_n_pairs(n)}, is by the rates of other expiries."
             work.cautions.append(Caution("discount_interpolated", detail))
@@ -367,7 +380,7 @@ def _of_spot(work: _Work, group: _Group) -> float | None:
         raise question(name, f"{needed}.")
     q = _stated(work, group, "dividend_yield")
     if q is None:
-        detail = "No dividend yield was given: forwards are the spot carried at the rate. --dividend-yield says otherwise."
+        detail = "Forwards are the spot carried at the rate, without dividends: `dividend_yield` says otherwise."
         if detail not in [caution.detail for caution in work.cautions]:
             work.cautions.append(Caution("dividend_yield_assumed_zero", detail))
     return spot * math.exp((rate - (q or 0.0)) * group.expiry)
@@ -378,8 +391,8 @@ def _compare(work: _Work, group: _Group, forward: float, parity: Parity) -> None
     gap = parity.forward - forward
     if abs(gap) > max(5.0 * error, 1e-3 * forward):
         detail = (
-            f"The forward given for {group.expiration}, {forward:g}, is {1e4 * -gap / parity.forward:.0f} bp from that of "
-            f"{_n_pairs(parity.n_pairs)}, {parity.forward:g}."
+            f"The forward given for {group.expiration}, {forward:g}, is {1e4 * -gap / parity.forward:.0f} bp from that "
+            f"of {_n_pairs(parity.n_pairs)}, {parity.forward:g}."
         )
         work.cautions.append(Caution("forward_off_parity", detail))
 
@@ -397,7 +410,9 @@ def _black_vols(
         inverted = implied_volatility(price[at] / (discount * forward), k[at], group.expiry, kind)  # type: ignore[arg-type]
         found[at] = inverted.volatility
         codes = inverted.reason.tolist()
-        reasons.update({int(group.at[i]): NoVolatility(code) for i, code in zip(at.tolist(), codes, strict=True) if code})
+        reasons.update(
+            {int(group.at[i]): NoVolatility(code) for i, code in zip(at.tolist(), codes, strict=True) if code}
+        )
     return found, reasons
 
 
@@ -409,9 +424,7 @@ _WHY = {
 }
 
 
-def _stale(
-    work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv: Vector, forward: float
-) -> IntVector:
+def _stale(work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv: Vector, forward: float) -> IntVector:
     """Leave out what is off parity by more than its spread and than noise: of the two the one off the smile.
 
     returns  (n_rejected,) which pairs
@@ -436,14 +449,14 @@ def _stale(
 
 
 def _apart(pairs: _Pairs, parity: Parity) -> Vector:
-    """(n_pairs,) What calls and puts may be off parity by: noise, half of both spreads, the rounding of exact prices."""
-    least = np.maximum(parity.tolerance, pairs.noise if pairs.has_spreads else 0.0)
-    return np.asarray(np.maximum(least, 1e-6 * parity.forward))
+    """(n_pairs,) What calls and puts may be off parity by: noise, and half of both spreads. Where nobody says how wide
+    quotes are, noise is all there is to go by, and its tails are wide."""
+    if pairs.has_spreads:
+        return np.maximum(parity.tolerance, np.maximum(pairs.noise, 1e-6 * parity.forward))
+    return np.maximum(_WIDE_TAILS * parity.tolerance, _LEAST_STALE * parity.forward)
 
 
-def _leave_out_priced(
-    work: _Work, group: _Group, iv: Vector, reasons: dict[int, NoVolatility], forward: float
-) -> None:
+def _leave_out_priced(work: _Work, group: _Group, iv: Vector, reasons: dict[int, NoVolatility], forward: float) -> None:
     """Quotes without a vol, and of each pair the one in the money."""
     quotes = work.quotes
     strike = quotes.value("strike")
@@ -505,7 +518,7 @@ def _american_expiry(
     if found is not None:
         parity, origin = found.parity, "parity"
         if not found.settled:
-            detail = f"The forward of {group.expiration} did not settle in {found.rounds} rounds of early exercise."
+            detail = f"The forward of {group.expiration} did not settle as early exercise was taken off."
             work.cautions.append(Caution("forward_not_settled", detail))
         implied = found.dividend_yield
     elif q is not None:
@@ -559,7 +572,10 @@ def _judge_forwards(work: _Work, made: Sequence[Expiry]) -> None:
         if expiry.discount is not None and expiry.forward_from == "parity":
             rate = -math.log(expiry.discount) / expiry.expiry
             if abs(rate) > _LARGEST_CARRY and abs(math.log(expiry.discount)) > _LEAST_CARRY:
-                detail = f"Pairs of {expiry.expiration} imply a rate of {100.0 * rate:.0f} %: its calls and puts look like quotes of two moments, or of two units."
+                detail = (
+                    f"Pairs of {expiry.expiration} imply a rate of {100.0 * rate:.0f} %: its calls and puts look like "
+                    "quotes of two moments, or of two units."
+                )
                 work.cautions.append(Caution("discount_looks_wrong", detail))
         if work.quotes.has("spot"):
             spot = float(np.nanmedian(work.quotes.value("spot")))
@@ -571,5 +587,6 @@ def _judge_forwards(work: _Work, made: Sequence[Expiry]) -> None:
 
 def _nothing_left(work: _Work) -> InvalidInput:
     reasons = tallied([*work.reasons.values(), *(exclusion.reason for exclusion in work.quotes.excluded)])
-    detail = f"Panel {work.quotes.label} of {work.quotes.source} must hold at least one usable quote, but holds none ({reasons})."
-    return InvalidInput(Problem((work.quotes.source, work.quotes.label), detail))
+    source, label = work.quotes.source, work.quotes.label
+    detail = f"Panel {label} of {source} must hold at least one usable quote, but holds none ({reasons})."
+    return InvalidInput(Problem((source, label), detail))

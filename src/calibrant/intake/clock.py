@@ -1,7 +1,7 @@
 """Years from the moment of the quotes to that at which options expire."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,8 @@ class Clock(NamedTuple):
         zone = zone_named(self.settings.time_zone or DEFAULT_ZONE)
         begin, end = self.as_of.at(CLOSE, zone), expiration.at(settlement, zone)
         if self.settings.day_count == "act/365":
-            return (end - begin).total_seconds() / (365.0 * _DAY_S)
+            # By UTC: two times of one zone are subtracted as if its clocks were never changed.
+            return (end.astimezone(UTC) - begin.astimezone(UTC)).total_seconds() / (365.0 * _DAY_S)
         end = end.astimezone(begin.tzinfo)
         return self._count(begin.date(), end.date(), (_seconds(end.time()) - _seconds(begin.time())) / _DAY_S)
 

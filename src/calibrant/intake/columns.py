@@ -1,4 +1,4 @@
-"""Which column of a table holds which field, for calls and puts side by side too, and what is missing or passed over."""
+"""Which column of a table holds which field, of calls and puts side by side too, and what is missing."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InvalidInput, Problem
 from .contracts import contract_of
 from .names import SIDED, SYNONYMS, Column, Side, column_named, normalised
-from .numbers import is_missing, number_of
+from .numbers import decimal_mark, is_missing, number_of, numbers_in
 from .settings import Settings, question
 from .table import Table
 
@@ -21,9 +21,34 @@ NUMERIC = (
 )
 _NOTED: Final = frozenset(
     (
-        *("volume", "open_interest", "openinterest", "oi", "open_int", "delta", "gamma", "vega", "theta", "rho", "change"),
+        *(
+            "volume",
+            "open_interest",
+            "openinterest",
+            "oi",
+            "open_int",
+            "delta",
+            "gamma",
+            "vega",
+            "theta",
+            "rho",
+            "change",
+        ),
         *("percent_change", "net", "net_change", "in_the_money", "contract_size", "currency", "bid_size", "ask_size"),
-        *("trade_volume", "pct_change", "chg", "moneyness", "high", "low", "open", "vanna", "charm", "multiplier", "id"),
+        *(
+            "trade_volume",
+            "pct_change",
+            "chg",
+            "moneyness",
+            "high",
+            "low",
+            "open",
+            "vanna",
+            "charm",
+            "multiplier",
+            "id",
+        ),
+        *("source", "licence", "license", "notes", "note", "remark", "remarks", "comment", "reason", "exchange"),
     )
 )
 """Known not to be needed: they are passed over without a word."""
@@ -36,6 +61,7 @@ class Columns:
     of: Mapping[tuple[str, Side | None], Column]
     ignored: Sequence[str]
     """Names of those that nothing is taken from."""
+    empty: Sequence[str]
 
     @property
     def sided(self) -> bool:
@@ -60,13 +86,14 @@ def columns_of(table: Table, settings: Settings) -> Columns:
     """raises  InvalidInput if a column asked for is not there, or two blocks of columns cannot be told apart"""
     said = _asked_for(table, settings.columns or {})
     taken = {column.index for column in said.values()}
+    empty = {i for i in range(len(table.names)) if table.rows and all(is_missing(cell) for cell in table.column(i))}
     named = [
         column
         for index, name in enumerate(table.names)
         if index not in taken
         and (column := column_named(re.sub(r"\.\d$", "", name), index)) is not None
         and column.field not in said
-        and not all(is_missing(cell) for cell in table.column(index))
+        and index not in empty
     ]
     named = [_bare_side(column, table) if column.rank == 99 else column for column in named]
     named = _with_blocks([column for column in named if column.field], table)
@@ -78,9 +105,12 @@ def columns_of(table: Table, settings: Settings) -> Columns:
     ignored = [
         name
         for index, name in enumerate(table.names)
-        if index not in used and name and normalised(name) not in _NOTED and not re.fullmatch(r"(unnamed_\d+|index)", normalised(name))
+        if index not in used | empty
+        and name
+        and not re.fullmatch(r"unnamed_\d+|index", plain := normalised(name))
+        and plain not in _NOTED
     ]
-    return Columns(of=of, ignored=ignored)
+    return Columns(of=of, ignored=ignored, empty=[table.names[i] for i in sorted(empty)])
 
 
 def _asked_for(table: Table, columns: Mapping[str, str]) -> dict[str, Column]:
@@ -92,7 +122,9 @@ def _asked_for(table: Table, columns: Mapping[str, str]) -> dict[str, Column]:
             i for i, each in enumerate(table.names) if normalised(each) == normalised(name)
         ]
         if not at:
-            raise question("columns", f"must name columns of {table.source} ({listed(table.names)}), not {name[:40]!r}.")
+            raise question(
+                "columns", f"must name columns of {table.source} ({listed(table.names)}), not {name[:40]!r}."
+            )
         known = column_named(name, at[0])
         scale = known.scale if known is not None else 1.0
         # Of what is asked for, the unit is what its own name says, and nothing else.
@@ -103,10 +135,14 @@ def _asked_for(table: Table, columns: Mapping[str, str]) -> dict[str, Column]:
 
 def _bare_side(column: Column, table: Table) -> Column:
     """`Calls`: their names or their prices."""
-    first = next(cell for cell in table.column(column.index) if not is_missing(cell))
+    first = next((cell for cell in table.column(column.index) if not is_missing(cell)), None)
     if isinstance(first, str) and contract_of(first) is not None:
         return replace(column, field="contract")
-    return column if number_of(first, "point") is not None or number_of(first, "comma") is not None else replace(column, field="")
+    return (
+        column
+        if number_of(first, "point") is not None or number_of(first, "comma") is not None
+        else replace(column, field="")
+    )
 
 
 def _as_seen(column: Column, table: Table) -> Column:
@@ -115,7 +151,11 @@ def _as_seen(column: Column, table: Table) -> Column:
     if column.field == "contract" and not any(isinstance(cell, str) and contract_of(cell) for cell in cells[:20]):
         is_name = column.said in ("symbol", "option", "options", "instrument", "contract", "series")
         one = len(set(map(str, cells))) <= max(1, len(cells) // 3)
-        return replace(column, field="underlying", rank=50) if is_name and one and column.side is None else replace(column, field="unread")
+        return (
+            replace(column, field="underlying", rank=50)
+            if is_name and one and column.side is None
+            else replace(column, field="unread")
+        )
     if column.said == "k" and any((number_of(cell) or 1.0) < 0.0 for cell in cells):
         return replace(column, field="log_moneyness")
     return column
@@ -134,7 +174,10 @@ def _with_blocks(named: Sequence[Column], table: Table) -> list[Column]:
     if not twice:
         return list(named)
     # Of each field the columns come in the order of the blocks, whatever stands between.
-    by_field = {field: sorted((c for c in named if c.field == field and c.side is None), key=lambda c: c.index) for field in twice}
+    by_field = {
+        field: sorted((c for c in named if c.field == field and c.side is None), key=lambda c: c.index)
+        for field in twice
+    }
     blocks = [[], []]
     for columns in by_field.values():
         for said in dict.fromkeys(c.said for c in columns):
@@ -160,21 +203,22 @@ def _first_side(named: Sequence[Column], blocks: Sequence[Sequence[Column]], tab
         if len(found) == 2:
             return min(found)[1]
     strikes = next((c for c in named if c.field == "strike"), None)
-    prices = [next((c for c in block if c.field in ("bid", "ask", "mid", "last")), None) for block in blocks]
-    if strikes is not None and prices[0] is not None and prices[1] is not None:
-        mark = "comma" if any(isinstance(c, str) and re.search(r",\d{1,2}$", c) for c in table.column(prices[0].index)) else "point"
-        columns = [
-            np.array([number_of(cell, mark) or np.nan for cell in table.column(c.index)], float)  # type: ignore[arg-type]
-            for c in (strikes, prices[0], prices[1])
-        ]
-        known = np.isfinite(columns).all(axis=0)
-        if np.count_nonzero(known) > 2:
-            rise = [float(np.sign(np.corrcoef(columns[0][known], price[known])[0, 1])) for price in columns[1:]]
-            if rise == [-1.0, 1.0]:
-                return "call"
-            if rise == [1.0, -1.0]:
-                return "put"
-    needed = f"must say which columns are of calls and which of puts, since {table.source} has each twice: name them `call_bid` and so on"
+    prices = [c for block in blocks for c in block if c.field in ("bid", "ask", "mid", "last")]
+    if strikes is not None and len(prices) >= 2:
+        first, second = prices[0], prices[len(prices) // 2]
+        mark = decimal_mark(table, [strikes.index, first.index, second.index], None)
+        x, *y = (numbers_in(table.column(c.index), mark).values for c in (strikes, first, second))
+        known = np.isfinite([x, *y]).all(axis=0)
+        # Calls fall with the strike, and puts rise.
+        rise = [float((x[known] - x[known].mean()) @ price[known]) for price in y] if known.any() else [0.0, 0.0]
+        if rise[0] < 0.0 < rise[1]:
+            return "call"
+        if rise[1] < 0.0 < rise[0]:
+            return "put"
+    needed = (
+        f"must say which columns are of calls and which of puts, since {table.source} has each twice: name them "
+        "`call_bid` and so on"
+    )
     raise question("columns", f"{needed}.")
 
 
@@ -187,7 +231,9 @@ def require(table: Table, columns: Columns, needed: Sequence[tuple[str, str]]) -
     if not missing:
         return
     what = ", ".join(called for _, called in missing)
-    detail = f"{table.source} must have columns for {what}; it has {listed(table.names)} (columns: which is which)."
+    filled = [name for name in table.names if name not in columns.empty]
+    empty = f", and without a value {listed(columns.empty)}" if any(columns.empty) else ""
+    detail = f"{table.source} must have columns for {what}; it has {listed(filled)}{empty}."
     raise InvalidInput(*(Problem(("columns", fields.split("|")[0]), detail) for fields, _ in missing))
 
 

@@ -1,7 +1,7 @@
 """Dates and times as people write them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,11 +29,28 @@ class Moment(NamedTuple):
 
 
 _MONTHS = {
-    **{"jan": 1, "feb": 2, "mar": 3, "mär": 3, "mrz": 3, "apr": 4, "may": 5, "mai": 5, "jun": 6, "jul": 7, "aug": 8},
-    **{"sep": 9, "oct": 10, "okt": 10, "nov": 11, "dec": 12, "dez": 12},
+    "jan": 1,
+    "feb": 2,
+    "mar": 3,
+    "mär": 3,
+    "mrz": 3,
+    "apr": 4,
+    "may": 5,
+    "mai": 5,
+    "jun": 6,
+    "jul": 7,
+    "aug": 8,
+    "sep": 9,
+    "oct": 10,
+    "okt": 10,
+    "nov": 11,
+    "dec": 12,
+    "dez": 12,
 }
 _ZONES = {
-    **{"Z": UTC, "UTC": UTC, "GMT": UTC},
+    "Z": UTC,
+    "UTC": UTC,
+    "GMT": UTC,
     **{name: timezone(timedelta(hours=h)) for name, h in (("EST", -5), ("EDT", -4), ("CST", -6), ("CDT", -5))},
     **{name: timezone(timedelta(hours=h)) for name, h in (("CET", 1), ("CEST", 2), ("BST", 1))},
 }
@@ -53,27 +70,31 @@ _NEXT_DAY = {"ON": 1 / 365, "O/N": 1 / 365, "TN": 2 / 365, "T/N": 2 / 365, "SN":
 _PER_YEAR = {"D": 365.0, "W": 365.0 / 7.0, "M": 12.0, "Y": 1.0}
 
 
-def order_of(cells: Iterable[Cell], said: DateOrder | None, field: str) -> DateOrder:
-    """The order of day and month in a column.
+def order_of(columns: Mapping[str, Iterable[Cell]], said: DateOrder | None) -> dict[str, DateOrder]:
+    """The order of day and month in each column of dates; what one column tells holds for those that do not.
 
-    raises  InvalidInput, asking for `date_order`, if nothing in the column tells
+    raises  InvalidInput, asking for `date_order`, if no column tells
     """
-    doubtful = None
-    for cell in cells:
-        found = isinstance(cell, str) and _EITHER.match(_WEEKDAY.sub("", cell))
-        if not found:
-            continue
-        first, second = int(found[1]), int(found[2])
-        if first > 12:
-            return "dmy"
-        if second > 12:
-            return "mdy"
-        if first != second:
-            doubtful = found[0]
-    if said is None and doubtful is not None:
-        needed = f"must be dmy or mdy, since nothing in the column of `{field}` tells which day {doubtful} is."
-        raise question("date_order", needed)
-    return said or "mdy"
+    found: dict[str, DateOrder] = {}
+    doubtful: dict[str, str] = {}
+    for name, cells in columns.items():
+        for cell in cells:
+            either = isinstance(cell, str) and _EITHER.match(_WEEKDAY.sub("", cell))
+            if not either:
+                continue
+            first, second = int(either[1]), int(either[2])
+            if first > 12 or second > 12:
+                found[name] = "dmy" if first > 12 else "mdy"
+                break
+            if first != second:
+                doubtful[name] = either[0]
+    open_ones = [name for name in doubtful if name not in found]
+    told = said or (next(iter(found.values())) if len(set(found.values())) == 1 else None)
+    if open_ones and told is None:
+        name = open_ones[0]
+        needed = f"must be dmy or mdy, since nothing in the column `{name}` tells which day {doubtful[name]} is"
+        raise question("date_order", f"{needed}.")
+    return {name: found.get(name, told or "mdy") for name in columns}
 
 
 def moment_of(cell: Cell, order: DateOrder = "mdy") -> Moment | None:
@@ -130,7 +151,7 @@ def _zone(text: str | None) -> tzinfo | None:
         return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
     if text.upper() == "ET":
         return zone_named("America/New_York")
-    return _ZONES[text.upper()] if text.upper() in _ZONES else None
+    return _ZONES.get(text.upper())
 
 
 def _day(text: str, order: DateOrder) -> date | None:

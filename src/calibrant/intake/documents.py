@@ -24,7 +24,9 @@ def json_tables(content: bytes, source: str) -> list[Table]:
         documents = [json.loads(content, parse_constant=lambda _: None)]
     except ValueError as whole:
         try:
-            documents = [json.loads(line, parse_constant=lambda _: None) for line in content.splitlines() if line.strip()]
+            documents = [
+                json.loads(line, parse_constant=lambda _: None) for line in content.splitlines() if line.strip()
+            ]
         except ValueError:
             raise InvalidInput(Problem((source,), f"{source} is not JSON: {whole}.")) from None
         if all(isinstance(each, Mapping) and not _is_body(each) for each in documents):
@@ -38,7 +40,7 @@ def json_tables(content: bytes, source: str) -> list[Table]:
 
 def tables_of(document: Any, source: str) -> list[Table]:
     """Every table of a document."""
-    return [table for table in _found(document, source, {}, 0)]
+    return list(_found(document, source, {}, 0))
 
 
 def _is_body(document: Mapping[str, Any]) -> bool:
@@ -60,7 +62,9 @@ def _found(value: Any, source: str, constants: dict[str, Any], depth: int) -> li
         return _found(value["panels"], source, constants, depth + 1)
     if isinstance(value.get("quotes"), Mapping):
         return [_of_columns(value["quotes"], source, constants)]
-    columns = {name: column for name, column in value.items() if isinstance(column, list) and not _holds_records(column)}
+    columns = {
+        name: column for name, column in value.items() if isinstance(column, list) and not _holds_records(column)
+    }
     if sum(column_named(name, 0) is not None for name in columns) > 1:
         return [_of_columns(value, source, constants)]
     if all(isinstance(value.get(side), list) for side, _ in _SIDES):
@@ -89,13 +93,17 @@ def _constants(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _both_sides(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [{"type": side, **record} for name, side in _SIDES for record in document[name] if isinstance(record, Mapping)]
+    return [
+        {"type": side, **record} for name, side in _SIDES for record in document[name] if isinstance(record, Mapping)
+    ]
 
 
 def _of_records(records: Sequence[Mapping[str, Any]], source: str, constants: Mapping[str, Any]) -> Table:
     names = list(dict.fromkeys(name for record in records for name in record))
     rows = [[cell_of(record.get(name)) for name in names] for record in records]
-    return Table(source=source, names=names, rows=rows, lines=range(1, len(rows) + 1), constants=constants, of_body=True)
+    return Table(
+        source=source, names=names, rows=rows, lines=range(1, len(rows) + 1), constants=constants, of_body=True
+    )
 
 
 def _of_columns(columns: Mapping[str, Any], source: str, constants: Mapping[str, Any]) -> Table:

@@ -14,7 +14,16 @@ Side = Literal["call", "put"]
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "underlying": (
-        *("underlying", "underlying_symbol", "underlying_ticker", "und_symbol", "undly", "ticker", "root", "root_symbol"),
+        *(
+            "underlying",
+            "underlying_symbol",
+            "underlying_ticker",
+            "und_symbol",
+            "undly",
+            "ticker",
+            "root",
+            "root_symbol",
+        ),
         *("option_root", "act_symbol", "base_symbol", "underlier", "asset", "basiswert", "stock", "index_name"),
     ),
     "contract": (
@@ -30,13 +39,28 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     ),
     "last_trade": ("last_trade_date", "last_trade_time", "last_trade", "last_trade_datetime", "trade_time"),
     "expiry": (
-        *("expiry_years", "years_to_expiry", "years_to_maturity", "time_to_expiry", "time_to_maturity", "year_fraction"),
+        *(
+            "expiry_years",
+            "years_to_expiry",
+            "years_to_maturity",
+            "time_to_expiry",
+            "time_to_maturity",
+            "year_fraction",
+        ),
         *("ttm", "tte", "tau", "t_years", "t_expiry_years"),
         *("expiration", "expiration_date", "expirationdate", "expiry_date", "expirydate", "expire_date", "expiredate"),
         *("expiry", "exp_date", "expdate", "exdate", "exp", "expires", "maturity_date", "maturity", "contract_expiry"),
         *("option_expiration", "option_expiry", "expiration_datetime", "expiry_datetime", "verfallstag", "verfall"),
         *("verfallsdatum", "falligkeit", "echeance", "vencimiento", "scadenza", "restlaufzeit", "laufzeit", "t"),
-        *("dte", "days_to_expiration", "days_to_expiry", "days_to_maturity", "expiry_days", "days", "restlaufzeit_tage"),
+        *(
+            "dte",
+            "days_to_expiration",
+            "days_to_expiry",
+            "days_to_maturity",
+            "expiry_days",
+            "days",
+            "restlaufzeit_tage",
+        ),
         *("expiration_timestamp", "expire_unix", "expiry_timestamp", "expiration_unix"),
     ),
     "tenor": ("tenor", "tenors", "term", "pillar"),
@@ -71,11 +95,29 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         *("implizite_volatilitat", "volatilitat", "volatilite", "impliedvolatility", "vola"),
     ),
     "bid_iv": (
-        *("bid_iv", "iv_bid", "bidiv", "bid_vol", "vol_bid", "bid_implied_volatility", "bid_implied_vol", "bid_imp_vol"),
+        *(
+            "bid_iv",
+            "iv_bid",
+            "bidiv",
+            "bid_vol",
+            "vol_bid",
+            "bid_implied_volatility",
+            "bid_implied_vol",
+            "bid_imp_vol",
+        ),
         *("bid_volatility", "implied_volatility_bid", "implied_vol_bid", "b_iv"),
     ),
     "ask_iv": (
-        *("ask_iv", "iv_ask", "askiv", "ask_vol", "vol_ask", "ask_implied_volatility", "ask_implied_vol", "ask_imp_vol"),
+        *(
+            "ask_iv",
+            "iv_ask",
+            "askiv",
+            "ask_vol",
+            "vol_ask",
+            "ask_implied_volatility",
+            "ask_implied_vol",
+            "ask_imp_vol",
+        ),
         *("ask_volatility", "implied_volatility_ask", "implied_vol_ask", "offer_vol", "offer_iv", "iv_offer", "a_iv"),
     ),
     "forward": (
@@ -83,8 +125,23 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         *("implied_forward", "forward_level", "underlying_future", "terminkurs"),
     ),
     "spot": (
-        *("spot", "spot_price", "underlying_price", "underlying_last", "underlying_close", "underlying_spot", "und_price"),
-        *("stock_price", "index_price", "index_level", "active_underlying_price_1545", "underlying_mid", "current_price"),
+        *(
+            "spot",
+            "spot_price",
+            "underlying_price",
+            "underlying_last",
+            "underlying_close",
+            "underlying_spot",
+            "und_price",
+        ),
+        *(
+            "stock_price",
+            "index_price",
+            "index_level",
+            "active_underlying_price_1545",
+            "underlying_mid",
+            "current_price",
+        ),
         *("underlying_value", "s", "s0", "kassakurs", "spot_level", "stock_last"),
     ),
     "rate": ("rate", "r", "interest_rate", "risk_free_rate", "riskfree_rate", "risk_free", "rf", "zins", "zinssatz"),
@@ -116,8 +173,17 @@ _DELTA = re.compile(
     r"|(?P<what2>put|call|p|c|rr|bf|fly|ms|risk_reversal|butterfly|strangle)_?(?:delta|d)?_?(?P<delta2>\d{1,2})_?(?:delta|d)?"
 )
 _STRATEGIES = {
-    **{"put": "put", "p": "put", "call": "call", "c": "call", "rr": "rr", "risk_reversal": "rr"},
-    **{"bf": "bf", "fly": "bf", "butterfly": "bf", "ms": "bf", "strangle": "bf"},
+    "put": "put",
+    "p": "put",
+    "call": "call",
+    "c": "call",
+    "rr": "rr",
+    "risk_reversal": "rr",
+    "bf": "bf",
+    "fly": "bf",
+    "butterfly": "bf",
+    "ms": "bf",
+    "strangle": "bf",
 }
 
 
@@ -174,9 +240,17 @@ def column_named(name: str, index: int) -> Column | None:
 
 def _unit_first(words: Sequence[str]) -> str:
     """`t_days` and `expiry_in_days` as `days`, `expiration_years` as `expiry_years`."""
-    if len(words) > 1 and words[-1] in ("days", "tage") and words[0] in ("t", "expiry", "expiration", "maturity", "ttm"):
+    if (
+        len(words) > 1
+        and words[-1] in ("days", "tage")
+        and words[0] in ("t", "expiry", "expiration", "maturity", "ttm")
+    ):
         return "days"
-    if len(words) > 1 and words[-1] in ("years", "yrs", "y") and words[0] in ("t", "expiration", "maturity", "expiry", "ttm"):
+    if (
+        len(words) > 1
+        and words[-1] in ("years", "yrs", "y")
+        and words[0] in ("t", "expiration", "maturity", "expiry", "ttm")
+    ):
         return "expiry_years"
     return ""
 
@@ -192,5 +266,7 @@ def _sided(words: Sequence[str], name: str, index: int, scale: float) -> Column 
             return Column(index=index, name=name, field="mid", rank=99, side=_SIDES[mark], said=mark)
         field, rank = _RANKS.get("_".join(rest), ("", 0))
         if field in SIDED:
-            return Column(index=index, name=name, field=field, rank=rank, scale=scale, side=_SIDES[mark], said="_".join(rest))
+            return Column(
+                index=index, name=name, field=field, rank=rank, scale=scale, side=_SIDES[mark], said="_".join(rest)
+            )
     return None

@@ -10,7 +10,9 @@ from ..arrays import Vector
 from .settings import Decimal, question
 from .table import Cell, Table
 
-MISSING = frozenset({"", "-", "--", "---", ".", "n/a", "na", "#n/a", "#na", "nan", "null", "none", "nil", "n.a.", "unch", "#n/a n/a"})
+MISSING = frozenset(
+    {"", "-", "--", "---", ".", "n/a", "na", "#n/a", "#na", "nan", "null", "none", "nil", "n.a.", "unch", "#n/a n/a"}
+)
 _GARNISH = re.compile(r"[\s\u00a0\u202f\u2009$€£¥₹]|(?<=\d)'(?=\d{3})|(?:USD|EUR|GBP|CHF|JPY)")
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+|[+-]?0,\d+|[+-]?\d+,(?:\d{1,2}|\d{4,})|[+-]?\d{4,},\d+|[+-]?,\d+")

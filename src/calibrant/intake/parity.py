@@ -128,6 +128,8 @@ def _summed_up(
     discount: float | None,
     forward: float | None,
 ) -> Parity:
+    """With the asymptotic errors of an M-estimator (Huber 1981, chapter 7): those of least squares would take the say
+    that pairs lost for certainty."""
     has_say: BoolVector = weight > 0.0
     n = int(np.count_nonzero(has_say))
     found = -slope
@@ -135,11 +137,12 @@ def _summed_up(
     n_free = int(discount is None) + int(forward is None)
     forward_error = discount_error = None
     if n > n_free > 0:
-        w = weight / noise**2
-        variance = float(w @ residual**2) / (n - n_free)
+        x, scaled, w = x[has_say], residual[has_say] / noise[has_say], 1.0 / noise[has_say] ** 2
+        square = (residual[has_say] / tolerance[has_say]) ** 2
+        bend = float(np.mean((1.0 - square) * (1.0 - 5.0 * square)))
+        variance = float(np.sum((weight[has_say] * scaled) ** 2)) / (n - n_free) / max(bend, 0.1) ** 2
         if discount is None and forward is None:
-            total, first = float(w.sum()), float(w @ x)
-            second = float(w @ x**2)
+            total, first, second = float(w.sum()), float(w @ x), float(w @ x**2)
             determinant = total * second - first**2
             if determinant > 0.0:
                 # Of (intercept, slope); F = centre + intercept / D.

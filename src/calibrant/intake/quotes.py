@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -11,15 +13,16 @@ from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import MAX_PROBLEMS, Exclusion
 from .clock import Clock, as_of_said, day_of, later, mixed_settlement
-from .columns import BOTH, NUMERIC, Columns, columns_of, listed, require
+from .columns import BOTH, NUMERIC, columns_of, listed, require
 from .contracts import EUROPEAN_ROOTS, PARENTS, Contract, contract_of
 from .dates import Moment, first_date_in, moment_of, order_of, tenor_of
 from .names import Column, Side
 from .numbers import Mark, decimal_mark, is_missing, number_of, numbers_in
-from .settings import Settings, question
+from .settings import DateOrder, Settings, question
 from .table import Cell, Table
 from .units import decimal_vols, has_percent_signs, years_of
 
+Kind = Literal["prices", "vols", "deltas"]
 VOLS, PRICES = ("iv", "bid_iv", "ask_iv"), ("bid", "ask", "mid", "last")
 _TYPES: Mapping[str, Side] = {
     **dict.fromkeys(("c", "call", "calls", "ce", "ca", "call option", "kauf", "ec", "ac"), "call"),
@@ -52,7 +55,7 @@ class Quotes:
     """(n,) each, by field."""
     excluded: Sequence[Exclusion] = ()
     cautions: Sequence[Caution] = ()
-    has_prices: bool
+    kind: Kind
     us_listed: bool
     """Whether the names of the options are those of American exchanges."""
     in_coin: bool
@@ -82,14 +85,17 @@ class Quotes:
         )
 
 
-def quotes_in(table: Table, settings: Settings) -> list[Quotes]:
-    """The panels of a table, in the order in which they begin.
+def quotes_in(table: Table, settings: Settings) -> list[tuple[str, Callable[[], Quotes]]]:
+    """The panels of a table by their labels, in the order in which they begin; each may be refused by itself.
 
     raises  InvalidInput: cells that are no numbers or dates, columns missing, or a question
     """
+    reader = _Reader(table, settings)
     if not table.rows:
-        raise InvalidInput(Problem((table.source,), f"{table.source} must hold at least one quote, but has only a header."))
-    return _Reader(table, settings).panels()
+        raise InvalidInput(
+            Problem((table.source,), f"{table.source} must hold at least one quote, but has only a header.")
+        )
+    return reader.panels()
 
 
 class _Reader:
@@ -102,13 +108,15 @@ class _Reader:
         self.cautions: list[Caution] = []
         sides: tuple[Side | None, ...] = BOTH if self.columns.sided else (None,)
         self.entries = [(row, side) for row in range(len(table.rows)) for side in sides]
-        numeric = [c.index for (field, _), c in self.columns.of.items() if field in NUMERIC]
+        self.by_delta = [*(["atm"] if self.columns.has("atm") else []), *(c.field for c in self.columns.deltas)]
+        numeric = [c.index for (field, _), c in self.columns.of.items() if field in (*NUMERIC, *self.by_delta)]
         self.mark: Mark = decimal_mark(table, numeric, settings.decimal)
         self.contracts = self._contracts()
-        self.use_prices = self._uses_prices()
+        self.orders = self._date_orders()
+        self.kind: Kind = self._kind()
         self._require()
 
-    def panels(self) -> list[Quotes]:
+    def panels(self) -> list[tuple[str, Callable[[], Quotes]]]:
         values = self._values()
         side = self._sides()
         expirations = self._expirations()
@@ -125,8 +133,11 @@ class _Reader:
                 came = ", ".join(dict.fromkeys(names))
                 raise question("underlying", f"must be one of {came}, but is {self.settings.underlying[:40]!r}.")
         return [
-            self._panel(name, label, np.array(at, np.int64), values, side, expirations, as_of)
-            for (name, label), at in groups.items()
+            (
+                " ".join(filter(None, (name, moment))) or Path(self.table.source).stem,
+                partial(self._panel, name, moment, np.array(at, np.int64), values, side, expirations, as_of),
+            )
+            for (name, moment), at in groups.items()
         ]
 
     # What there is -------------------------------------------------------------------------------------------------
@@ -146,8 +157,23 @@ class _Reader:
         cells, _ = self._cells("contract")
         return [contract_of(cell) if isinstance(cell, str) else None for cell in cells]
 
+    def _date_orders(self) -> dict[str, DateOrder]:
+        """Of each field of dates, and of the date given for all."""
+        columns = {
+            field: self._cells(field)[0] for field in ("expiry", "as_of", "last_trade") if self.columns.has(field)
+        }
+        if self.settings.expiration is not None:
+            columns["expiry"] = [self.settings.expiration]
+        return order_of({field: dict.fromkeys(cells) for field, cells in columns.items()}, self.settings.date_order)
+
     def _has_contracts(self) -> bool:
         return any(contract is not None for contract in self.contracts)
+
+    def _kind(self) -> Kind:
+        """What the quotes are of. Vols by delta stand in columns of their own, and have no strikes."""
+        if len(self.by_delta) > 1 and not self.columns.has("strike", "log_moneyness"):
+            return "deltas"
+        return "prices" if self._uses_prices() else "vols"
 
     def _uses_prices(self) -> bool:
         prices, vols = self.columns.has(*PRICES), self.columns.has(*VOLS)
@@ -155,7 +181,11 @@ class _Reader:
             return self.settings.use == "prices"
         # Vols beside a forward are a panel. Without one the vols of a feed hang on a forward that nobody states.
         ready = vols and (self.columns.has("forward", "log_moneyness") or self.settings.forward is not None)
-        return prices and not ready and (self.columns.has("type") or self._has_contracts() or self.columns.sided or not vols)
+        return (
+            prices
+            and not ready
+            and (self.columns.has("type") or self._has_contracts() or self.columns.sided or not vols)
+        )
 
     def _require(self) -> None:
         contract, settings = self._has_contracts(), self.settings
@@ -163,15 +193,18 @@ class _Reader:
         if not contract and settings.expiration is None:
             needed.append(("expiry|tenor", "expiry (`expiration` in dates, or `expiry_years`)"))
         if not contract:
-            needed.append(("strike" if self.use_prices else "strike|log_moneyness", "strike"))
-        if self.use_prices:
+            needed.append(("strike" if self.kind == "prices" else "strike|log_moneyness", "strike"))
+        if self.kind == "deltas":
+            needed = [of for of in needed if of[0].startswith("expiry")] + [("atm", "atm (the vol at the money)")]
+            return require(self.table, self.columns, needed)
+        if self.kind == "prices":
             if not contract and not self.columns.sided:
                 needed.append(("type", "type (call or put)"))
             needed.append(("bid|mid|last", "prices (bid and ask, or mid)"))
         else:
             forward = settings.forward is not None or settings.spot is not None
             if not forward and not self.columns.has("log_moneyness"):
-                needed.append(("forward|spot", "forward (or spot, with --rate)"))
+                needed.append(("forward|spot", "forward (or spot, with `rate`)"))
             vols = self.columns.has("iv") or (self.columns.has("bid_iv") and self.columns.has("ask_iv"))
             if not vols:
                 needed.append(("absent", "vols or prices (`mid_iv`, or `bid_iv` and `ask_iv`, or `bid` and `ask`)"))
@@ -183,7 +216,7 @@ class _Reader:
         values: dict[str, Vector] = {}
         problems: list[Problem] = []
         percent: dict[str, bool] = {}
-        for field in NUMERIC:
+        for field in (*NUMERIC, *self.by_delta):
             if not self.columns.has(field):
                 continue
             cells, names = self._cells(field)
@@ -207,8 +240,8 @@ class _Reader:
             values["strike"] = np.array([np.nan if c is None else c.strike for c in self.contracts])
         if self.settings.strike_unit is not None and "strike" in values:
             values["strike"] = values["strike"] * self.settings.strike_unit
-        vols = {name: values[name] for name in VOLS if name in values}
-        if vols and not self.use_prices:
+        vols = {name: values[name] for name in (self.by_delta if self.kind == "deltas" else VOLS) if name in values}
+        if vols and self.kind != "prices":
             read_vols = decimal_vols(vols, percent, self.settings)
             values.update(read_vols.values)
             self.cautions += read_vols.cautions
@@ -229,7 +262,7 @@ class _Reader:
             side = _side_of(cell, column)
             if side is not None:
                 sides[i] = _SIGNS[side]
-            elif self.use_prices:
+            elif self.kind == "prices":
                 needed = f"must be call or put, but is {str(cell)[:80]!r}."
                 problems.append(self.table.problem(row, column.name, needed))
         if problems:
@@ -249,7 +282,7 @@ class _Reader:
             return [None if c is None else Moment(c.expiration) for c in self.contracts]
         else:
             cells = [self.table.rows[row][column.index] for row, _ in self.entries]
-        order = order_of(cells, settings.date_order, column.name)
+        order = self.orders.get("expiry", "mdy")
         found: list[Moment | float | None] = []
         plain = np.full(len(cells), np.nan)
         problems = []
@@ -275,7 +308,10 @@ class _Reader:
         if problems:
             raise InvalidInput(*problems[:MAX_PROBLEMS])
         years = years_of(plain, cells, column, self.table.source, settings)
-        return [float(y) if moment is None and not np.isnan(y) else moment for moment, y in zip(found, years.tolist(), strict=True)]
+        return [
+            float(y) if moment is None and not np.isnan(y) else moment
+            for moment, y in zip(found, years.tolist(), strict=True)
+        ]
 
     def _as_of(self, expirations: Sequence[Moment | float | None]) -> tuple[list[Moment | None], list[str | None]]:
         """The moment of each quote, where it is needed or known, and what its panel is called by it."""
@@ -287,10 +323,14 @@ class _Reader:
         column = self.columns.find("as_of")
         if column is not None:
             cells = [self.table.rows[row][column.index] for row, _ in self.entries]
-            order = order_of(cells, self.settings.date_order, column.name)
+            order = self.orders["as_of"]
             read = {cell: moment_of(cell, order) for cell in set(cells)}
             moments = [read[cell] for cell in cells]
-            lost = [i for i, (cell, moment) in enumerate(zip(cells, moments, strict=True)) if cell is not None and moment is None]
+            lost = [
+                i
+                for i, (cell, moment) in enumerate(zip(cells, moments, strict=True))
+                if cell is not None and moment is None
+            ]
             if dated and lost:
                 needed = f"must be a date, but is {str(cells[lost[0]])[:80]!r}."
                 raise InvalidInput(self.table.problem(self.entries[lost[0]][0], column.name, needed))
@@ -299,13 +339,13 @@ class _Reader:
         if not dated:
             return [None] * n, [None] * n
         inferred, how = self._inferred()
-        detail = f"The quotes were taken to be of {inferred}, {how}: --as-of says otherwise."
+        detail = f"The quotes were taken to be of {inferred}, {how}: `as_of` says otherwise."
         self.cautions.append(Caution("as_of_inferred", detail))
         return [inferred] * n, [str(inferred)] * n
 
     def _inferred(self) -> tuple[Moment, str]:
         cells, _ = self._cells("last_trade")
-        order = order_of(cells, self.settings.date_order, "last_trade")
+        order = self.orders.get("last_trade", "mdy")
         trades = [moment for cell in set(cells) if (moment := moment_of(cell, order)) is not None]
         if trades:
             latest = trades[0]
@@ -322,7 +362,10 @@ class _Reader:
         self, cells: Sequence[Cell], moments: Sequence[Moment | None]
     ) -> tuple[list[Moment | None], list[str | None]]:
         """One panel a day, unless a contract is quoted at several times of it: then one a time."""
-        texts = [None if cell is None else str(moment or cell) if not isinstance(cell, str) else cell for cell, moment in zip(cells, moments, strict=True)]
+        texts = [
+            None if cell is None else str(moment or cell) if not isinstance(cell, str) else cell
+            for cell, moment in zip(cells, moments, strict=True)
+        ]
         by_day: dict[object, dict[object, Moment | None]] = {}
         several = False
         keys = [self._contract_key(i) for i in range(len(cells))]
@@ -360,8 +403,10 @@ class _Reader:
         return [self.settings.underlying] * len(self.entries)
 
     def _note_what_is_passed_over(self) -> None:
-        if self.columns.ignored:
-            detail = f"Nothing was taken from the columns {listed(self.columns.ignored)}."
+        other = VOLS if self.kind == "prices" else PRICES if self.kind == "vols" else ()
+        passed = [*self.columns.ignored, *(c.name for (field, _), c in self.columns.of.items() if field in other)]
+        if passed:
+            detail = f"Nothing was taken from the columns {listed(passed)}."
             self.cautions.append(Caution("columns_ignored", detail))
         if self.table.skipped:
             lines = ", ".join(map(str, self.table.skipped[:10]))
@@ -398,19 +443,26 @@ class _Reader:
             else:
                 names.append("" if expiration is None else f"{expiration:.6g}")
                 expiry[j] = np.nan if expiration is None else expiration
-        dated = [(root or underlying, e) for root, i in zip(roots, at.tolist(), strict=True) if isinstance(e := expirations[i], Moment)]
+        dated = [
+            (root or underlying, e)
+            for root, i in zip(roots, at.tolist(), strict=True)
+            if isinstance(e := expirations[i], Moment)
+        ]
         if settings.settlement == "close" and len(set(roots)) > 1 and mixed_settlement(dated):
-            detail = "Options settled at the open and at the close expire on one day: --settlement exchange tells them apart."
+            detail = "Options settled at the open and at the close expire on one day: `settlement` tells them apart."
             cautions.append(Caution("settlement_mixed", detail))
         timed = next((m for m in (moments[i] for i in at.tolist()) if m is not None and m.clock is not None), None)
         if timed is not None and settings.time_zone is None and any(e.clock is None for _, e in dated):
-            detail = "Expiries count to 16:00 in New York, or 9:30 where options settle at the open: --time-zone and --settlement say otherwise."
+            detail = (
+                "Expiries count to 16:00 in New York, or 9:30 where options settle at the open: `time_zone` and "
+                "`settlement` say otherwise."
+            )
             cautions.append(Caution("settlement_time_assumed", detail))
         sound = np.isfinite(expiry)
         for field in ("strike", "forward"):
-            if not self.use_prices and self.columns.has(field):
+            if self.kind == "vols" and self.columns.has(field):
                 sound &= np.isfinite(values[field][at])
-        if self.use_prices:
+        if self.kind == "prices":
             sound &= np.isfinite(values["strike"][at])
         label = " ".join(filter(None, (underlying, as_of))) or Path(table.source).stem
         quotes = Quotes(
@@ -426,7 +478,7 @@ class _Reader:
             side=side[at],
             values={name: column[at] for name, column in values.items()},
             cautions=tuple(cautions),
-            has_prices=self.use_prices,
+            kind=self.kind,
             us_listed=any(c is not None and c.listed_in_the_us and c.root not in EUROPEAN_ROOTS for c in contracts),
             in_coin=any(c is not None and c.in_coin for c in contracts),
             problem=lambda i, field, needed: self._problem(int(at[i]), field, needed),
@@ -435,10 +487,10 @@ class _Reader:
             return quotes
         if not sound.any():
             needed = f"must hold a quote with expiry, strike and forward, but none of its {at.size} rows has all three."
-            if self.use_prices:
+            if self.kind == "prices":
                 needed = f"must hold a quote with expiry and strike, but none of its {at.size} rows has both."
             raise InvalidInput(Problem((table.source, label), f"Panel {label} of {table.source} {needed}"))
-        what = "no expiry or strike" if self.use_prices else "no expiry, strike or forward"
+        what = "no expiry or strike" if self.kind == "prices" else "no expiry, strike or forward"
         lost = [Exclusion(i, f"missing quote: {what}") for i in np.flatnonzero(~sound).tolist()]
         return quotes.taken(np.flatnonzero(sound), lost)
 

@@ -1,6 +1,7 @@
 """Tables from files of any format, told by their content and not by their name."""
 
 import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,9 @@ def tables_of_bytes(content: bytes, source: str, sheet: str | None = None) -> li
     if content.startswith(b"\xd0\xcf\x11\xe0"):
         needed = "is a workbook of the old Excel format: save it as .xlsx or CSV"
         raise InvalidInput(Problem((source,), f"{source} {needed}."))
-    if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-        return json_tables(content.lstrip(b"\xef\xbb\xbf"), source)
+    # Names of columns may be in brackets too.
+    if re.match(rb"\s*(?:\{|\[\s*[\[\]{\"])", content.removeprefix(b"\xef\xbb\xbf")):
+        return json_tables(content.removeprefix(b"\xef\xbb\xbf"), source)
     return [delimited_table(content, source)]
 
 

@@ -50,14 +50,19 @@ def panel_of_vols(quotes: Quotes, settings: Settings) -> Built:
     return built
 
 
-def _carried(quotes: Quotes, settings: Settings, cautions: list[Caution]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _carried(
+    quotes: Quotes, settings: Settings, cautions: list[Caution]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Forwards from the spot, the rate and the dividends."""
     if not quotes.has("rate"):
-        needed = "must be given (continuously compounded), or a forward in a column or by `forward`, since the quotes state the spot alone"
+        needed = (
+            "must be given (continuously compounded), or a forward in a column or by `forward`, since the quotes state "
+            "the spot alone"
+        )
         raise question("rate", f"{needed}.")
     q = quotes.value("dividend_yield")
     if not quotes.has("dividend_yield"):
-        detail = "No dividend yield was given: forwards are the spot carried at the rate. --dividend-yield says otherwise."
+        detail = "Forwards are the spot carried at the rate, without dividends: `dividend_yield` says otherwise."
         cautions.append(Caution("dividend_yield_assumed_zero", detail))
         q = np.zeros(q.size)
     forward = quotes.value("spot") * np.exp((quotes.value("rate") - q) * quotes.expiry)
@@ -70,17 +75,26 @@ def _require_sense(panel: OptionPanel, quotes: Quotes, settings: Settings) -> No
     mapped = settings.columns or {}
     exchanged = codes.get("strike_and_forward_look_exchanged")
     if exchanged and not {"strike", "forward"} <= set(mapped):
-        needed = "must say which column is which (strike=forward,forward=strike to exchange them, strike=strike,forward=forward to keep them)"
+        needed = (
+            "must say which column is which (strike=forward,forward=strike to exchange them, "
+            "strike=strike,forward=forward to keep them)"
+        )
         raise question("columns", f"{needed}: {exchanged}")
     if "expiries_look_like_days" in codes and settings.expiry_unit is None:
         raise question("expiry_unit", f"must be years or days: {codes['expiries_look_like_days']}")
-    doubt = next((c for c in panel.cautions if c.code == "vols_look_like_percent" and not c.detail.startswith("The columns")), None)
+    doubt = next(
+        (c for c in panel.cautions if c.code == "vols_look_like_percent" and not c.detail.startswith("The columns")),
+        None,
+    )
     if doubt is not None and settings.vol_unit is None:
         raise question("vol_unit", f"must be decimal or percent: {doubt.detail}")
     middle = float(np.median(panel.log_moneyness))
     if abs(middle) > _FAR and settings.strike_unit is None and panel.forward is not None:
         ratio = math.exp(middle)
-        needed = f"must be given (0.01 for cents, 1 for the unit of the forward), since strikes are about {ratio:.3g} times the forward"
+        needed = (
+            "must be given (0.01 for cents, 1 for the unit of the forward), since strikes are about "
+            f"{ratio:.3g} times the forward"
+        )
         raise question("strike_unit", f"{needed}.")
 
 
