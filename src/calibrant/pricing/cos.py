@@ -11,8 +11,8 @@ cumulants of y: c1 -+ L sqrt(c2 + sqrt(c4)). The error has two parts, both state
 
 * Range. phi belongs to the density on the whole line, which the cosines fold back into [a, b] at its ends. What lies
   at a - x is folded to a + x, where the put pays nearly the same, and what lies at b + x to b - x, where it pays
-  nothing before x > b - k. So the fold adds at most E[min(e^k, e^{2a - y}); y < a] + e^k P[y > 2b - k], which moments
-  bound (Chernoff).
+  nothing before x > b - k. So a put is off by at most E[min(e^k, 2 e^a sinh(a - y)); y < a] and, the other way,
+  E[e^k - e^{2b - y}; y > 2b - k], which moments bound (Chernoff).
 * Series. The terms left out are at most |phi| |V_j|, whose envelope is summed until it has died out.
 
 It is the second paper's pricer and a baseline: the fit kernel takes fewer nodes to the same error, and knows beforehand
@@ -189,8 +189,8 @@ def _fill_expiry(
     bounds = [_bound_outside(model, expiry, params, log_moneyness[place[~within]])]
     if k.size:
         top = float(k.max())
-        rounding = EPSILON * float(np.abs(rows[0]) @ ((32.0 + 2.0 * turn.max(axis=1)) * np.abs(payoff).max(axis=1)))
-        rounding += 8.0 * EPSILON * math.exp(top)
+        rounding = EPSILON * float(np.abs(rows[0]) @ ((64.0 + 2.0 * turn.max(axis=1)) * np.abs(payoff).max(axis=1)))
+        rounding += 16.0 * EPSILON * math.exp(top)
         folded = _folded(model, expiry, params, low, high, top)
         bounds.append(folded + _left_out(model, expiry, params, high - low, low, top, options.n_terms) + rounding)
     return max(bounds)
@@ -199,11 +199,17 @@ def _fill_expiry(
 def _folded(model: Model, expiry: float, params: Vector, low: float, high: float, k: float) -> float:
     """What the fold of the density at the ends of the range may change a put by, up to the strike e^k."""
     tilt, log_moment = finite_moments(model, expiry, params)
-    # min(e^k, e^{a + x}) <= e^a max(1, e^{(k - a)(1 - p)}) e^{p x} for x = a - y > 0.
-    p = np.maximum(-tilt, 0.0)
-    left = np.where(tilt <= 0.0, log_moment + p * low + np.maximum(low, low + (k - low) * (1.0 - p)), np.inf)
-    right = np.where(tilt >= 0.0, log_moment - tilt * (2.0 * high - k) + k, np.inf)
-    return _from_log(min(float(left.min(initial=k)), k)) + _from_log(min(float(right.min(initial=k)), k))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # For x = a - y > 0 at most e^a min(e^{k - a}, 2 sinh x) <= e^a c e^{p x}, with the smallest such c.
+        p = np.maximum(-tilt, 0.0)
+        steep = math.log(2.0) - 0.5 * np.log(p * p - 1.0) + 0.5 * p * np.log((p - 1.0) / (p + 1.0))
+        left = log_moment + (1.0 + p) * low + np.where(p > 1.0, steep, (k - low) * (1.0 - p))
+        # For x = y - (2b - k) > 0 at most e^k (1 - e^{-x}).
+        q = np.maximum(tilt, 0.0)
+        right = log_moment + (1.0 + q) * k - 2.0 * q * high + np.where(q > 0.0, q * np.log(q / (1.0 + q)), 0.0)
+        right -= np.log1p(q)
+    below, above = left[tilt <= 0.0], right[tilt >= 0.0]
+    return _from_log(min(float(below.min(initial=k)), k)) + _from_log(min(float(above.min(initial=k)), k))
 
 
 def _bound_outside(model: Model, expiry: float, params: Vector, k: Vector) -> float:
