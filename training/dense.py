@@ -56,5 +56,5 @@ class CompactNetwork(DenseNetwork):
 
     @staticmethod
     def widths(domain: Domain) -> tuple[int, ...]:
-        # Irregular panels with noise say less and ask for more.
-        return (192,) * 3 if domain.standardised else (128,) * 3
+        # Irregular panels with noise say less and ask for more, and so do several factors.
+        return (192,) * 3 if domain.standardised or len(domain.model.factors) > 1 else (128,) * 3
