@@ -57,4 +57,6 @@ class CompactNetwork(DenseNetwork):
     @staticmethod
     def widths(domain: Domain) -> tuple[int, ...]:
         # Irregular panels with noise say less and ask for more, and so do several factors.
-        return (192,) * 3 if domain.standardised or len(domain.model.factors) > 1 else (128,) * 3
+        if len(domain.model.factors) > 1:
+            return (256,) * 3
+        return (192,) * 3 if domain.standardised else (128,) * 3
