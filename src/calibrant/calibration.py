@@ -152,7 +152,7 @@ def begin(
     plain = CalibrationOptions()
     for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
         ordinary = (o.refine, o.loss) == (plain.refine, plain.loss) and o.bounds is None and o.prior is None
-        if start is None or not ordinary or o.fixed or race_first(panel.n_quotes, effort):
+        if start is None or not ordinary or o.fixed or race_first(panel.n_quotes, model.n_params, effort):
             continue
         try:
             used = identifiable(panel)
@@ -160,7 +160,7 @@ def begin(
             continue
         if used is panel:
             whole[i] = start
-        elif not race_first(used.n_quotes, effort):
+        elif not race_first(used.n_quotes, model.n_params, effort):
             trimmed[i] = used, start
     fits = first_fits(group, model, whole)
     if trimmed:
