@@ -26,9 +26,10 @@ from .surface import TotalVariance
 
 _GRID = PdeGrid(n_nodes=601, n_steps=100, width=8.0, density=8.0)
 _SPAN = 5.5
-"""Deviations, at the vol of the outermost quote, to either side of the forward for which vols are kept; beyond, they
-stay as they are there."""
-_N_TABLED = 161
+"""Deviations, at the vol of either wing, to which vols are kept; beyond, they stay as they are there."""
+_N_TABLED = 241
+_MOST_REACH = 4.0
+"""Of the vol at the money: wings beyond are cut off, or the grid would be too coarse about the forward."""
 _EVERY = 4
 """Of the steps' ends, the vols of one in so many are kept."""
 _SKIPPED = 8
@@ -93,15 +94,20 @@ def fit_andreasen_huge(market: Market, slices: Sequence[Slice]) -> AndreasenHuge
     intervals: list[_Interval] = []
     for each in slices:
         vol = float(np.interp(0.0, each.log_moneyness, each.vol))
-        left, right = float(each.vol[0]), float(each.vol[-1])
-        end = _GRID.width * max(left, vol, right) * math.sqrt(each.expiry)
-        end = max(end, 1.5 * float(np.abs(each.log_moneyness).max()))
-        wider = _GRID.nodes(end / _GRID.width)
-        price = _regridded(nodes, price, wider)
-        nodes = wider
         times = np.linspace(math.sqrt(today), math.sqrt(each.expiry), _GRID.n_steps + 1) ** 2
         steps = Steps.between(times, _GRID.n_steps // 5)
-        log_vol = _fitted(each, nodes, price, steps)
+        # Away from the forward a local vol moves about twice as much as the implied one; if by more, once again.
+        left, right = (max(v, 2.0 * v - vol) for v in (float(each.vol[0]), float(each.vol[-1])))
+        for _ in range(2):
+            end = _GRID.width * max(left, vol, right) * math.sqrt(each.expiry)
+            onto = _GRID.nodes(max(end, 1.5 * float(np.abs(each.log_moneyness).max())) / _GRID.width)
+            start = _regridded(nodes, price, onto)
+            log_vol = _fitted(each, onto, start, steps)
+            found = np.minimum(np.exp(log_vol[[0, -1]]), _MOST_REACH * vol)
+            if found[0] < 1.2 * left and found[1] < 1.2 * right:
+                break
+            left, right = max(left, float(found[0])), max(right, float(found[1]))
+        nodes, price = onto, start
         span = (-_SPAN * left / vol, _SPAN * right / vol)
         tabled = _tabled(each.expiry, vol, np.linspace(*span, _N_TABLED), nodes, price, steps, log_vol)
         intervals.append(_Interval(vol, span, tabled))

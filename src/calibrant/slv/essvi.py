@@ -52,8 +52,9 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Essvi:
-    """Between its expiries log theta by log t, and the logarithms of the wings by log theta, are monotone cubics, and
-    so w has a continuous derivative by t; before the first expiry its smile moves to a constant one."""
+    """Between its expiries the logarithms of A+, A- and phi are monotone cubics of log t, so that the conditions hold
+    there too and w has a continuous derivative by t. Before the first expiry the vol at the money stays, and phi goes
+    on to rise half as fast as it does behind: between a smile that stays and one that steepens without end."""
 
     market: Market
     expiry: Vector
@@ -69,47 +70,41 @@ class Essvi:
         return float(self.expiry[-1])
 
     @cached_property
-    def _curves(self) -> tuple[PchipInterpolator, PchipInterpolator, PchipInterpolator]:
-        # Two pillars before the first, with theta and wings in proportion to t: a smile that does not change.
-        early = np.array([-2.0, -1.0])
-
-        def extended(values: Vector) -> Vector:
-            logs = np.log(values)
-            return np.concatenate((logs[0] + early, logs))
-
-        theta = extended(self.theta)
-        return (
-            PchipInterpolator(extended(self.expiry), theta),
-            PchipInterpolator(theta, extended(self.up)),
-            PchipInterpolator(theta, extended(self.down)),
+    def _curve(self) -> PchipInterpolator:
+        """Of log A+, log A- and log phi by log t."""
+        logs = np.log([self.up, self.down, 0.5 * (self.up + self.down) / self.theta])
+        times = np.log(self.expiry)
+        # Two pillars before the first, so that the curves turn within the second of them and are straight before.
+        early = np.array([[-2.0, -1.0]])
+        steepening = 0.5 * (logs[2, 1] - logs[2, 0]) / (times[1] - times[0]) if times.size > 1 else 0.0
+        # Of less than -1/2, phi psi would grow without bound as t vanishes.
+        slope = max(steepening, -0.5)
+        slopes = np.array([[1.0 + slope], [1.0 + slope], [slope]])
+        return PchipInterpolator(
+            np.concatenate((times[0] + early[0], times)), np.hstack((logs[:, :1] + slopes * early, logs)).T
         )
+
+    def _parameters(self, expiry: Vector) -> tuple[Vector, Vector]:
+        """log A+, log A- and log phi, and their derivatives by log t, each (n, 3)."""
+        curve = self._curve
+        # The last derivative once more beyond the last expiry; before the pillars in front it is what it is there.
+        x = np.log(expiry)
+        inside = np.clip(x, curve.x[1], curve.x[-1])
+        slope = curve(inside, 1)
+        return curve(inside) + slope * (x - inside)[:, np.newaxis], slope
 
     def total_variance(self, log_moneyness: ArrayLike, expiry: ArrayLike) -> TotalVariance:
         k, t = np.broadcast_arrays(np.asarray(log_moneyness, np.float64), np.asarray(expiry, np.float64))
-        of_theta, of_up, of_down = self._curves
         # The parameters of each expiry once, however many strikes it has.
         years, place = np.unique(t, return_inverse=True)
-        log_theta, slope = _straight_on(of_theta, np.log(years))
-        theta, theta_t = np.exp(log_theta), np.exp(log_theta) * slope / years
-        (log_up, up_slope), (log_down, down_slope) = (_straight_on(wing, log_theta) for wing in (of_up, of_down))
-        up, down = np.exp(log_up), np.exp(log_down)
-        growth = slope / years
-        up_t, down_t = up * up_slope * growth, down * down_slope * growth
+        logs, slopes = self._parameters(years)
+        (up, down, phi), (up_t, down_t, phi_t) = np.exp(logs).T, (np.exp(logs) * slopes).T / years
         psi, psi_t = 0.5 * (up + down), 0.5 * (up_t + down_t)
-        rho = (up - down) / (up + down)
+        theta, rho = psi / phi, (up - down) / (up + down)
+        theta_t = (psi_t - theta * phi_t) / phi
         rho_t = (up_t * (1.0 - rho) - down_t * (1.0 + rho)) / (up + down)
-        phi = psi / theta
-        parameters = (theta, theta_t, rho, rho_t, phi, (psi_t - phi * theta_t) / theta)
-        at = [values[place].reshape(t.shape) for values in parameters]
+        at = [values[place].reshape(t.shape) for values in (theta, theta_t, rho, rho_t, phi, phi_t)]
         return ssvi(k, Moving(at[0], at[1]), Moving(at[2], at[3]), Moving(at[4], at[5]))
-
-
-def _straight_on(curve: PchipInterpolator, x: Vector) -> tuple[Vector, Vector]:
-    """Value and derivative; beyond its ends the curve goes straight on, before the first one with slope 1."""
-    first, last = curve.x[1], curve.x[-1]
-    inside = np.clip(x, first, last)
-    slope = np.where(x < first, 1.0, curve(inside, 1))
-    return curve(inside) + slope * (x - inside), slope
 
 
 def fit_essvi(market: Market, slices: Sequence[Slice]) -> Essvi:
