@@ -132,17 +132,21 @@ def fit_surface(
     warnings = _calendar_cautions(slices, quotes, last, options, path)
     slices = [each for each in slices if each.expiry <= last]
     left_out: list[int] = []
+    room = [int(options.outlier_share * each.vol.size) for each in slices]
     while True:
         surface, method, misfit = _nearest(market, slices, options)
-        off = [1e4 * np.sqrt(each.weight) * np.abs(_errors(surface, each)) for each in slices]
-        outliers = [np.flatnonzero(of > options.misfit_limit_bp) for of in off]
-        for each, of, out in zip(slices, off, outliers, strict=True):
-            if out.size >= options.outlier_share * of.size and out.size:
-                worst = int(np.argmax(of))
+        outliers = []
+        for i, each in enumerate(slices):
+            off = 1e4 * np.sqrt(each.weight) * np.abs(_errors(surface, each))
+            out = _peaks(off, options.misfit_limit_bp)
+            room[i] -= out.size
+            if room[i] < 0:
+                worst = int(np.argmax(off))
                 needed = f"must be of quotes that some surface without arbitrage has: at {each.expiry:g} years and "
                 needed += f"log-moneyness {each.log_moneyness[worst]:.3g} the nearest one found misses a vol by "
-                needed += f"{of[worst]:.3g} bp, weighed by vega."
+                needed += f"{off[worst]:.3g} bp, weighed by vega."
                 raise InvalidInput(Problem.at((*path, "expiry", _place(quotes, each.expiry)), needed))
+            outliers.append(out)
         if not any(out.size for out in outliers):
             break
         left_out += [quotes.place[j] for each, out in zip(slices, outliers, strict=True) for j in each.row[out]]
@@ -171,6 +175,12 @@ def _nearest(
     if worst <= options.essvi_limit_bp:
         return smooth, "essvi", worst
     return fit_andreasen_huge(market, _completed(slices, smooth)), "andreasen_huge", worst
+
+
+def _peaks(off: Vector, limit: float) -> IntVector:
+    """Where the misfit is beyond the limit and no less than that of the neighbours, which the quote may have spoilt."""
+    around = np.concatenate(([0.0], off, [0.0]))
+    return np.flatnonzero((off > limit) & (off >= around[:-2]) & (off >= around[2:]))
 
 
 def _errors(surface: Essvi | AndreasenHuge, each: Slice) -> Vector:
