@@ -43,7 +43,7 @@ class FitOptions:
     misfit_limit_bp: float = 100.0
     """Of vol, weighed by vega: quotes that the surface misses by more have none without arbitrage."""
     outlier_share: float = 0.1
-    """Fewer quotes than this share of their expiry's that break a limit are left out, as stale, and not refused."""
+    """Of an expiry's quotes, how many that break a limit are left out as stale and not refused."""
 
 
 DEFAULT = FitOptions()
