@@ -14,7 +14,7 @@ from starlette.responses import Response
 from calibrant.models import MODELS
 
 from .context import DEADLINE_HEADER
-from .routing import JSON, Route
+from .routing import FILES, JSON, Route
 from .wire import schema
 
 NDJSON, EVENTS = "application/x-ndjson", "text/event-stream"
@@ -73,11 +73,12 @@ def documented(route: Route) -> dict[str, Any]:
         content = _content(route.accepted, (JSON,), {JSON: EXAMPLES["accepted"]})
         responses[202] = {"description": "With `Prefer: respond-async`.", "content": content, "headers": _LATER}
     more: dict[str, Any] = {
-        "parameters": [*map(_parameter, route.parameters), *_headers(route)],
+        "parameters": [*map(_parameter, route.parameters), *_queried(route.query), *_headers(route)],
         "security": [] if route.open else [{"key": []}, {}],
     }
     if route.body is not None:
-        content = _content(route.body, route.takes, example.get("request", {}))
+        told = [media_type for media_type in route.takes if media_type not in FILES]
+        content = _content(route.body, told, example.get("request", {})) | _files(route.takes)
         more["requestBody"] = {"required": not route.oip or route.work is not None, "content": content}
     text = getdoc(route.endpoint) or ""
     if route.scope is not None:
@@ -127,6 +128,29 @@ def _headers(route: Route) -> list[dict[str, Any]]:
     if route.accepted is not None:
         told.append(("Prefer", "`respond-async`: 202 at once, and the answer as the result of a job.", _TEXT))
     return [{"name": name, "in": "header", "description": text, "schema": values} for name, text, values in told]
+
+
+def _queried(model: type[BaseModel] | None) -> list[dict[str, Any]]:
+    """The fields of a model as parameters of the query, where lists are parted by commas."""
+    if model is None:
+        return []
+    fields = model.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _plain(field)}
+        | ({"description": field["description"]} if "description" in field else {})
+        for name, field in fields.items()
+    ]
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that is there."""
+    (kind,) = (each for each in field["anyOf"] if each.get("type") != "null")
+    found: dict[str, Any] = kind if kind.get("type") != "array" else {"type": "string"}
+    return found
+
+
+def _files(takes: Sequence[str]) -> dict[str, Any]:
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in takes if kind in FILES}
 
 
 def _content(

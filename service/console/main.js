@@ -4,12 +4,12 @@ import { Problem, ask, json, key, stages, useKey } from "./api.js";
 import { begin as beginBarriers, offer as offerBarriers } from "./barriers.js";
 import { $, announce, digits, h, percent, save, tenor } from "./dom.js";
 import { drawResiduals, drawSmiles, drawSurface, saveFigure, warmUp } from "./figures.js";
+import { askBack, beginIntake, panelOf } from "./intake.js";
 import { byExpiry, read, rows as rowsOf, surface } from "./panels.js";
-import { intakeFields, intakeFor, intakeOptions } from "./intake.js";
 import { curl, python } from "./snippets.js";
 import { quotesCsv, showArbitrage, showExcluded, showParameters, showProblem, showQuotes, showSummary, symbol } from "./views.js";
 
-const state = { models: [], paths: new Set(), panels: [], panel: null, rows: [], fit: null, kept: null, files: [], running: null };
+const state = { models: [], intake: null, panels: [], panel: null, rows: [], fit: null, kept: null, files: [], running: null };
 
 // Settings ------------------------------------------------------------------------------------------------------------
 
@@ -56,19 +56,20 @@ function request() {
 
 // Panels --------------------------------------------------------------------------------------------------------------
 
-async function load(files, options) {
+async function load(files) {
   state.files = [...files];
   $("intake").classList.add("busy");
   showProblem(null);
   try {
     const panels = [];
-    for (const file of state.files) panels.push(...await read(file, intakeFor(state.paths), options));
+    for (const file of state.files) panels.push(...await read(file, state.intake));
     state.panels = panels;
     $("panel-choice").hidden = panels.length < 2;
     $("panel").replaceChildren(...panels.map((panel, i) => h("option", { value: i }, panel.label)));
     await choose(0);
   } catch (error) {
-    await failed(error, () => load(files, options));
+    await failed(error, () => load(files));
+    askBack(error);
   } finally {
     $("intake").classList.remove("busy");
   }
@@ -208,7 +209,6 @@ async function failed(error, again) {
     await start();
     return again();
   }
-  if (error.fields) intakeFields(error.fields);
   showProblem(error, state.panel ? state.rows : undefined);
   announce(error.message);
   return undefined;
@@ -232,18 +232,20 @@ async function start() {
   try {
     const [{ models }, document] = await Promise.all([json("GET", "/v1/models"), json("GET", "/openapi.json")]);
     state.models = models;
-    state.paths = new Set(Object.keys(document.paths));
+    const paths = new Set(Object.keys(document.paths));
+    state.intake = beginIntake(document) ? panelOf : null;
     const chosen = $("model").value;
     $("model").replaceChildren(...models.map((each) => h("option", { value: each.model }, each.model.replaceAll("_", " "))));
     if (chosen) $("model").value = chosen;
     showLimits();
     const networks = models.filter((each) => each.model_version).map((each) => each.model_version.replace(/@.*/, ""));
     $("service").textContent = `${models.length} models; networks: ${networks.join(", ") || "none"}`;
-    if (intakeFor(state.paths)) {
+    if (state.intake) {
       $("formats").textContent = "CSV, Excel, Parquet or JSON: panels, chains of prices, delta quotes";
+      for (const each of window.document.querySelectorAll("[data-chain]")) each.hidden = false;
       $("intake-box").hidden = false;
     }
-    beginBarriers($("barriers"), state.paths, failed);
+    beginBarriers($("barriers"), paths, failed);
     offerBarriers(state.fit);
     requestIdleCallback(() => state.panel || warmUp("surface-figure"));
   } catch (error) {
@@ -297,7 +299,7 @@ on("example", "change", async (event) => {
   }
 });
 on("panel", "change", (event) => choose(Number(event.target.value)));
-on("intake-again", "click", () => state.files.length && load(state.files, intakeOptions()));
+on("intake-again", "click", () => state.files.length && load(state.files));
 on("settings", "submit", (event) => { event.preventDefault(); calibrate(); });
 on("model", "change", () => { showLimits(); if (state.panel) calibrate(); });
 for (const id of ["refine", "loss"]) on(id, "change", () => state.panel && calibrate());

@@ -58,6 +58,14 @@ function fromCsv(text) {
 const tidy = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== null && value !== undefined));
 const isList = Array.isArray;
 
+/** Whether units or columns may be others than they say: then the service looks at them, and asks. */
+function doubtful({ request: { quotes } }) {
+  const most = (column) => (column || []).reduce((found, value) => (value > found ? value : found), 0);
+  const forwards = new Map();
+  quotes.expiry.forEach((expiry, i) => forwards.set(expiry, (forwards.get(expiry) || new Set()).add(quotes.forward?.[i])));
+  return Math.max(most(quotes.iv), most(quotes.ask_iv)) > 3 || most(quotes.expiry) > 12 || [...forwards.values()].some((of) => of.size > 3);
+}
+
 function isRequest(document) {
   const quotes = document?.quotes;
   return isList(quotes?.expiry) && (isList(quotes.log_moneyness) || (isList(quotes.strike) && quotes.forward !== undefined))
@@ -79,15 +87,15 @@ function fromJson(text) {
   }));
 }
 
-/** The panels of a file. `intake` asks the service, where it reads chains; `options` say how to read one. */
-export async function read(file, intake, options = {}) {
+/** The panels of a file. `intake` asks the service, where it reads chains. */
+export async function read(file, intake) {
   const named = (panels) => panels.map((panel) => ({ ...panel, label: panel.label || file.name.replace(/\.\w+$/, "") }));
   if (file.size < 50e6 && !/\.(xlsx?|parquet|pq)$/i.test(file.name)) {
     const text = (await file.text()).replace(/^\ufeff/, "");
-    const found = (text.trimStart().startsWith("{") ? fromJson(text) : null) ?? fromCsv(text);
-    if (found?.length) return named(found);
+    const found = (text.trimStart().startsWith("{") ? fromJson(text) : fromCsv(text));
+    if (found?.length && !(intake && found.some(doubtful))) return named(found);
   }
-  if (intake) return named(await intake(file, options));
+  if (intake) return named(await intake(file));
   throw new Problem({
     code: "not_a_panel",
     detail: `${file.name} is no panel: it needs the columns expiry_years, strike, forward, and mid_iv or bid_iv and ask_iv `
