@@ -36,7 +36,7 @@ format: $(DEV)/.installed
 # The stamp is written last: an interrupted installation is taken up again.
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow,client]"
+	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow,client,console]"
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
-"""The route table: all that the service answers, and how; FastAPI adds its document and the page that shows it."""
+"""The route table: all that the service answers, and how; FastAPI adds its document."""
 
 from .auth import Scope
-from .endpoints import batch, calibrate, jobs, operations, panel, price, triton, v2
+from .endpoints import batch, calibrate, console, jobs, operations, panel, price, triton, v2
 from .lane import Priority
 from .routing import FORMATS, JSON, Route
 from .wire import oip, schema
@@ -46,6 +46,11 @@ ROUTES = (
     Route("DELETE", _JOB, jobs.cancel, answer=schema.Job),
     Route("GET", f"{_JOB}/events", jobs.events, watches=True, gives=("text/event-stream",)),
     Route("GET", f"{_JOB}/result", jobs.result, gives=batch.GIVEN),
+    *(
+        Route("GET", path, endpoint, open=True, page=True, direct=True, gives=("text/html",))
+        for path, endpoint in (("/", console.console), ("/console", console.console), ("/docs", console.docs))
+    ),
+    Route("GET", "/console/{file}", console.file, open=True, page=True, direct=True, gives=("*/*",)),
     Route("GET", "/v1/models", operations.models, gives=FORMATS),
     Route("GET", "/health/live", operations.live, open=True),
     Route("GET", "/health/ready", operations.ready, open=True),

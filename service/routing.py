@@ -51,6 +51,8 @@ class Route:
     """That a key must have; None where any key will do."""
     open: bool = False
     """Whether it is answered without a key."""
+    page: bool = False
+    """Whether it is for browsers: in no document of the API, and `direct`."""
     large: bool = False
     """Whether its body may have as many bytes as a batch."""
     watches: bool = False
@@ -73,7 +75,7 @@ class Route:
     @property
     def vital(self) -> bool:
         """Whether a full service answers it too: whoever asks how it is must be told."""
-        return self.open or self.scope is Scope.METRICS
+        return (self.open and not self.page) or self.scope is Scope.METRICS
 
     @property
     def parameters(self) -> list[str]:

@@ -58,7 +58,7 @@ class Quotes(Request):
     log_moneyness: Column | None = Field(None, description="log(strike / forward), instead of `strike` and `forward`.")
     iv: QuoteColumn | None = Field(None, description="Mid implied volatility, decimal; null is a missing quote.")
     bid_iv: QuoteColumn | None = Field(None, description="0 is no bid, and leaves the quote out unless `iv` is given.")
-    ask_iv: QuoteColumn | None = None
+    ask_iv: QuoteColumn | None = Field(None, description="With `bid_iv`; below it the quote is left out.")
     weight: Column | None = Field(None, description="Multiplies the squared residual of its quote.")
 
 
@@ -77,9 +77,14 @@ class Prior(Request):
     )
 
 
+_MODEL = "`heston`, `bates`, `double_heston` or `double_heston_jump`; `/v1/models` has their parameters and bounds."
+
+
 class CalibrateRequest(Request):
-    model: str = "heston"
-    quotes: Quotes
+    """A panel, and how a model is to be calibrated to it."""
+
+    model: str = Field("heston", description=_MODEL)
+    quotes: Quotes = Field(description="The panel.")
     exclude: list[Position] | None = Field(
         None, description="Quotes to leave out, by their position in the columns, from 0."
     )
@@ -92,7 +97,7 @@ class CalibrateRequest(Request):
         None, description="Lower and upper bound of any of the parameters, inside the admissible ones."
     )
     fixed: dict[str, float] | None = Field(None, description="Parameters held at a value.")
-    prior: Prior | None = None
+    prior: Prior | None = Field(None, description="What is known of the parameters beside the quotes.")
     detail: bool = Field(False, description="Adds `parameter_correlation` and `model_iv`, one per quote.")
     budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the first byte received.")
     id: str | None = Field(None, description="Echoed.")
@@ -106,15 +111,17 @@ _Moneyness = Annotated[float, Field(ge=-LARGEST_LOG_MONEYNESS, le=LARGEST_LOG_MO
 class BatchRequest(Request):
     """Panels that have nothing to do with each other: each gets its own result or problem."""
 
-    panels: list[CalibrateRequest] = Field(min_length=1)
+    panels: list[CalibrateRequest] = Field(min_length=1, description="As `/v1/calibrate` takes them.")
 
 
 class PriceRequest(Request):
-    model: str = "heston"
-    parameters: dict[str, float]
+    """Options, and the model that prices them; a list per field, both of one length."""
+
+    model: str = Field("heston", description=_MODEL)
+    parameters: dict[str, float] = Field(description="All of the model's.")
     expiry: list[_Years] = Field(fail_fast=True, min_length=1, description="Years.")
     log_moneyness: list[_Moneyness] = Field(fail_fast=True, description="log(strike / forward).")
-    gradient: bool = False
+    gradient: bool = Field(False, description="Adds the derivatives of the calls by each parameter.")
 
 
 Cells = Annotated[list[float | str | None], Field(fail_fast=True)]
@@ -127,7 +134,7 @@ class PanelSettings(Request):
     as_of: str | None = Field(None, description="Date, or date and time, of the quotes: 2025-11-28.")
     underlying: str | None = Field(None, description="Which panel, where there are several; else its name.")
     expiration: str | None = Field(None, description="Of all quotes, where no column says it.")
-    spot: float | None = Field(None, gt=0.0)
+    spot: float | None = Field(None, gt=0.0, description="Of the underlying.")
     forward: float | None = Field(None, gt=0.0, description="Of all quotes, which are then of one expiry.")
     rate: float | None = Field(None, description="Continuously compounded, per year.")
     dividend_yield: float | None = Field(None, description="Continuous, per year.")
@@ -140,8 +147,8 @@ class PanelSettings(Request):
         None, description="At the `close` (default), the `open`, or as the `exchange` has it for each index."
     )
     time_zone: str | None = Field(None, description="Of settlement and of times without a zone: America/New_York.")
-    expiry_unit: ExpiryUnit | None = None
-    vol_unit: VolUnit | None = None
+    expiry_unit: ExpiryUnit | None = Field(None, description="Of expiries that are numbers.")
+    vol_unit: VolUnit | None = Field(None, description="Of vols: decimals or percent.")
     strike_unit: float | None = Field(None, gt=0.0, description="One of a strike in the unit of prices: 0.01, cents.")
     price_unit: PriceUnit | None = Field(None, description="`underlying` for options quoted in coin.")
     date_order: DateOrder | None = Field(None, description="Of dates such as 03/04/2026.")
@@ -149,7 +156,7 @@ class PanelSettings(Request):
     use: Use | None = Field(None, description="Of quotes that have both.")
     sheet: str | None = Field(None, description="Of a workbook.")
     pair: str | None = Field(None, description="Of vols by delta: EURUSD. It decides the convention.")
-    domestic_rate: float | None = None
+    domestic_rate: float | None = Field(None, description="Of the second currency of the pair, per year.")
     foreign_rate: float | None = Field(None, description="By which spot deltas are discounted.")
 
 
@@ -166,15 +173,15 @@ class PanelRequest(PanelSettings):
         None, description="Of vols by delta, what the pair's own does not say: `premium_adjusted`, `delta`, `atm`, ..."
     )
     tenor: Cells | None = Field(None, description="1W, 3M, 1Y: of vols by delta.")
-    atm: _Vols | None = None
-    rr25: _Vols | None = None
-    bf25: _Vols | None = None
-    rr10: _Vols | None = None
-    bf10: _Vols | None = None
-    call25: _Vols | None = None
-    put25: _Vols | None = None
-    call10: _Vols | None = None
-    put10: _Vols | None = None
+    atm: _Vols | None = Field(None, description="At the money, by tenor.")
+    rr25: _Vols | None = Field(None, description="Risk reversal of 25 delta: call less put.")
+    bf25: _Vols | None = Field(None, description="Butterfly of 25 delta.")
+    rr10: _Vols | None = Field(None, description="Risk reversal of 10 delta.")
+    bf10: _Vols | None = Field(None, description="Butterfly of 10 delta.")
+    call25: _Vols | None = Field(None, description="Of the call of 25 delta, in place of `rr25` and `bf25`.")
+    put25: _Vols | None = Field(None, description="Of the put of 25 delta.")
+    call10: _Vols | None = Field(None, description="Of the call of 10 delta.")
+    put10: _Vols | None = Field(None, description="Of the put of 10 delta.")
 
 
 class Response(BaseModel):
@@ -182,78 +189,102 @@ class Response(BaseModel):
 
 
 class Excluded(Response):
-    index: int
-    reason: str
+    """A quote that was left out."""
+
+    index: int = Field(description="Its position in the request, from 0.")
+    reason: str = Field(description="Why.")
 
 
 class Fit(Response):
     """How near the model comes to the quotes used."""
 
-    rmse_bp: float
-    max_abs_bp: float
-    mape_pct: float
-    n_quotes: int
-    excluded: list[Excluded]
+    rmse_bp: float = Field(description="Unweighted root mean square of model vol less mid, in basis points of vol.")
+    max_abs_bp: float = Field(description="The largest of them.")
+    mape_pct: float = Field(description="Mean of |model vol / mid - 1|, in percent.")
+    n_quotes: int = Field(description="Quotes used.")
+    excluded: list[Excluded] = Field(description="The others, missing ones included.")
 
 
 class Violation(Response):
-    kind: Literal["butterfly", "calendar", "vertical", "bounds"]
-    expiry: float
+    """Of static arbitrage: where, and by how much."""
+
+    kind: Literal["butterfly", "calendar", "vertical", "bounds"] = Field(
+        description="Not convex in strike, falling in expiry, not monotone in strike, or beyond what any price can be."
+    )
+    expiry: float = Field(description="Years.")
     strike: float = Field(description="In the request's unit; K/F where `log_moneyness` was given.")
     size: float = Field(description="In units of the forward.")
 
 
 class Verdict(Response):
+    """Whether something is free of static arbitrage."""
+
     free: bool = Field(
         description="No violation was found, and the numbers are known well enough to say so. False without violations "
         "is a surface that could not be verified: the warning `surface_not_verified` says why."
     )
-    n_violations: int
-    violations: list[Violation]
+    n_violations: int = Field(description="All that were found.")
+    violations: list[Violation] = Field(description="The largest of them.")
 
 
 class Caution(Response):
     """What a desk should look at although the request is valid."""
 
     code: str = Field(description="`poor_fit`, `vols_look_like_percent`, `many_quotes_excluded`, ...")
-    detail: str
+    detail: str = Field(description="A sentence.")
     indices: list[int] | None = Field(None, description="The quotes it is about, by their position in the request.")
 
 
 class Arbitrage(Response):
-    quotes: Verdict
-    surface: Verdict
+    """Two verdicts."""
+
+    quotes: Verdict = Field(description="On the quotes used.")
+    surface: Verdict = Field(description="On the fitted surface.")
 
 
 class CalibrateResponse(Response):
-    model: str
-    id: str | None = None
-    as_of: str | None = None
-    parameters: dict[str, float]
-    standard_errors: dict[str, float | None]
-    fit: Fit
-    feller_ratio: float | None
-    arbitrage: Arbitrage
-    status: Literal["converged", "network_only", "budget_exhausted", "not_converged"]
-    message: str | None = None
-    start: Literal["network", "fallback", "given"]
-    iterations: int
-    out_of_domain: bool
-    at_bounds: list[str]
+    """The calibrated model, and how good it is."""
+
+    model: str = Field(description="That was calibrated.")
+    id: str | None = Field(None, description="The request's.")
+    as_of: str | None = Field(None, description="The request's.")
+    parameters: dict[str, float] = Field(description="The estimates.")
+    standard_errors: dict[str, float | None] = Field(
+        description="Of each parameter; null where the quotes say nothing of it, or are too few."
+    )
+    fit: Fit = Field(description="Its errors.")
+    feller_ratio: float | None = Field(description="2 kappa theta / xi^2, the smaller one of two factors.")
+    arbitrage: Arbitrage = Field(description="Static arbitrage.")
+    status: Literal["converged", "network_only", "budget_exhausted", "not_converged"] = Field(
+        description="`network_only` without refinement; `budget_exhausted` is the best so far when time was up."
+    )
+    message: str | None = Field(None, description="What to know of the fit, and what to try.")
+    start: Literal["network", "fallback", "given"] = Field(
+        description="The start that led to the answer: the network's, one read off the surface, or the request's."
+    )
+    iterations: int = Field(description="Of the refinement.")
+    out_of_domain: bool = Field(description="Whether the answer lies outside what the network was trained on.")
+    at_bounds: list[str] = Field(description="Parameters on one of their bounds.")
     noise_bp: float | None = Field(None, description="That a `prior` was weighed against.")
-    warnings: list[Caution]
-    parameter_correlation: list[list[float | None]] | None = None
-    model_iv: list[float | None] | None = None
-    timing_us: dict[str, float]
-    model_version: str | None
+    warnings: list[Caution] = Field(description="What a desk should look at.")
+    parameter_correlation: list[list[float | None]] | None = Field(
+        None, description="With `detail`: of the estimates, in the order of `parameters`."
+    )
+    model_iv: list[float | None] | None = Field(
+        None, description="With `detail`: the model's vol for each quote of the request."
+    )
+    timing_us: dict[str, float] = Field(
+        description="Microseconds of each stage; the header `Server-Timing` has `encode` too."
+    )
+    model_version: str | None = Field(description="Of the network, with its hash; null where the model has none.")
 
 
 class EarlyExercise(Response):
     """What being able to exercise early was worth: by how much vols and forward would be wrong without it."""
 
     median_bp: float = Field(description="Of vol, over the quotes used.")
-    max_bp: float
-    forward_bp: float
+    max_bp: float = Field(description="The most of any quote.")
+    forward_bp: float = Field(description="Of the forward.")
     dividend_yield: float = Field(description="That the forward implies.")
 
 
@@ -262,68 +293,74 @@ class PanelExpiry(Response):
 
     expiration: str = Field(description="As it was given.")
     expiry: float = Field(description="Years.")
-    forward: float
-    forward_from: Literal["parity", "given", "spot"]
+    forward: float = Field(description="In the unit of strikes.")
+    forward_from: Literal["parity", "given", "spot"] = Field(description="By put-call parity, as given, or by carry.")
     forward_error: float | None = Field(description="Standard error; null where it is not by parity.")
-    discount: float | None
-    discount_error: float | None
+    discount: float | None = Field(description="Null where prices were not needed.")
+    discount_error: float | None = Field(description="Standard error.")
     n_pairs: int = Field(description="Of a call and a put that agree on the forward.")
-    n_pairs_rejected: int
+    n_pairs_rejected: int = Field(description="That do not agree.")
     n_quotes: int = Field(description="Used.")
-    early_exercise: EarlyExercise | None = None
+    early_exercise: EarlyExercise | None = Field(None, description="For American options.")
 
 
 class PanelResponse(Response):
     """A panel as `/v1/calibrate` takes it (`id`, `as_of` and `quotes`), and how it was made."""
 
     id: str | None = Field(None, description="The underlying.")
-    as_of: str | None = None
-    quotes: dict[str, list[float | None]]
+    as_of: str | None = Field(None, description="Date of the quotes.")
+    quotes: dict[str, list[float | None]] = Field(description="The columns.")
     index: list[int] = Field(description="Of each quote of the panel, its position among those given.")
     exercise: Exercise | None = Field(None, description="Where prices were inverted.")
     expiries: list[PanelExpiry] = Field(description="Empty where forwards and vols were given.")
-    excluded: list[Excluded]
-    warnings: list[Caution]
+    excluded: list[Excluded] = Field(description="Quotes that were left out, by their position among those given.")
+    warnings: list[Caution] = Field(description="What a desk should look at.")
 
 
 class PriceResponse(Response):
-    model: str
-    call: list[float]
-    put: list[float]
-    implied_vol: list[float | None]
-    gradient: dict[str, list[float]] | None = None
+    """Undiscounted prices, in units of the forward."""
+
+    model: str = Field(description="That priced them.")
+    call: list[float] = Field(description="Of each option as a call.")
+    put: list[float] = Field(description="As a put.")
+    implied_vol: list[float | None] = Field(description="Null where the price is too near its bound to carry one.")
+    gradient: dict[str, list[float]] | None = Field(None, description="Of the calls, by each parameter.")
 
 
 class Job(Response):
     """Work that goes on after the request that asked for it was answered."""
 
-    id: str
+    id: str = Field(description="That nobody can guess.")
     kind: str = Field(description="`batch`.")
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"] = Field(description="`done` has a result.")
     progress: float = Field(description="Share of the work that is done.")
     eta_s: float | None = Field(description="Seconds until it is done, by its progress so far.")
     problem: "ProblemDocument | None" = Field(None, description="Why it failed.")
 
 
 class FieldProblem(Response):
-    pointer: str
-    detail: str
+    """What is wrong with one field."""
+
+    pointer: str = Field(description="JSON pointer into the body.")
+    detail: str = Field(description="A sentence.")
 
 
 class ProblemDocument(Response):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    errors: list[FieldProblem] | None = None
-    request_id: str | None = None
+    type: str = Field(description="`about:blank`: `code` says which problem it is.")
+    title: str = Field(description="The HTTP status in words.")
+    status: int = Field(description="The HTTP status.")
+    code: str = Field(description="For programs: `invalid_input`, `too_large`, `overloaded`, `deadline_expired`, ...")
+    detail: str = Field(description="For people.")
+    errors: list[FieldProblem] | None = Field(None, description="The fields that are wrong.")
+    request_id: str | None = Field(None, description="Under which the service logs it; the header `X-Request-Id`.")
     error: str | None = Field(None, description="`detail` once more, under `/v2`: its clients read no other field.")
 
 
 class BatchResponse(Response):
     """In the order of the request."""
 
-    results: list[CalibrateResponse | ProblemDocument]
+    results: list[CalibrateResponse | ProblemDocument] = Field(
+        description="For each panel its answer, or why it has none."
+    )

@@ -21,72 +21,84 @@ _STAGES = {
 
 
 class ConfigInput(Response):
-    name: str
-    data_type: Literal["TYPE_FP64"]
+    """A tensor that a model takes."""
+
+    name: str = Field(description="Its name.")
+    data_type: Literal["TYPE_FP64"] = Field(description="Of its values; `TYPE_FP32` is taken as well.")
     dims: list[int] = Field(description="Of one panel, without the batch.")
-    optional: bool = False
+    optional: bool = Field(False, description="Whether it may be absent.")
 
 
 class ConfigOutput(Response):
-    name: str
-    data_type: Literal["TYPE_FP64", "TYPE_STRING", "TYPE_BOOL"]
-    dims: list[int]
+    """A tensor that a model gives."""
+
+    name: str = Field(description="Its name.")
+    data_type: Literal["TYPE_FP64", "TYPE_STRING", "TYPE_BOOL"] = Field(description="Of its values.")
+    dims: list[int] = Field(description="Of one panel, without the batch.")
 
 
 class ModelConfig(Response):
     """How a model takes its tensors."""
 
-    name: str
-    platform: str
-    backend: str
+    name: str = Field(description="Of the model.")
+    platform: str = Field(description="What it runs on.")
+    backend: str = Field(description="The same.")
     max_batch_size: int = Field(description="Most panels of one request.")
-    input: list[ConfigInput]
-    output: list[ConfigOutput]
+    input: list[ConfigInput] = Field(description="What it takes.")
+    output: list[ConfigOutput] = Field(description="What it gives.")
 
 
 class Duration(Response):
-    count: int
-    ns: int
+    """How often, and how long in all."""
+
+    count: int = Field(description="Requests.")
+    ns: int = Field(description="Nanoseconds, all of them together.")
 
 
 class InferenceStatistics(Response):
     """Requests of one panel each; `/v1/calibrate` counts as well."""
 
-    success: Duration
-    fail: Duration
-    queue: Duration
-    compute_input: Duration
-    compute_infer: Duration
-    compute_output: Duration
-    cache_hit: Duration
-    cache_miss: Duration
+    success: Duration = Field(description="Those that were answered.")
+    fail: Duration = Field(description="Those that were refused once their model was known.")
+    queue: Duration = Field(description="Waiting for a thread.")
+    compute_input: Duration = Field(description="Reading the request.")
+    compute_infer: Duration = Field(description="Network, refinement and checks.")
+    compute_output: Duration = Field(description="Writing the answer.")
+    cache_hit: Duration = Field(description="There is no cache.")
+    cache_miss: Duration = Field(description="There is no cache.")
 
 
 class ModelStatistics(Response):
-    name: str
-    version: str
+    """Of one model."""
+
+    name: str = Field(description="Of the model.")
+    version: str = Field(description="Of its network; 0 is none.")
     last_inference: int = Field(description="Milliseconds since 1970; 0 if there was none.")
     inference_count: int = Field(description="Panels calibrated, those of batches included.")
     execution_count: int = Field(description="The same: each panel is calibrated by itself.")
-    inference_stats: InferenceStatistics
-    batch_stats: list[Duration]
+    inference_stats: InferenceStatistics = Field(description="Times.")
+    batch_stats: list[Duration] = Field(description="Empty: a batch is as many calibrations.")
 
 
 class Statistics(Response):
     """Of all workers since the service began."""
 
-    model_stats: list[ModelStatistics]
+    model_stats: list[ModelStatistics] = Field(description="An entry a model.")
 
 
 class IndexRequest(Request):
+    """Which models are to be listed."""
+
     ready: bool = Field(False, description="Only models that answer; all that there are do.")
 
 
 class IndexEntry(Response):
-    name: str
-    version: str
-    state: Literal["READY", "UNAVAILABLE"]
-    reason: str
+    """A model."""
+
+    name: str = Field(description="Of the model.")
+    version: str = Field(description="Of its network; 0 is none.")
+    state: Literal["READY", "UNAVAILABLE"] = Field(description="Whether it answers.")
+    reason: str = Field(description="Why not.")
 
 
 class RepositoryIndex(RootModel[list[IndexEntry]]):
