@@ -22,7 +22,6 @@ from calibrant.options import CalibrationOptions, Effort, Start
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import starting_from
 from calibrant.release import Release, networks_folder, released
-from calibrant.steps import finish
 from reporting.machine import RESULTS, ROOT, describe_machine, table, write_report
 from training.domain import DOMAINS
 from training.evaluation.inputs import grid_panel
@@ -73,13 +72,17 @@ def examine(panel: OptionPanel, release: Release) -> Examined:
 
 
 def _by(route: str, panel: OptionPanel, release: Release) -> Outcome:
-    model, effort = MODELS[release.model], ROUTES[route]
     began = thread_time()
     starts: list[Start] = [] if route == "surface" else starting_from(release.propose(panel))
-    found: Calibration = finish(calibration_steps(panel, model, starts, effort=effort))
+    steps = calibration_steps(panel, MODELS[release.model], starts, effort=ROUTES[route])
+    spent = 0.0
+    while True:
+        try:
+            spent = next(steps).done
+        except StopIteration as ended:
+            found: Calibration = ended.value
+            break
     ms = 1e3 * (thread_time() - began)
-    steps = calibration_steps(panel, model, starts, effort=effort)
-    spent = max((progress.done for progress in steps), default=0.0)
     return Outcome(found.rmse_bp, found.objective, spent / found.n_quotes, ms, found.start)
 
 
