@@ -28,7 +28,7 @@ from .time_grid import time_grid
 
 Scheme = Literal["qe", "euler"]
 Numbers = Literal["ranked", "antithetic"]
-_LOCAL_VOLS, _WIDTH = 141, 6.0
+_LOCAL_VOLS, _WIDTH = 181, 6.0
 """Of a date, and the standard deviations to either side: what is linear between is within 0.03 % of the formula."""
 
 
