@@ -543,7 +543,7 @@ def test_each_bad_quote_is_left_out_with_its_reason_and_the_others_keep_their_vo
         assert reasons[zero] == "no bid"
         assert reasons[crossed] == "ask below bid"
         assert reasons[alone].startswith("one-sided quote")
-        assert reasons[stale].startswith("stale: calls less puts are off parity by 15")
+        assert reasons[stale] == "stale: its pair is off put-call parity"
         assert reasons[late] == "expired"
         assert reasons[len(rows) - 1] == "duplicate"
         known = truth(CHAIN)

@@ -22,6 +22,7 @@ from .quotes import Quotes
 from .settings import Settings, question
 
 _IN_THE_MONEY = "in the money: the other option of its pair is used"
+_STALE = "stale: its pair is off put-call parity"
 _NO_FORWARD = "no pair of call and put at its expiry, and so no forward"
 _LARGEST_CARRY = 0.5
 """Per year: a discount or a forward that implies a larger rate is of mistaken units, or of quotes of two moments."""
@@ -443,13 +444,12 @@ def _stale(work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv:
     smile = np.where(smile_k >= forward, iv[pairs.call[sound]], iv[pairs.put[sound]])
     for i in np.flatnonzero(off).tolist():
         two = np.array([pairs.call[i], pairs.put[i]])
-        reason = f"stale: calls less puts are off parity by {abs(residual[i]):.4g}"
         if smile.size:
             gap = np.abs(iv[two] - np.interp(pairs.strike[i], smile_k, smile))
             # What has no vol is off any smile.
             gap = np.where(np.isfinite(gap), gap, np.inf)
             two = two[[int(np.argmax(gap))]] if gap[0] != gap[1] else two
-        work.drop(two, reason)
+        work.drop(two, _STALE)
     return np.flatnonzero(off)
 
 
@@ -564,8 +564,7 @@ def _american_stale(work: _Work, pairs: _Pairs, parity: Parity | None) -> IntVec
     with np.errstate(invalid="ignore"):
         off = np.abs(parity.residual) > _apart(pairs, parity)
     for i in np.flatnonzero(off).tolist():
-        reason = f"stale: calls less puts are off parity by {abs(parity.residual[i]):.4g}"
-        work.drop(np.array([pairs.call[i], pairs.put[i]]), reason)
+        work.drop(np.array([pairs.call[i], pairs.put[i]]), _STALE)
     return np.flatnonzero(off)
 
 
