@@ -12,7 +12,7 @@ from ..black import NoVolatility, implied_volatility
 from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import Exclusion
-from ..quote_cautions import tallied
+from ..quote_cautions import SAME_FORWARD, tallied
 from ..steps import Progress, Steps
 from .american import American, american_forward_steps
 from .built import Built, EarlyExercise, Expiry, ForwardFrom
@@ -104,6 +104,7 @@ def panel_of_prices_steps(quotes: Quotes, settings: Settings) -> Steps[Built]:
     kept = work.kept()
     if not kept.size:
         raise _nothing_left(work)
+    _judge_levels(work, groups)
     _judge_forwards(work, made)
     table = {
         "expiry": quotes.expiry[kept],
@@ -566,6 +567,21 @@ def _american_stale(work: _Work, pairs: _Pairs, parity: Parity | None) -> IntVec
     for i in np.flatnonzero(off).tolist():
         work.drop(np.array([pairs.call[i], pairs.put[i]]), _STALE)
     return np.flatnonzero(off)
+
+
+def _judge_levels(work: _Work, groups: Sequence[_Group]) -> None:
+    """Cautions about forwards and spots that are not one."""
+    for name in ("forward", "spot"):
+        for group in groups:
+            values = work.quotes.value(name)[group.at]
+            known = values[np.isfinite(values)]
+            if known.size and float(known.max()) > (1.0 + SAME_FORWARD) * float(known.min()):
+                detail = (
+                    f"The {name} of {group.expiration} runs from {known.min():g} to {known.max():g}: the median was "
+                    "taken, as if its quotes were of one moment."
+                )
+                work.cautions.append(Caution(f"{name}_varies_within_expiry", detail))
+                break
 
 
 def _judge_forwards(work: _Work, made: Sequence[Expiry]) -> None:
