@@ -26,15 +26,16 @@ def refuse(error: object) -> int:
 
 
 def _sentence(error: object) -> str:
+    said = " ".join(str(error).split())
     if not isinstance(error, InvalidInput):
-        return " ".join(str(error).split())
+        return said
     flags = [flag_of(str(p.path[0])) for p in error.problems if p.path and p.path[0] in NAMES]
     answers = " or ".join(dict.fromkeys(flags))
     more = len(error.problems) - max(len(flags), 1)
     # A column that is missing is said by its name in the sentence, and may have another in the file.
     columns = bool(flags) and flags[0] == "--columns" and len(error.problems[0].path) > 1
     hint = " (--columns FIELD=NAME says which is which)" if columns else f" ({answers})" if flags else ""
-    return f"{error}{hint}{f' (and {more} more)' if more > 0 else ''}"
+    return f"{said}{hint}{f' (and {more} more)' if more > 0 else ''}"
 
 
 def require_format(path: Path | None) -> None:

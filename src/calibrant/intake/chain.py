@@ -29,6 +29,8 @@ _LARGEST_CARRY = 0.5
 _LEAST_CARRY = 0.03
 """Of the level: what noise may do to a discount of a few days is no such thing."""
 _WIDE_TAILS, _LEAST_STALE = 1.5, 5e-5
+_LEAST_PRICE = 1e-12
+"""What is smaller counts as zero."""
 _SCALES = (0.01, 0.001, 0.1, 100.0, 1000.0)
 
 
@@ -157,7 +159,7 @@ def _leave_out_unsound(work: _Work) -> None:
     quotes = work.quotes
     bid, ask, mid = quotes.value("bid"), quotes.value("ask"), work.mid
     strike = quotes.value("strike")
-    for i in np.flatnonzero(~(strike > 0.0)).tolist():
+    for i in np.flatnonzero(~(strike > _LEAST_PRICE)).tolist():
         raise InvalidInput(quotes.problem(i, "strike", f"must be > 0, but is {strike[i]:g}."))
     sided = quotes.has("bid") or quotes.has("ask")
     given = np.isfinite(quotes.value("mid"))
@@ -170,7 +172,7 @@ def _leave_out_unsound(work: _Work) -> None:
         ("one-sided quote: a bid or an ask alone", ~np.isfinite(mid)),
         ("ask below bid", ask < bid),
         ("mid outside its bid and ask", given & ((mid < bid - (ask - bid)) | (mid > ask + (ask - bid)))),
-        ("price is zero or negative", mid <= 0.0),
+        ("price is zero or negative", mid <= _LEAST_PRICE),
     ):
         work.drop(np.flatnonzero(bad), reason)
     if not sided and not quotes.has("mid"):
@@ -265,6 +267,9 @@ def _scale_coins(work: _Work) -> None:
                 work.drop(group.at, _NO_FORWARD)
                 continue
             of_group = _parity_of(pairs).forward
+        if not of_group > _LEAST_PRICE:
+            work.drop(group.at, _NO_FORWARD)
+            continue
         for name in ("bid", "ask", "mid", "last"):
             if name in quotes.values:
                 quotes.values[name][group.at] *= of_group
@@ -284,7 +289,7 @@ class _Rates:
                 forward = _stated(work, group, "forward")
                 found = _parity_of(of_group, forward=forward)
                 _require_units(work, group, of_group, found)
-                if found.discount > 0.0:
+                if found.discount > _LEAST_PRICE:
                     self._curve.append((group.expiry, -math.log(found.discount) / group.expiry))
 
     def given(self, group: _Group) -> float | None:
@@ -353,7 +358,7 @@ def _european_expiry(
         assert rate is not None
         discount = math.exp(-rate * group.expiry)
     assert discount is not None
-    if not (forward > 0.0 and discount > 0.0):
+    if not (forward > _LEAST_PRICE and discount > _LEAST_PRICE):
         detail = f"Calls and puts of {group.expiration} agree on no forward: its quotes were left out."
         work.cautions.append(Caution("no_forward", detail))
         work.drop(group.at, "its expiry has no forward: calls and puts do not agree on one")
