@@ -1,6 +1,6 @@
 """The leverage by particles: what it costs, what it is worth, and QuantLib's beside it in the same run.
 
-    python -m benchmarks.slv [--seeds N] [--quick] [--out PATH]
+    python -m benchmarks.slv [--seeds N] [--repeats N] [--out PATH]
 
 Times are the processor's own. Errors of vanillas are those of the leverage alone (`slv_cases.Repricer`): their standard
 errors are stated. Cases are those of ../shared/reference/slv.
@@ -368,14 +368,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "slv.md")
     given = parser.parse_args()
     sections: list[str] = []
-    for section in (
+    made: tuple[Callable[[], list[str]], ...] = (
         lambda: speed_section(given.repeats),
         lambda: repricing_section(given.seeds),
         moustache_section,
         reference_section,
         lambda: numbers_section(given.seeds),
         lambda: own_surface_section(given.seeds),
-    ):
+    )
+    for section in made:
         sections += section()
         # What is kept if it is stopped: all that is whole.
         write_report(given.out, [*title(given.seeds, given.repeats), *sections])
