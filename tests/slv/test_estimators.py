@@ -1,11 +1,13 @@
 """Estimators of E[v | S]: what they must give on data whose conditional mean is known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from calibrant.arrays import Vector
+from calibrant.errors import InvalidInput
 from calibrant.slv.estimators import (
     ESTIMATORS,
     BinnedLocalLinear,
@@ -14,6 +16,7 @@ from calibrant.slv.estimators import (
     RadialBasis,
     conditional_variance,
 )
+from calibrant.slv.estimators.by_name import estimator_named
 from calibrant.slv.estimators.kernel_regression import in_order
 from calibrant.slv.estimators.kernels import KERNELS, KernelName, silverman
 
@@ -134,3 +137,32 @@ def test_the_nodes_reach_from_one_quantile_to_the_other() -> None:
     log_spot = np.random.default_rng(14).standard_normal(100_000) * 0.1 + 0.3
     nodes = conditional_variance(ESTIMATORS["bins"], log_spot, np.ones(log_spot.size)).log_spot
     np.testing.assert_allclose(nodes[[0, -1]], np.quantile(log_spot, (5e-4, 1.0 - 5e-4)), atol=0.005)
+
+
+def test_options_are_named_as_in_requests() -> None:
+    assert estimator_named("purbf", {"n_units": 25, "ridge": 0.0, "n_cells": None}) == RadialBasis(
+        n_units=25, ridge=0.0, n_cells=None
+    )
+    assert estimator_named("nw_gaussian", {"bandwidth": "leave_one_out"}) == KernelRegression(
+        kernel="gaussian", bandwidth="leave_one_out"
+    )
+    assert estimator_named("bins", {"n_bins": None}) == Bins()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("splines", {}, "`estimator` must be one of .*`purbf`, but is 'splines'"),
+        ("bins", {"n_units": 3}, "`n_units` is no option of `bins`, which has n_bins"),
+        ("purbf", {"n_units": 2.5}, "`n_units` must be a whole number >= 2, but is '2.5'"),
+        ("purbf", {"ridge": -1.0}, "`ridge` must be a finite number > 0, but is '-1.0'"),
+        ("purbf", {"n_units": math.inf}, "`n_units` must be a whole number >= 2, but is 'inf'"),
+        ("nw_quartic", {"bandwidth": 0.0}, "`bandwidth` must be a finite number > 0, but is '0.0'"),
+        ("nw_quartic", {"bandwidth": "scott"}, "`bandwidth` must be a finite number > 0, but is 'scott'"),
+        ("nw_quartic", {"kernel": "gaussian"}, "`kernel` is no option of `nw_quartic`"),
+        ("binned_local_linear", {"least_mass": True}, "`least_mass` must be a finite number > 0, but is 'True'"),
+    ],
+)
+def test_an_option_that_is_none_is_named(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        estimator_named(name, options)
