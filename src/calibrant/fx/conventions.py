@@ -6,7 +6,7 @@ premium is paid in the foreign currency; spot deltas are quoted to one year and 
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import InvalidInput, Path, Problem, shown
 
@@ -39,11 +39,10 @@ class Conventions:
         return expiry <= self.spot_delta_until if self.delta is None else self.delta == "spot"
 
 
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "premium_adjusted": (True, False),
-    "delta": ("spot", "forward", None),
-    "atm": ("delta_neutral", "forward", "spot"),
-    "butterfly": ("market_strangle", "smile"),
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "delta": get_args(DeltaKind),
+    "atm": get_args(AtTheMoney),
+    "butterfly": get_args(Butterfly),
 }
 
 
@@ -74,16 +73,20 @@ def conventions_of(
     if given is not None and not isinstance(given, dict):
         raise InvalidInput(Problem.at(path, f"must be a mapping of conventions by name, but is {shown(given)!r}."))
     settings = dict(given or {})
-    known = (*_CHOICES, "spot_delta_until")
+    known = ("premium_adjusted", *_CHOICES, "spot_delta_until")
     problems = [
         Problem.at((*path, str(name)), f"is not a convention ({', '.join(known)}).")
         for name in settings
         if name not in known
     ]
+    adjusted = settings.get("premium_adjusted", False)
+    if not isinstance(adjusted, bool):
+        problems.append(Problem.at((*path, "premium_adjusted"), f"must be true or false, but is {shown(adjusted)!r}."))
+    if settings.get("delta", "") is None:
+        del settings["delta"]
     for name, choices in _CHOICES.items():
-        # 1 == True, and an unhashable value is in no tuple of these.
-        if name in settings and not any(settings[name] is c or settings[name] == c != 1 for c in choices):
-            listed = ", ".join("null" if c is None else str(c).lower() if isinstance(c, bool) else c for c in choices)  # type: ignore[misc]
+        if name in settings and settings[name] not in choices:
+            listed = ", ".join(f"`{choice}`" for choice in choices)
             problems.append(Problem.at((*path, name), f"must be one of {listed}, but is {shown(settings[name])!r}."))
     until = settings.get("spot_delta_until", 0.0)
     if isinstance(until, bool) or not isinstance(until, int | float) or not until >= 0.0:

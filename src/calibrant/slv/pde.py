@@ -8,6 +8,7 @@ would leave ringing. Nodes are dense about the forward and steps short at first:
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
@@ -18,7 +19,8 @@ from ..compiled import kernel
 from .local_vol import LocalVolatility
 from .surface import Surface, implied_vol
 
-_DAMPED = 4
+_DAMPED = 2
+"""Steps that begin at the payoff and are taken as two implicit halves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,24 @@ class PdeGrid:
         return [np.linspace(a, b, m + 1) ** 2 for a, b, m in zip(roots[:-1], roots[1:], n, strict=True)]
 
 
+class Steps(NamedTuple):
+    begin: Vector
+    """(n_steps,) years."""
+    length: Vector
+    implicit: Vector
+    """The share of a step that is implicit: 1, or 1 / 2 of Crank and Nicolson's."""
+
+    @classmethod
+    def between(cls, times: Vector, damped: int = _DAMPED) -> "Steps":
+        """From each of the times to the next; from time 0 on the first ones are damped."""
+        begin, length = times[:-1], np.diff(times)
+        halves = min(damped, begin.size) if times[0] == 0.0 else 0
+        begin = np.concatenate((np.repeat(begin[:halves], 2), begin[halves:]))
+        begin[1 : 2 * halves : 2] += 0.5 * length[:halves]
+        length = np.concatenate((np.repeat(0.5 * length[:halves], 2), length[halves:]))
+        return cls(begin, length, np.where(np.arange(begin.size) < 2 * halves, 1.0, 0.5))
+
+
 def call_prices(
     local_vol: LocalVolatility, expiry: Vector, log_moneyness: list[Vector], grid: PdeGrid = PdeGrid()
 ) -> list[Vector]:
@@ -60,18 +80,12 @@ def call_prices(
     nodes = grid.nodes(deviation)
     price = np.maximum(-np.expm1(nodes), 0.0)
     prices: list[Vector] = []
-    damped = _DAMPED // 2
     for times, k in zip(grid.times(expiry), log_moneyness, strict=True):
-        begin, length = times[:-1], np.diff(times)
-        halves = min(damped, begin.size)
-        damped -= halves
-        begin = np.concatenate((np.repeat(begin[:halves], 2), begin[halves:]))
-        begin[1 : 2 * halves : 2] += 0.5 * length[:halves]
-        length = np.concatenate((np.repeat(0.5 * length[:halves], 2), length[halves:]))
-        implicit = np.where(np.arange(begin.size) < 2 * halves, 1.0, 0.5)
+        steps = Steps.between(times)
         # An implicit step takes the vol of its end, as it does the derivatives.
-        half_variance = 0.5 * local_vol.at(nodes, (begin + implicit * length)[:, np.newaxis]).vol ** 2
-        _march(nodes, length, implicit, half_variance, price)
+        at = steps.begin + steps.implicit * steps.length
+        half_variance = 0.5 * local_vol.at(nodes, at[:, np.newaxis]).vol ** 2
+        march(nodes, steps.length, steps.implicit, half_variance, price)
         prices.append(make_interp_spline(nodes, price)(k))
     return prices
 
@@ -93,7 +107,7 @@ def repricing_errors_bp(
 
 
 @kernel
-def _march(nodes: Vector, length: Vector, implicit: Vector, half_variance: Matrix, price: Vector) -> None:
+def march(nodes: Vector, length: Vector, implicit: Vector, half_variance: Matrix, price: Vector) -> None:
     """Steps in time, in place; the ends keep their values: no time value is left out there.
 
     implicit       (n_steps,) the share of a step that is implicit

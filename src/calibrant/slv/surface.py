@@ -45,14 +45,14 @@ def implied_vol(surface: Surface, log_moneyness: ArrayLike, expiry: ArrayLike) -
     return vol
 
 
-class _Moving(NamedTuple):
+class Moving(NamedTuple):
     """A parameter of a slice and its derivative by expiry."""
 
     value: Vector
     by_t: Vector
 
 
-def ssvi(k: Vector, theta: _Moving, rho: _Moving, phi: _Moving) -> TotalVariance:
+def ssvi(k: Vector, theta: Moving, rho: Moving, phi: Moving) -> TotalVariance:
     """w = theta / 2 (1 + rho phi k + sqrt((phi k + rho)^2 + 1 - rho^2)), whose parameters move with the expiry.
 
     Gatheral & Jacquier 2014, equation 4.1.
@@ -98,8 +98,8 @@ class ClosedForm:
     def total_variance(self, log_moneyness: ArrayLike, expiry: ArrayLike) -> TotalVariance:
         k, t = np.broadcast_arrays(np.asarray(log_moneyness, np.float64), np.asarray(expiry, np.float64))
         long, gone = self.sinf**2, self.s0**2 - self.sinf**2
-        theta = _Moving(long * t - gone * np.expm1(-self.b * t) / self.b, long + gone * np.exp(-self.b * t))
+        theta = Moving(long * t - gone * np.expm1(-self.b * t) / self.b, long + gone * np.exp(-self.b * t))
         off = (self.r0 - self.rinf) * np.exp(-self.a * t)
         phi = self.eta * (theta.value + self.th0) ** -self.gam
         phi_t = -self.gam * phi * theta.by_t / (theta.value + self.th0)
-        return ssvi(k, theta, _Moving(self.rinf + off, -self.a * off), _Moving(phi, phi_t))
+        return ssvi(k, theta, Moving(self.rinf + off, -self.a * off), Moving(phi, phi_t))
