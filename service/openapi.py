@@ -27,7 +27,7 @@ def documented(route: Route) -> dict[str, Any]:
     }
     if route.accepted is not None:
         content = _content(route.accepted, (JSON,))
-        responses[202] = {"description": "With `Prefer: respond-async`.", "content": content}
+        responses[202] = {"description": "Answered later: a job.", "content": content}
     more: dict[str, Any] = {"parameters": [_parameter(name) for name in route.parameters]}
     if route.body is not None:
         more["requestBody"] = {"required": True, "content": _content(route.body, route.takes)}
