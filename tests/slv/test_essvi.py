@@ -114,3 +114,14 @@ def test_an_expiry_of_one_quote_takes_its_smile_from_its_neighbours() -> None:
     off = implied_vol(fit_essvi(MARKET, slices), lone.log_moneyness, lone.expiry) - lone.vol
     assert abs(off[2]) < 1e-7
     assert np.abs(off).max() < 5e-4
+
+
+def test_quotes_at_the_money_alone_are_a_surface_without_a_smile() -> None:
+    vols = np.linspace(0.1, 0.14, 6)
+    slices = [
+        Slice(t, np.zeros(1), np.array([v]), np.ones(1), np.zeros(1, np.int64))
+        for t, v in zip(EXPIRY.tolist(), vols, strict=True)
+    ]
+    fitted = fit_essvi(MARKET, slices)
+    for t, v in zip(EXPIRY.tolist(), vols, strict=True):
+        np.testing.assert_allclose(implied_vol(fitted, np.array([-0.1, 0.0, 0.1]), t), v, rtol=5e-3)

@@ -55,3 +55,17 @@ def test_local_vol_is_the_root_of_expected_variance_as_xi_vanishes() -> None:
     t = np.array([0.1, 1.0, 3.0])
     expected = theta + (v0 - theta) * np.exp(-kappa * t)
     np.testing.assert_allclose(LocalVolatility(surface=surface).at(0.0, t).vol, np.sqrt(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("params", PARAMS)
+def test_local_vol_far_out_is_that_of_differences_of_exact_prices(params: list[float]) -> None:
+    p = np.array(params)
+    surface = HestonSurface(market=MARKET, params=p)
+    t = np.repeat([0.05, 1.0], 4)
+    deviation = np.sqrt(surface.total_variance(0.0, t).w)
+    k = np.tile([-5.0, -3.0, 3.0, 5.0], 2) * deviation
+    h, s = 3e-3 * deviation, 1e-3 * t
+    here, up, down = (otm_values(HESTON, x, t, p) for x in (k, k + h, k - h))
+    by_t = (otm_values(HESTON, k, t + s, p) - otm_values(HESTON, k, t - s, p)) / (2.0 * s)
+    density = (up - 2.0 * here + down) / h**2 - (up - down) / (2.0 * h)
+    np.testing.assert_allclose(LocalVolatility(surface=surface).at(k, t).vol, np.sqrt(2.0 * by_t / density), rtol=1e-3)

@@ -223,6 +223,15 @@ def test_quotes_that_end_before_the_maturity_are_refused_and_those_after_it_are_
     assert surface_named(PILLARS, maturity=0.4).surface.last_expiry == 0.5
 
 
+@needs_shared
+@pytest.mark.parametrize("name", reference.SURFACES)
+def test_the_closed_forms_of_the_reference_are_taken(name: str) -> None:
+    entry = reference.given(name)
+    common = {"spot": entry["S0"], "domestic_rate": entry["rd"], "foreign_rate": entry["rf"]}
+    named = surface_named({"kind": "ssvi", **common, "parameters": entry["params"]}, maturity=5.0)
+    assert implied_vol(named.surface, 0.05, 0.7) == implied_vol(reference.surface(name), 0.05, 0.7)
+
+
 def test_an_answer_says_how_the_surface_was_made() -> None:
     document = surface_named(PILLARS).document()
     assert document["kind"] == "fx_pillars"

@@ -157,8 +157,8 @@ def _start(slices: Sequence[Slice]) -> Matrix:
     years = np.log([each.expiry for each in slices])
     known = np.flatnonzero(np.isfinite(alone[2]))
     if not known.size:
-        # A smile of little curvature and no skew.
-        psi = np.minimum(0.5 * np.sqrt(level), 1.0)
+        # Nothing is said of any smile: none.
+        psi = np.full(n, 2.0 * _LEAST_SLOPE)
         return np.log([psi, psi, psi / level])
     lean = np.interp(years, years[known], (alone[0] - alone[1])[known])
     # psi as a share of the root of theta moves little with the expiry.

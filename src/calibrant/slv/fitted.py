@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from ..arrays import IntVector, Vector
 from ..black import vega
@@ -43,7 +44,7 @@ class FitOptions:
     misfit_limit_bp: float = 100.0
     """Of vol, weighed by vega: quotes that the surface misses by more have none without arbitrage."""
     outlier_share: float = 0.1
-    """Fewer quotes than this share of their expiry's that break a limit are left out, as stale, and not refused."""
+    """Of an expiry's quotes, how many that break a limit are left out as stale and not refused."""
 
 
 DEFAULT = FitOptions()
@@ -260,7 +261,8 @@ def _interpolated(each: Slice, k: Vector) -> Vector:
     inside = np.clip(k, places[0], places[-1])
     if places.size <= _SAME_SMILE:
         return Smile.through(each.expiry, places, each.vol[first]).vol(inside)
-    return np.interp(inside, places, each.vol[first])
+    # A stale quote among many is no calendar arbitrage.
+    return np.interp(inside, places, median_filter(each.vol[first], 5, mode="nearest"))
 
 
 def _completed(slices: Sequence[Slice], shape: Essvi) -> list[Slice]:
