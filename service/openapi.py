@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from calibrant.models import MODELS
 
-from .routing import JSON, Route
+from .routing import FILES, JSON, Route
 from .wire import schema
 
 _PROBLEM = "application/problem+json"
@@ -28,9 +28,11 @@ def documented(route: Route) -> dict[str, Any]:
     if route.accepted is not None:
         content = _content(route.accepted, (JSON,))
         responses[202] = {"description": "With `Prefer: respond-async`.", "content": content}
-    more: dict[str, Any] = {"parameters": [_parameter(name) for name in route.parameters]}
+    more: dict[str, Any] = {"parameters": [*map(_parameter, route.parameters), *_queried(route.query)]}
     if route.body is not None:
-        more["requestBody"] = {"required": True, "content": _content(route.body, route.takes)}
+        described = [media_type for media_type in route.takes if media_type not in FILES]
+        content = _content(route.body, described) | _files(route.takes)
+        more["requestBody"] = {"required": True, "content": content}
     summary = (getdoc(route.endpoint) or "").partition("\n")[0].rstrip(".")
     return {"summary": summary, "responses": responses, "openapi_extra": more, "response_class": Response}
 
@@ -49,6 +51,29 @@ def described(document: dict[str, Any], routes: Iterable[Route]) -> dict[str, An
 def _parameter(name: str) -> dict[str, Any]:
     values = {"type": "string", "enum": list(MODELS)} if name == "model" else {"type": "string"}
     return {"name": name, "in": "path", "required": True, "schema": values}
+
+
+def _queried(model: type[BaseModel] | None) -> list[dict[str, Any]]:
+    """The fields of a model as parameters of the query, where lists are parted by commas."""
+    if model is None:
+        return []
+    fields = model.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _plain(field)}
+        | ({"description": field["description"]} if "description" in field else {})
+        for name, field in fields.items()
+    ]
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that is there."""
+    (kind,) = (each for each in field["anyOf"] if each.get("type") != "null")
+    found: dict[str, Any] = kind if kind.get("type") != "array" else {"type": "string"}
+    return found
+
+
+def _files(takes: Sequence[str]) -> dict[str, Any]:
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in takes if kind in FILES}
 
 
 def _content(model: type[BaseModel] | None, media_types: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The route table: all that the service answers, and how; FastAPI adds its document and the page that shows it."""
 
 from .auth import Scope
-from .endpoints import batch, calibrate, jobs, operations, price, triton, v2
+from .endpoints import batch, calibrate, jobs, operations, panel, price, triton, v2
 from .lane import Priority
 from .routing import FORMATS, JSON, Route
 from .wire import oip, schema
@@ -26,6 +26,14 @@ ROUTES = (
         answer=schema.BatchResponse,
         gives=batch.GIVEN,
         accepted=schema.Job,
+    ),
+    Route(
+        *("POST", "/v1/panel", panel.panel, Priority.LONG, Scope.CALIBRATE),
+        body=schema.PanelRequest,
+        takes=panel.TAKEN,
+        query=schema.PanelSettings,
+        answer=schema.PanelResponse,
+        gives=FORMATS,
     ),
     Route(
         *("POST", "/v1/price", price.price, Priority.INTERACTIVE, Scope.PRICE),

@@ -25,6 +25,15 @@ JSON = "application/json"
 FORMATS = (JSON, "application/msgpack")
 """Content types of all that takes and gives plain documents."""
 
+FILES = (
+    "text/csv",
+    "text/tab-separated-values",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.apache.parquet",
+    "application/octet-stream",
+)
+"""Content types of files, whose content tells what they are."""
+
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Reads the raw body and builds its own response. The first line of its docstring is its summary in the document."""
 
@@ -53,6 +62,8 @@ class Route:
     body: type[BaseModel] | None = None
     takes: Sequence[str] = FORMATS
     """Media types of the body."""
+    query: type[BaseModel] | None = None
+    """What may stand in the query, where a body has no place for it."""
     answer: type[BaseModel] | None = None
     """None where no model describes it."""
     gives: Sequence[str] = (JSON,)

@@ -12,6 +12,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 
+from calibrant.intake.settings import (
+    DateOrder,
+    DayCount,
+    Decimal,
+    Exercise,
+    ExpiryUnit,
+    PriceUnit,
+    Settlement,
+    Use,
+    VolUnit,
+)
 from calibrant.panel import LARGEST_LOG_MONEYNESS, LONGEST_EXPIRY
 
 NUMBER_TAG = "<number>"
@@ -106,6 +117,66 @@ class PriceRequest(Request):
     gradient: bool = False
 
 
+Cells = Annotated[list[float | str | None], Field(fail_fast=True)]
+_Vols = Annotated[list[float | None], Field(fail_fast=True)]
+
+
+class PanelSettings(Request):
+    """What may be said of quotes beside them: what they leave open, and no more."""
+
+    as_of: str | None = Field(None, description="Date, or date and time, of the quotes: 2025-11-28.")
+    underlying: str | None = Field(None, description="Which panel, where there are several; else its name.")
+    expiration: str | None = Field(None, description="Of all quotes, where no column says it.")
+    spot: float | None = Field(None, gt=0.0)
+    forward: float | None = Field(None, gt=0.0, description="Of all quotes, which are then of one expiry.")
+    rate: float | None = Field(None, description="Continuously compounded, per year.")
+    dividend_yield: float | None = Field(None, description="Continuous, per year.")
+    exercise: Exercise | None = Field(
+        None, description="Of prices. By default European, but for options of American exchanges on what is no index."
+    )
+    day_count: DayCount | None = Field(None, description="By default act/365.")
+    holidays: list[str] | None = Field(None, description="That `business/252` does not count, beside weekends.")
+    settlement: Settlement | None = Field(
+        None, description="At the `close` (default), the `open`, or as the `exchange` has it for each index."
+    )
+    time_zone: str | None = Field(None, description="Of settlement and of times without a zone: America/New_York.")
+    expiry_unit: ExpiryUnit | None = None
+    vol_unit: VolUnit | None = None
+    strike_unit: float | None = Field(None, gt=0.0, description="One of a strike in the unit of prices: 0.01, cents.")
+    price_unit: PriceUnit | None = Field(None, description="`underlying` for options quoted in coin.")
+    date_order: DateOrder | None = Field(None, description="Of dates such as 03/04/2026.")
+    decimal: Decimal | None = Field(None, description="What parts whole numbers from decimals in text.")
+    use: Use | None = Field(None, description="Of quotes that have both.")
+    sheet: str | None = Field(None, description="Of a workbook.")
+    pair: str | None = Field(None, description="Of vols by delta: EURUSD. It decides the convention.")
+    domestic_rate: float | None = None
+    foreign_rate: float | None = Field(None, description="By which spot deltas are discounted.")
+
+
+class PanelRequest(PanelSettings):
+    """Quotes as people have them, columns by any usual name; or vols by delta, in the columns named here."""
+
+    quotes: dict[str, Cells | float | str | None] | None = Field(
+        None,
+        description="`expiration` (dates, years or tenors), `type` (C or P), `strike`, and `bid` and `ask` or `mid` "
+        "(prices); or `iv`, or `bid_iv` and `ask_iv`, with `forward`; or columns by delta.",
+    )
+    columns: dict[str, str] | None = Field(None, description="The column of a field, where its name does not tell.")
+    convention: dict[str, bool | float | str | None] | None = Field(
+        None, description="Of vols by delta, what the pair's own does not say: `premium_adjusted`, `delta`, `atm`, ..."
+    )
+    tenor: Cells | None = Field(None, description="1W, 3M, 1Y: of vols by delta.")
+    atm: _Vols | None = None
+    rr25: _Vols | None = None
+    bf25: _Vols | None = None
+    rr10: _Vols | None = None
+    bf10: _Vols | None = None
+    call25: _Vols | None = None
+    put25: _Vols | None = None
+    call10: _Vols | None = None
+    put10: _Vols | None = None
+
+
 class Response(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 
@@ -175,6 +246,44 @@ class CalibrateResponse(Response):
     model_iv: list[float | None] | None = None
     timing_us: dict[str, float]
     model_version: str | None
+
+
+class EarlyExercise(Response):
+    """What being able to exercise early was worth: by how much vols and forward would be wrong without it."""
+
+    median_bp: float = Field(description="Of vol, over the quotes used.")
+    max_bp: float
+    forward_bp: float
+    dividend_yield: float = Field(description="That the forward implies.")
+
+
+class PanelExpiry(Response):
+    """How the forward of an expiry was found."""
+
+    expiration: str = Field(description="As it was given.")
+    expiry: float = Field(description="Years.")
+    forward: float
+    forward_from: Literal["parity", "given", "spot"]
+    forward_error: float | None = Field(description="Standard error; null where it is not by parity.")
+    discount: float | None
+    discount_error: float | None
+    n_pairs: int = Field(description="Of a call and a put that agree on the forward.")
+    n_pairs_rejected: int
+    n_quotes: int = Field(description="Used.")
+    early_exercise: EarlyExercise | None = None
+
+
+class PanelResponse(Response):
+    """A panel as `/v1/calibrate` takes it (`id`, `as_of` and `quotes`), and how it was made."""
+
+    id: str | None = Field(None, description="The underlying.")
+    as_of: str | None = None
+    quotes: dict[str, list[float | None]]
+    index: list[int] = Field(description="Of each quote of the panel, its position among those given.")
+    exercise: Exercise | None = Field(None, description="Where prices were inverted.")
+    expiries: list[PanelExpiry] = Field(description="Empty where forwards and vols were given.")
+    excluded: list[Excluded]
+    warnings: list[Caution]
 
 
 class PriceResponse(Response):

@@ -8,7 +8,8 @@ import pytest
 from calibrant.arrays import Vector
 from calibrant.errors import InvalidInput
 from calibrant.intake import read_quotes
-from calibrant.intake.american import American, american_forward
+from calibrant.intake.american import American, american_forward_steps
+from calibrant.steps import finish
 from tests.intake.chains import AS_OF, EXPIRATIONS, years
 
 pytest.importorskip("QuantLib")
@@ -65,8 +66,8 @@ def test_vols_are_within_two_basis_points_of_a_tree() -> None:
         _, vega = european(100.0, strike, side, rate, q, vol, expiry)
         if vega < 0.5 or price - max(side * (100.0 - strike), 0.0) < 0.001 * 100.0:
             continue
-        found = American(100.0, rate, q, expiry).vols(np.array([price]), np.array([strike]), np.array([side]))[0]
-        worst = max(worst, abs(found - vol))
+        found = American(100.0, rate, q, expiry).vol_steps(np.array([price]), np.array([strike]), np.array([side]))
+        worst = max(worst, abs(finish(found)[0] - vol))
         n += 1
     assert worst < 2e-4
 
@@ -83,7 +84,8 @@ def american_prices(
 def test_the_forward_of_american_pairs_is_that_of_the_market_they_were_priced_in(rate: float, q: float) -> None:
     strike = np.linspace(80.0, 125.0, 10)
     calls, puts = american_prices(100.0, rate, q, 0.75, 0.3, strike)
-    found = american_forward(calls, puts, strike, np.ones(10), spot=100.0, rate=rate, expiry=0.75, start=None)
+    pairs = calls, puts, strike, np.ones(10)
+    found = finish(american_forward_steps(*pairs, spot=100.0, rate=rate, expiry=0.75, start=None))
     assert found is not None
     assert found.settled
     assert found.parity.forward == pytest.approx(100.0 * math.exp((rate - q) * 0.75), rel=1e-4)

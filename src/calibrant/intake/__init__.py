@@ -10,7 +10,7 @@
 """
 
 from .built import Built, EarlyExercise, Expiry
-from .reading import built_of_bytes, built_of_tables, outcomes_of_files, read_quotes
+from .reading import built_of_bytes, outcomes_of_files, panel_steps, read_quotes
 from .settings import Settings, settings_of
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "Expiry",
     "Settings",
     "built_of_bytes",
-    "built_of_tables",
     "outcomes_of_files",
+    "panel_steps",
     "read_quotes",
     "settings_of",
 ]

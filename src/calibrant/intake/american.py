@@ -15,6 +15,7 @@ import numpy as np
 
 from ..arrays import IntVector, Vector
 from ..black import call_price, put_price
+from ..steps import Progress, Steps
 from .parity import Parity, by_parity
 
 _LARGEST_SD = 8.0
@@ -23,6 +24,7 @@ _NEAR_SD = 1.5
 _MOST_PAIRS = 30
 _SETTLED = 1e-8
 _ROUNDS = 30
+_AT_A_TIME = 10
 _ACCURACY = 1e-10
 """Of the forward: where a search for a vol ends."""
 
@@ -76,14 +78,16 @@ class American:
     def discount(self) -> float:
         return math.exp(-self.rate * self.expiry)
 
-    def vols(self, price: Vector, strike: Vector, side: IntVector) -> Vector:
-        """(n,) The vol at which each option has its price; NaN where none gives it.
+    def vol_steps(self, price: Vector, strike: Vector, side: IntVector) -> Steps[Vector]:
+        """(n,) The vol at which each option has its price; NaN where none gives it. In steps of a few milliseconds.
 
         price  (n,) NaN where there is none
         side   (n,) 1 of a call, -1 of a put
         """
         found = np.full(price.size, np.nan)
         for i in range(price.size):
+            if i % _AT_A_TIME == _AT_A_TIME - 1:
+                yield Progress(i, price.size)
             if math.isfinite(price[i]):
                 found[i] = self._vol_of(float(price[i]) / self.spot, float(strike[i]) / self.spot, int(side[i]))
         return found / math.sqrt(self.expiry)
@@ -133,7 +137,7 @@ class American:
         return option
 
 
-def american_forward(
+def american_forward_steps(
     call: Vector,
     put: Vector,
     strike: Vector,
@@ -143,7 +147,7 @@ def american_forward(
     rate: float,
     expiry: float,
     start: float | None,
-) -> AmericanForward | None:
+) -> Steps[AmericanForward | None]:
     """The forward that pairs of American options agree on; None where no pair has two vols.
 
     call, put, strike, noise  (n_pairs,) as in `by_parity`
@@ -156,8 +160,8 @@ def american_forward(
     for _ in range(_ROUNDS):
         american = American(spot, rate, q, expiry)
         near = _near(american, call, put, strike)
-        of_calls = american.vols(call[near], strike[near], ones[near])
-        of_puts = american.vols(put[near], strike[near], -ones[near])
+        of_calls = yield from american.vol_steps(call[near], strike[near], ones[near])
+        of_puts = yield from american.vol_steps(put[near], strike[near], -ones[near])
         known = np.isfinite(of_calls) & np.isfinite(of_puts)
         if not known.any():
             return None

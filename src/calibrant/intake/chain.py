@@ -13,7 +13,8 @@ from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import Exclusion
 from ..quote_cautions import tallied
-from .american import American, american_forward
+from ..steps import Progress, Steps
+from .american import American, american_forward_steps
 from .built import Built, EarlyExercise, Expiry, ForwardFrom
 from .contracts import EUROPEAN_ROOTS, PARENTS
 from .parity import LEAST_PAIRS, Parity, by_parity
@@ -72,8 +73,8 @@ class _Work:
         return np.array([i for i in range(self.quotes.index.size) if i not in self.reasons], np.int64)
 
 
-def panel_of_prices(quotes: Quotes, settings: Settings) -> Built:
-    """The panel of a chain of prices.
+def panel_of_prices_steps(quotes: Quotes, settings: Settings) -> Steps[Built]:
+    """The panel of a chain of prices, in a step an expiry, or shorter ones where exercise is American.
 
     raises  InvalidInput, as a question where rate, spot or exercise must be known; ImportError without QuantLib where
             exercise is American
@@ -90,9 +91,13 @@ def panel_of_prices(quotes: Quotes, settings: Settings) -> Built:
     pairs = [_pairs(work, group) for group in groups]
     rates = _Rates(work, groups, pairs, american=exercise == "american")
     made: list[Expiry] = []
+    expiry: Expiry | None
     for group, of_group in zip(groups, pairs, strict=True):
-        build = _american_expiry if exercise == "american" else _european_expiry
-        expiry = build(work, group, of_group, rates, columns)
+        if exercise == "american":
+            expiry = yield from _american_expiry(work, group, of_group, columns)
+        else:
+            expiry = _european_expiry(work, group, of_group, rates, columns)
+        yield Progress(len(made), len(groups))
         if expiry is not None:
             made.append(expiry)
     kept = work.kept()
@@ -493,9 +498,7 @@ def _expiry(
     )
 
 
-def _american_expiry(
-    work: _Work, group: _Group, pairs: _Pairs, rates: _Rates, columns: dict[str, Vector]
-) -> Expiry | None:
+def _american_expiry(work: _Work, group: _Group, pairs: _Pairs, columns: dict[str, Vector]) -> Steps[Expiry]:
     quotes = work.quotes
     spot, rate, q = (_stated(work, group, name) for name in ("spot", "rate", "dividend_yield"))
     missing = [name for name, value in (("spot", spot), ("rate", rate)) if value is None]
@@ -505,7 +508,7 @@ def _american_expiry(
     n = pairs.strike.size
     found = None
     if n:
-        found = american_forward(
+        found = yield from american_forward_steps(
             work.mid[pairs.call],
             work.mid[pairs.put],
             pairs.strike,
@@ -537,7 +540,7 @@ def _american_expiry(
     at = group.at[wanted]
     columns["forward"][at] = forward
     for name, prices in (("iv", work.mid), ("bid_iv", quotes.value("bid")), ("ask_iv", quotes.value("ask"))):
-        columns[name][at] = american.vols(prices[at], strike[wanted], side[wanted])
+        columns[name][at] = yield from american.vol_steps(prices[at], strike[wanted], side[wanted])
     raw, _ = _black_vols(work, group, work.mid[group.at], forward, discount)
     change = 1e4 * np.abs(raw[wanted] - columns["iv"][at])
     change = change[np.isfinite(change)]

@@ -222,19 +222,16 @@ def _first_side(named: Sequence[Column], blocks: Sequence[Sequence[Column]], tab
     raise question("columns", f"{needed}.")
 
 
-def require(table: Table, columns: Columns, needed: Sequence[tuple[str, str]]) -> None:
-    """raises  InvalidInput with everything missing, and what was found instead, in one sentence
+def absent(table: Table, columns: Columns, missing: Mapping[str, str]) -> InvalidInput:
+    """The refusal of a table without the columns for these fields, with what it has instead.
 
-    needed  fields, or several of which one will do, told apart by `|`, each with what to call it
+    missing  what each field is called in a sentence
     """
-    missing = [(fields, called) for fields, called in needed if not columns.has(*fields.split("|"))]
-    if not missing:
-        return
-    what = ", ".join(called for _, called in missing)
     filled = [name for name in table.names if name not in columns.empty]
     empty = f", and without a value {listed(columns.empty)}" if any(columns.empty) else ""
-    detail = f"{table.source} must have columns for {what}; it has {listed(filled)}{empty}."
-    raise InvalidInput(*(Problem(("columns", fields.split("|")[0]), detail) for fields, _ in missing))
+    detail = f"{table.source} must have columns for {', '.join(missing.values())}; it has {listed(filled)}{empty}."
+    root = "quotes" if table.of_body else "columns"
+    return InvalidInput(*(Problem((root, field), detail) for field in missing))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -80,7 +80,7 @@ def _constants(document: Mapping[str, Any]) -> dict[str, Any]:
     """What stands beside the quotes and is known: settings by their names, and single values of a quote's fields."""
     found: dict[str, Any] = {}
     for name, value in document.items():
-        if isinstance(value, list) or (isinstance(value, Mapping) and name not in ("convention", "columns")):
+        if isinstance(value, list | Mapping) and name not in ("convention", "columns", "holidays"):
             continue
         column = column_named(name, 0)
         if name in NAMES:

@@ -13,7 +13,7 @@ from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import MAX_PROBLEMS, Exclusion
 from .clock import Clock, as_of_said, day_of, later, mixed_settlement
-from .columns import BOTH, NUMERIC, columns_of, listed, require
+from .columns import BOTH, NUMERIC, absent, columns_of, listed
 from .contracts import EUROPEAN_ROOTS, PARENTS, Contract, contract_of
 from .dates import Moment, first_date_in, moment_of, order_of, tenor_of
 from .names import Column, Side
@@ -188,27 +188,30 @@ class _Reader:
         )
 
     def _require(self) -> None:
-        contract, settings = self._has_contracts(), self.settings
-        needed = []
-        if not contract and settings.expiration is None:
-            needed.append(("expiry|tenor", "expiry (`expiration` in dates, or `expiry_years`)"))
-        if not contract:
-            needed.append(("strike" if self.kind == "prices" else "strike|log_moneyness", "strike"))
+        """raises  InvalidInput with everything missing"""
+        has, settings = self.columns.has, self.settings
+        contract = self._has_contracts()
+        missing: dict[str, str] = {}
+        if not contract and settings.expiration is None and not has("expiry", "tenor"):
+            missing["expiry"] = "expiry (`expiration` in dates, or `expiry_years`)"
         if self.kind == "deltas":
-            needed = [of for of in needed if of[0].startswith("expiry")] + [("atm", "atm (the vol at the money)")]
-            return require(self.table, self.columns, needed)
+            if not has("atm"):
+                missing["atm"] = "atm (the vol at the money)"
+        elif not contract and not has("strike") and not (self.kind == "vols" and has("log_moneyness")):
+            missing["strike"] = "strike"
         if self.kind == "prices":
-            if not contract and not self.columns.sided:
-                needed.append(("type", "type (call or put)"))
-            needed.append(("bid|mid|last", "prices (bid and ask, or mid)"))
-        else:
-            forward = settings.forward is not None or settings.spot is not None
-            if not forward and not self.columns.has("log_moneyness"):
-                needed.append(("forward|spot", "forward (or spot, with `rate`)"))
-            vols = self.columns.has("iv") or (self.columns.has("bid_iv") and self.columns.has("ask_iv"))
-            if not vols:
-                needed.append(("absent", "vols or prices (`mid_iv`, or `bid_iv` and `ask_iv`, or `bid` and `ask`)"))
-        require(self.table, self.columns, needed)
+            if not contract and not self.columns.sided and not has("type"):
+                missing["type"] = "type (call or put)"
+            if not has("bid", "mid", "last"):
+                missing["bid"] = "prices (bid and ask, or mid)"
+        if self.kind == "vols":
+            level = settings.forward is not None or settings.spot is not None
+            if not level and not has("forward", "spot", "log_moneyness"):
+                missing["forward"] = "forward (or spot, with `rate`)"
+            if not has("iv") and not (has("bid_iv") and has("ask_iv")):
+                missing["iv"] = "vols or prices (`mid_iv`, or `bid_iv` and `ask_iv`, or `bid` and `ask`)"
+        if missing:
+            raise absent(self.table, self.columns, missing)
 
     # Values --------------------------------------------------------------------------------------------------------
 

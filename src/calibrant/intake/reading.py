@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, shown
+from ..steps import Steps, finish, in_one_step
 from .built import Built
-from .chain import panel_of_prices
+from .chain import panel_of_prices_steps
 from .delta import panel_of_deltas
 from .quotes import Kind, Quotes, quotes_in
-from .settings import NAMES, Settings, settings_of
+from .settings import NAMES, Settings, question, settings_of
 from .sources import tables_in, tables_of_bytes
 from .surface import panel_of_vols
 from .table import Table
@@ -18,10 +20,10 @@ from .table import Table
 Outcome = tuple[str, Built | InvalidInput]
 """The label of a panel, and the panel or why it is none."""
 
-_MAKERS: Mapping[Kind, Callable[[Quotes, Settings], Built]] = {
-    "prices": panel_of_prices,
-    "vols": panel_of_vols,
-    "deltas": panel_of_deltas,
+_MAKERS: Mapping[Kind, Callable[[Quotes, Settings], Steps[Built]]] = {
+    "prices": panel_of_prices_steps,
+    "vols": lambda quotes, settings: in_one_step(partial(panel_of_vols, quotes, settings)),
+    "deltas": lambda quotes, settings: in_one_step(partial(panel_of_deltas, quotes, settings)),
 }
 _DEFAULTS = Settings()
 
@@ -43,9 +45,18 @@ def built_of_bytes(content: bytes, source: str, settings: Settings) -> list[Buil
     return _all(outcomes_of(tables_of_bytes(content, source, settings.sheet), settings))
 
 
-def built_of_tables(tables: Iterable[Table], settings: Settings) -> list[Built]:
-    """The panels of tables. Raises as `read_quotes`."""
-    return _all(outcomes_of(tables, settings))
+def panel_steps(tables: Callable[[], Sequence[Table]], settings: Settings) -> Steps[Built]:
+    """The one panel of tables, in steps.
+
+    raises  InvalidInput as `read_quotes`, and if there is more than one panel
+    """
+    found = [(label, read, known) for table in tables() for label, read, known in _panels(table, settings)]
+    if len(found) > 1:
+        labels = ", ".join(label for label, _, _ in found[:10])
+        raise question("underlying", f"must say which panel, since there are {len(found)}: {shown(labels, 200)}.")
+    _, read, known = found[0]
+    quotes = read()
+    return (yield from _MAKERS[quotes.kind](quotes, known))
 
 
 def outcomes_of_files(paths: Sequence[str | Path], settings: Settings) -> Iterator[Outcome]:
@@ -60,14 +71,18 @@ def outcomes_of_files(paths: Sequence[str | Path], settings: Settings) -> Iterat
 def outcomes_of(tables: Iterable[Table], settings: Settings) -> Iterator[Outcome]:
     """`outcomes_of_files` of tables."""
     for table in tables:
-        known = _with_constants(settings, table)
-        for label, read in quotes_in(table, known):
+        for label, read, known in _panels(table, settings):
             try:
                 quotes = read()
-                built = _MAKERS[quotes.kind](quotes, known)
+                built = finish(_MAKERS[quotes.kind](quotes, known))
                 yield built.label, built
             except InvalidInput as error:
                 yield label, error
+
+
+def _panels(table: Table, settings: Settings) -> list[tuple[str, Callable[[], Quotes], Settings]]:
+    known = _with_constants(settings, table)
+    return [(label, read, known) for label, read in quotes_in(table, known)]
 
 
 def _all(outcomes: Iterable[Outcome]) -> list[Built]:
