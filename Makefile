@@ -16,7 +16,7 @@ test: $(DEV)/.installed
 	$(DEV)/bin/python -m service.kernels
 	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl.
+# Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl, Chromium, axe-core.
 test-deploy: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest deploy/tests
 
@@ -36,7 +36,7 @@ format: $(DEV)/.installed
 # The stamp is written last: an interrupted installation is taken up again.
 $(RUNTIME)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RUNTIME)
-	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow,client]"
+	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,arrow,client,console]"
 	touch $@
 
 $(DEV)/.installed: pyproject.toml constraints.txt

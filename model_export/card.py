@@ -17,7 +17,7 @@ _ARCHITECTURES = {
     "cnn_transformer": "the paper's CNN-Transformer",
     "shallow": "the paper's shallow baseline, two hidden layers of 512 and 256 ReLU",
     "compact": "three hidden layers of Gelu on the flattened features of the panel, and not the paper's "
-    "CNN-Transformer: `docs/results/releases.md` compares the two",
+    "CNN-Transformer: `docs/results/releases.md` compares the two for Heston",
 }
 
 

@@ -3,6 +3,7 @@
 SIGTERM ends it without losing a request, SIGHUP has it load the released networks anew.
 """
 
+import os
 import sys
 import textwrap
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from calibrant.processor import unsuited
 
 from .auth import Keys
-from .settings import Settings
+from .settings import Settings, unknown
 from .supervisor import supervise
 
 
@@ -19,6 +20,10 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(described(), file=sys.stdout if arguments == ["--help"] else sys.stderr)
         return 0 if arguments == ["--help"] else 2
+    if strange := unknown(os.environ):
+        for name, nearest in strange.items():
+            print(f"{name} is no setting; the nearest is {nearest}.", file=sys.stderr)
+        return 2
     try:
         settings = Settings()
     except ValidationError as error:

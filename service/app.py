@@ -26,19 +26,20 @@ class Application(FastAPI):
             title="Calibrant",
             description="Stochastic-volatility models calibrated to option quotes.",
             version=version("calibrant"),
+            docs_url=None,
             redoc_url=None,
-            swagger_ui_oauth2_redirect_url=None,
             # To where the Host header says, which is the client's to choose.
             redirect_slashes=False,
             # Spans are made by `tracing`, with our stages in them, and metrics by `metrics`.
             telemetry={"tracing": False, "metrics": False, "logs": False},
         )
         self.service = Service(settings or Settings(), job_process)
-        # The document and its page, which FastAPI brings, need a key and are counted like the others.
+        # The document, which FastAPI brings, needs a key and is counted like the others.
         own = [Route("GET", route.path, route.endpoint) for route in self.routes if isinstance(route, FrameworkRoute)]
         self.table = Routes([*ROUTES, *own])
         self.router.route_class = RawRoute
-        for route in ROUTES:
+        told = [route for route in ROUTES if not route.page]
+        for route in told:
             self.add_api_route(route.path, route.endpoint, methods=[route.method], **documented(route))
         # Our layers for FastAPI's: the boundary writes every refusal, also that of what went wrong.
         boundary = RequestBoundary(self.service, self.table, self.router)

@@ -40,6 +40,8 @@ class RequestContext:
     """To be called once the response has left."""
     hold: Hold | None = None
     """Memory reserved until it is answered; None if it needs no engine."""
+    model: str | None = None
+    """That is to be calibrated to the one panel of the request, once that is known."""
     problem: str | None = None
     """`code` of the refusal, if it was refused."""
 

@@ -212,6 +212,8 @@ def begin_model(metrics: Metrics, served: Model) -> None:
     metrics.objective.set(1e-3 * served.objective_ms, model)
     for family in (
         metrics.compute_seconds,
+        metrics.refusal_seconds,
+        metrics.last_calibration,
         metrics.on_time,
         metrics.iterations,
         metrics.rmse_bp,

@@ -28,6 +28,8 @@ from .settings import Settings, variable
 
 T = TypeVar("T")
 
+_PER_BYTE = 1e-6
+"""Seconds that reading a byte of a chain takes, and making its part of a panel."""
 _EXPIRY = 100
 """Options that cost the accurate pricer as much as what an expiry costs by itself."""
 
@@ -64,8 +66,19 @@ class Dispatch:
         """Price options for a client that waits; `given` is the deadline that it gave. Raises as `calibrate`."""
         work = "price_gradient" if job.gradient else "price"
         size = job.expiry.size + _EXPIRY * len(set(job.expiry.tolist()))
-        steps = told(engine.price_steps(job), _all_or_nothing)
+        steps = told(engine.price_steps(job), all_or_nothing)
         return (await self._driven(steps, job.model, work, size, given)).result
+
+    async def panel(self, steps: Steps[T], n_bytes: int, given: float | None = None) -> T:
+        """Read a chain of quotes for a client that waits, among the long jobs; `given` as for prices."""
+        driven = await self._scheduler.drive(
+            steps,
+            priority=Priority.LONG,
+            deadline=given,
+            patience=self._patience[Priority.LONG],
+            cost=_PER_BYTE * n_bytes,
+        )
+        return driven.result
 
     async def _driven(self, steps: Steps[T], model: Model, work: str, size: int, deadline: float | None) -> Driven[T]:
         long = self._costs.least(model, work, size) > self._slice
@@ -90,11 +103,11 @@ def short_patience(settings: Settings) -> Patience:
     return Patience(1e-3 * settings.default_deadline_ms, variable("default_deadline_ms"))
 
 
-def _all_or_nothing(enough: bool) -> bool:
+def all_or_nothing(enough: bool) -> bool:
     """For work of which a part is no use.
 
     raises  DeadlineExpired
     """
     if enough:
-        raise DeadlineExpired("The deadline passed before the last of the prices was known.")
+        raise DeadlineExpired("The deadline passed before all was known.")
     return False

@@ -153,9 +153,9 @@ class Engine:
             engine.warm_networks(MODELS[name], warm_up_panels(release))
         if not compiled:
             panels = warm_up_panels(next(iter(releases.values())))
-            for model in MODELS.values():
+            for name, model in MODELS.items():
                 # The kernels are those of all models: the others have only their own way of starting to be warmed.
-                engine.warm_kernels(model, panels if model.name in releases else panels[:1])
+                engine.warm_kernels(model, panels if name == next(iter(releases)) else panels[:1])
         return engine
 
     def warm_networks(self, model: Model, panels: Sequence[OptionPanel]) -> None:

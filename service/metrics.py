@@ -4,6 +4,7 @@ Few series, and none whose labels a client can choose. Observed after the respon
 """
 
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import TYPE_CHECKING
 
 from .processes import container_memory, usage
@@ -64,6 +65,13 @@ class Metrics:
         self.stage_seconds = _histogram("stage_duration_seconds", "One stage of a calibration.", SECONDS, "stage")
         self.compute_seconds = _histogram(
             "compute_duration_seconds", "One interactive calibration, all stages but the queue.", SECONDS, "model"
+        )
+        self.model_seconds = _counter("model_stage_seconds", "Time of interactive calibrations.", "model", "stage")
+        self.refusal_seconds = _histogram(
+            "refusal_duration_seconds", "One interactive calibration that got no answer.", SECONDS, "model"
+        )
+        self.last_calibration = _most(
+            "last_calibration_seconds", "When a model was calibrated last (Unix time).", "model"
         )
         self.on_time = _counter("compute_on_time", "Those that computed within their model's objective.", "model")
         self.objective = _most("objective_seconds", "Compute that a calibration should take at most.", "model")
@@ -149,6 +157,7 @@ class Metrics:
         calibration = assessment.calibration
         model = calibration.model.name
         self.calibrations.inc(model, calibration.status, calibration.start)
+        self.last_calibration.set(time(), model)
         self.iterations.observe(calibration.iterations, model)
         self.rmse_bp.observe(calibration.rmse_bp, model)
         if calibration.n_starts > 1:

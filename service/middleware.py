@@ -144,6 +144,8 @@ class RequestBoundary:
         problem = context.problem
         if problem is not None:
             metrics.problems.inc(problem)
+            if context.model is not None:
+                metrics.refusal_seconds.observe(seconds, context.model)
             if problem in SHED or problem == DeadlineExpired.code:
                 metrics.shed.inc(problem)
         for observe in context.after:

@@ -25,6 +25,15 @@ JSON = "application/json"
 FORMATS = (JSON, "application/msgpack")
 """Content types of all that takes and gives plain documents."""
 
+FILES = (
+    "text/csv",
+    "text/tab-separated-values",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.apache.parquet",
+    "application/octet-stream",
+)
+"""Content types of files, whose content tells what they are."""
+
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Reads the raw body and builds its own response. The first line of its docstring is its summary in the document."""
 
@@ -42,6 +51,8 @@ class Route:
     """That a key must have; None where any key will do."""
     open: bool = False
     """Whether it is answered without a key."""
+    page: bool = False
+    """Whether it is for browsers: in no document of the API, and `direct`."""
     large: bool = False
     """Whether its body may have as many bytes as a batch."""
     watches: bool = False
@@ -53,6 +64,8 @@ class Route:
     body: type[BaseModel] | None = None
     takes: Sequence[str] = FORMATS
     """Media types of the body."""
+    query: type[BaseModel] | None = None
+    """What may stand in the query, where a body has no place for it."""
     answer: type[BaseModel] | None = None
     """None where no model describes it."""
     gives: Sequence[str] = (JSON,)
@@ -62,7 +75,7 @@ class Route:
     @property
     def vital(self) -> bool:
         """Whether a full service answers it too: whoever asks how it is must be told."""
-        return self.open or self.scope is Scope.METRICS
+        return (self.open and not self.page) or self.scope is Scope.METRICS
 
     @property
     def parameters(self) -> list[str]:

@@ -1,5 +1,6 @@
 """What the endpoints share: the engine, or why there is none, who computes when, and who is let in."""
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -75,6 +76,20 @@ class Service(Core):
             return decoding()
         return await self.scheduler.run(decoding, priority=Priority.LONG, deadline=deadline)
 
+    async def exposition(self) -> bytes:
+        """The metrics of all workers, whichever is asked, in Prometheus's text format.
+
+        raises  NotReady if the supervisor, which has them, does not answer
+        """
+        if self.scrape is None:
+            # Formatting holds the interpreter lock, but off the event loop it gives it up twice a millisecond.
+            return await asyncio.to_thread(self.metrics.exposition, self.observed())
+        try:
+            return await self.scrape()
+        except TimeoutError:
+            # Not this worker's alone: a counter that falls is taken for one that began anew.
+            raise NotReady("The supervisor does not answer.", headers={"retry-after": "1"}) from None
+
     def require_ready(self) -> Engine:
         """The engine, if requests should come.
 
@@ -92,6 +107,8 @@ class Service(Core):
         stages, model = context.stages, job.model
         seconds = sum(stages.values()) - stages["queue"]
         self.metrics.compute_seconds.observe(seconds, model.name)
+        for stage, duration in stages.items():
+            self.metrics.model_seconds.inc(model.name, stage, by=duration)
         self.metrics.on_time.inc(model.name, by=float(1e3 * seconds <= model.objective_ms))
         self.answered(job, assessment, context.request_id)
 

@@ -1,5 +1,7 @@
 """Settings, each from an environment variable `CALIBRANT_<NAME>`."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -86,6 +88,9 @@ class Settings(BaseSettings):
     max_job_bytes: int = Field(
         128 << 20, ge=1, description="Memory for the results of all jobs; the oldest job that has ended is forgotten."
     )
+    max_job_s: float = Field(
+        600.0, gt=0.0, description="Processor time that a leverage or its prices may be expected to take; 413 beyond."
+    )
     job_result_s: float = Field(3600.0, gt=0.0, le=3600.0, description="A job that has ended is known for so long.")
     audit_share: float = Field(0.0, ge=0.0, le=1.0, description="Share of the answers that audits calibrate again.")
     audit_starts: int = Field(12, ge=1, description="Random starts of one audit, beside those read off the surface.")
@@ -98,3 +103,12 @@ class Settings(BaseSettings):
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"{_PREFIX}{name.upper()}"
+
+
+def unknown(variables: Iterable[str]) -> dict[str, str]:
+    """Those of some environment variables that look like settings and are none, each with the nearest that is one: a
+    misspelt limit would otherwise be no limit."""
+    settings = list(map(variable, Settings.model_fields))
+    # In any case of letters, as pydantic reads them.
+    strange = [name for name in variables if name.upper().startswith(_PREFIX) and name.upper() not in settings]
+    return {name: difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.0)[0] for name in sorted(strange)}

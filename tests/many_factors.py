@@ -13,6 +13,27 @@ from calibrant.arrays import Vector
 from calibrant.layout import VARIANCE
 from calibrant.models import Model
 
+ORDINARY = {
+    "kappa": 2.0,
+    "theta": 0.04,
+    "xi": 0.5,
+    "rho": -0.7,
+    "v0": 0.05,
+    "kappa1": 6.0,
+    "theta1": 0.02,
+    "xi1": 0.5,
+    "rho1": -0.4,
+    "v01": 0.03,
+    "kappa2": 0.5,
+    "theta2": 0.04,
+    "xi2": 0.3,
+    "rho2": -0.8,
+    "v02": 0.02,
+    "lam": 0.5,
+    "mu_j": -0.1,
+    "sigma_j": 0.15,
+}
+"""Parameters of all models, as a quiet market shows them."""
 EXPIRIES = np.array([1.0 / 365.0, 7.0 / 365.0, 1.0 / 12.0, 0.25, 0.5, 1.0, 2.0, 5.0])
 N_STRIKES = 10
 OFFSETS = np.arange(EXPIRIES.size + 1) * N_STRIKES

@@ -40,6 +40,7 @@ from calibrant.client.codecs import MSGPACK
 from calibrant.client.patience import Patience
 from calibrant.client.steps import Calls, Event, Head, Lost, Read, Send, Steps, Terms
 from service.settings import Settings
+from tests.intake.chains import AS_OF, chain
 from tests.service.client import Client as Application
 from tests.shared import ROOT
 
@@ -146,6 +147,8 @@ def test_the_asynchronous_client_gives_the_answer_of_the_blocking_one(
         async with AsyncClient("http://service", transport=transport) as asked:
             assert await asked.ready()
             assert (await asked.models())[0].parameters == tuple(TRUTH)
+            panel = await asked.panel({"expiry": [0.5], "strike": [100.0], "forward": 100.0, "iv": [0.2]})
+            assert panel.quotes["iv"].tolist() == [0.2]
             priced = await asked.price(TRUTH, expiry=[0.5], log_moneyness=[0.0])
             assert priced.call.shape == (1,)
             return list(await asyncio.gather(*(asked.calibrate(quotes) for _ in range(4))))
@@ -281,6 +284,27 @@ def test_a_batch_without_quotes_is_refused_before_it_is_sent(quotes: dict[str, V
     with Client("http://127.0.0.1:9") as unconnected, pytest.raises(InvalidInput) as refused:
         unconnected.calibrate_batch(panels)
     assert refused.value.errors[0].pointer == "/panels/1/quotes"
+
+
+def test_a_chain_becomes_a_panel_to_calibrate(service: Service, client: Client) -> None:
+    options = chain()
+    columns: dict[str, Any] = {
+        "expiration": np.array([option.expiration for option in options], "datetime64[D]"),
+        "type": [option.side for option in options],
+        "strike": np.array([option.strike for option in options]),
+        "bid": np.array([option.bid for option in options]),
+        "ask": np.array([option.ask if option.ask > 0.02 else np.nan for option in options]),
+    }
+    panel = client.panel(columns, as_of=AS_OF, underlying="SPX")
+    assert (panel.id, panel.as_of, panel.exercise) == ("SPX", AS_OF.isoformat(), "european")
+    assert [expiry.forward_from for expiry in panel.expiries] == ["parity"] * 3
+    assert panel.quotes["iv"].shape == (len(panel.index),)
+    assert client.calibrate(panel.quotes).status == "converged"
+    with pytest.raises(InvalidInput) as refused:
+        client.panel(columns)
+    assert [error.pointer for error in refused.value.errors] == ["/as_of"]
+    with pytest.raises(InvalidInput, match="`strike` must be a column"):
+        client.panel({**columns, "strike": [[100.0]]})
 
 
 def test_prices_are_arrays_with_nan_where_there_is_no_vol(service: Service, client: Client) -> None:
@@ -499,6 +523,7 @@ def test_whatever_else_goes_wrong_a_request_is_sent_again_a_few_times_after_it_g
                 calls.calibrate_batch([{"quotes": panel}], None),
                 calls.stream_batch([{"quotes": panel}], None),
                 calls.price(TRUTH, [0.5], [0.0], "heston", False, None),
+                calls.panel({"expiry": [0.5]}, None, {}),
                 calls.models(),
             ]
         )

@@ -57,7 +57,10 @@ def test_another_network_can_be_named(capsys: pytest.CaptureFixture[str]) -> Non
 BAD_FILES = {
     "no such column": ("strike,forward,mid_iv\n100,100,0.2\n", "expiry_years"),
     "negative strike": ("expiry_years,strike,forward,mid_iv\n0.1,-100,100,0.2\n0.1,101,100,0.2\n", "line 2"),
-    "percent": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,20\n0.1,101,100,21\n", "0.25 for 25 %"),
+    "neither decimals nor percent": (
+        "expiry_years,strike,forward,mid_iv\n0.1,100,100,2000\n0.1,101,100,2100\n",
+        "vol above 5",
+    ),
     "text for a number": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,high\n", "line 2"),
     "one quote": ("expiry_years,strike,forward,mid_iv\n0.1,100,100,0.2\n", "at least 5 usable quotes"),
     "no quotes": ("expiry_years,strike,forward,mid_iv\n", "only a header"),

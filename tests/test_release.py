@@ -10,10 +10,16 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 
-from calibrant.models import HESTON
+from calibrant.calibration import calibrate
+from calibrant.models import HESTON, MODELS, Model
 from calibrant.network import ArtefactError, Network
+from calibrant.options import CalibrationOptions
 from calibrant.panel import OptionPanel
+from calibrant.pipeline import starting_from
+from calibrant.prices import price_steps
 from calibrant.release import Release, released, require_release_of
+from calibrant.steps import finish
+from tests.many_factors import ORDINARY
 from tests.shared import ROOT
 
 NETWORKS = ROOT / "networks"
@@ -47,6 +53,27 @@ def irregular() -> OptionPanel:
     expiry = np.repeat([0.03, 0.2, 0.7], 7)
     k = np.tile(np.linspace(-0.2, 0.15, 7), 3) * np.sqrt(expiry)
     return OptionPanel.from_quotes(expiry=expiry, log_moneyness=k, iv=0.2 - 0.1 * k)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_each_model_has_a_network_for_panels_on_the_grid_and_one_for_all_others(model: Model) -> None:
+    release = require_release_of(model, released(NETWORKS, model.name))
+    on_grid, other = release.networks
+    assert (on_grid.grid.standardised, other.grid.standardised) == (False, True)
+    params = np.array([ORDINARY[name] for name in model.parameters])
+    for network, expiries, strikes in (
+        (on_grid, on_grid.grid.expiry, on_grid.grid.log_moneyness),
+        (other, np.array([0.08, 0.25, 0.5, 1.0, 1.5]), np.linspace(-0.25, 0.2, 8)),
+    ):
+        expiry, k = np.repeat(expiries, strikes.size), np.tile(strikes, expiries.size)
+        iv = finish(price_steps(model, params, k, expiry, gradient=False)).implied_vol
+        panel = OptionPanel.from_quotes(expiry=expiry, log_moneyness=k, iv=iv)
+        (proposal,) = release.propose(panel)
+        assert proposal.network is network
+        assert proposal.trusted
+        start = calibrate(panel, model, starting_from([proposal]), CalibrationOptions(refine="none"))
+        assert start.rmse_bp < 300.0
+        assert calibrate(panel, model, starting_from([proposal])).rmse_bp < 0.1
 
 
 def test_the_newest_release_holds_a_network_for_each_domain(release: Release) -> None:

@@ -56,5 +56,7 @@ class CompactNetwork(DenseNetwork):
 
     @staticmethod
     def widths(domain: Domain) -> tuple[int, ...]:
-        # Irregular panels with noise say less and ask for more.
+        # Irregular panels with noise say less and ask for more, and so do several factors.
+        if len(domain.model.factors) > 1:
+            return (256,) * 3
         return (192,) * 3 if domain.standardised else (128,) * 3

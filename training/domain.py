@@ -7,9 +7,10 @@ import numpy as np
 
 from calibrant.arrays import BoolVector, Matrix, Vector
 from calibrant.grid import Grid
-from calibrant.models import HESTON, Model
+from calibrant.layout import VARIANCE
+from calibrant.models import BATES, DOUBLE_HESTON, DOUBLE_HESTON_JUMP, HESTON, Model
 
-from .samplers import Box, Sampler, as_markets_show, uniform
+from .samplers import Box, Sampler, as_markets_show, told_apart, uniform
 
 VISIBLE_DEVIATIONS = 4.0
 """Quotes further out than this many standard deviations, |log_moneyness| > 4 iv sqrt(expiry), count as missing.
@@ -52,6 +53,8 @@ class Domain:
     """Share of the grid's nodes that a panel must fill to be of this domain."""
     limits: tuple[str, ...]
     """What the card of a release tells people of its network's limits."""
+    laddered: float = 0.0
+    """Of irregular panels, the share with one ladder of strikes at evenly spaced expiries, as tables of vols have."""
 
     def __post_init__(self) -> None:
         for name in ("sampled", "output", "log_scaled"):
@@ -161,4 +164,63 @@ MARKET = Domain(
     ),
 )
 
-DOMAINS = {domain.name: domain for domain in (PAPER, MARKET)}
+_GRID_LIMITS = (
+    "Asked only where every quote lies on a node of its grid; any other panel goes to the network for the market.",
+    "It gives a start: parameters that the quotes hardly tell apart are anywhere along their valley.",
+)
+_MARKET_LIMITS = (
+    "It gives a start, not an answer: the refinement is what counts. The second row counts every node of its grid, "
+    "whether or not a panel had quotes near it.",
+    "Quotes are read through the projection onto the grid: what lies beyond its strikes and expiries is not seen.",
+    "Every panel of its training is a surface of the model with noise: on real panels, which none fits, the best "
+    "optimum may lie far from the start, and other starts give a second opinion.",
+)
+
+
+def _of_factors(model: Model, *, market: bool) -> Domain:
+    """A domain of a model of several factors, drawn so that a surface tells them apart.
+
+    market  irregular panels of any vols, or panels on the paper's grid with vols that it shows
+    """
+    variances = [own.start for own, factor in zip(model.slices, model.factors, strict=True) if factor.kind == VARIANCE]
+    jumps = [own.start for own, factor in zip(model.slices, model.factors, strict=True) if factor.kind != VARIANCE]
+    # From the least part of a long-run variance of 5 or 6 % vol to all of one of 120 or 90 %.
+    least = 1.0 if len(variances) == 1 else 0.1
+    theta = Range(2.5e-3 * least, 1.5) if market else Range(4e-3 * least, 0.8)
+    rest = (
+        theta,
+        Range(0.02, 10.0 if market else 6.0),
+        Range(-0.98, 0.98 if market else 0.7),
+        Range(5e-4 * least, 2.0),
+    )
+    fastest = 40.0 if market else 20.0
+    speeds = [Range(0.1, fastest)] if len(variances) == 1 else [Range(0.5, fastest), Range(0.05, 0.25 * fastest)]
+    of_jumps = (Range(0.05, 8.0), Range(-0.45, 0.15), Range(0.015, 0.35))
+    sampled = tuple(part for speed in speeds for part in (speed, *rest)) + of_jumps * len(jumps)
+    logs = (True, True, True, False, True) * len(variances) + (True, False, True) * len(jumps)
+    return Domain(
+        name=f"{model.name}_{'market' if market else 'grid'}",
+        model=model,
+        sampler=told_apart(variances, jumps),
+        sampled=sampled,
+        output=tuple(
+            Range(low / 1.4, high * 1.4) if log else Range(max(low - 0.05, -1.0), min(high + 0.05, 1.0))
+            for (low, high), log in zip(sampled, logs, strict=True)
+        ),
+        log_scaled=logs,
+        log_moneyness=MARKET.log_moneyness if market else PAPER.log_moneyness,
+        expiry=MARKET.expiry if market else PAPER.expiry,
+        standardised=market,
+        least_coverage=MARKET.least_coverage if market else PAPER.least_coverage,
+        limits=_MARKET_LIMITS if market else _GRID_LIMITS,
+        laddered=0.5 if market else 0.0,
+    )
+
+
+_OF_FACTORS = [
+    _of_factors(model, market=market)
+    for model in (BATES, DOUBLE_HESTON, DOUBLE_HESTON_JUMP)
+    for market in (False, True)
+]
+
+DOMAINS = {domain.name: domain for domain in (PAPER, MARKET, *_OF_FACTORS)}

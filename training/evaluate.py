@@ -5,7 +5,7 @@
 
 Held-out panels of the network's own domain, clean, noisy, masked, and both. For the paper's domain also: noiseless and
 noisy panels after refinement, and the noisy ones against their Cramer-Rao bounds. Latency is that of a released
-artefact. The 10,000 points of the parameter scatter go to build/figures/evaluation.npz.
+artefact. The 10,000 points of the parameter scatter go to build/figures/, a file of the name of the JSON.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from calibrant.arrays import Matrix, Vector
 from calibrant.network import Network
 from calibrant.release import Release
 from reporting.machine import RESULTS, ROOT, describe_machine, write_report
-from training.domain import PAPER
+from training.domain import DOMAINS, PAPER
 from training.evaluation.accuracy import Accuracy, HeldOut, accuracy, rmse_bp, vol_errors
 from training.evaluation.answers import Candidate, of_artefact, of_run
 from training.evaluation.inputs import FILLED, MARKET, inputs, quoted_panels
@@ -137,9 +137,10 @@ def evaluate(
 
 
 def _latency(network: Network, release: Release, options: EvaluationOptions) -> Latency:
-    """On noisy panels of the paper's grid, whatever the network's domain: they are what the paper times."""
-    truth = panel_parameters(PAPER, options.noisy_seed, 0, options.passes)
-    return latency(time_panels(network, release, quoted_panels(nodes_of(PAPER, truth), options.noise_seed)))
+    """On noisy panels of the model on the paper's grid, whatever the network's domain: that is what the paper times."""
+    (domain,) = (one for one in DOMAINS.values() if one.model.name == release.model and not one.standardised)
+    truth = panel_parameters(domain, options.noisy_seed, 0, options.passes)
+    return latency(time_panels(network, release, quoted_panels(nodes_of(domain, truth), options.noise_seed)))
 
 
 def json_of(evaluations: Sequence[Evaluation], command: str, options: EvaluationOptions) -> str:
@@ -183,7 +184,7 @@ def main() -> None:
         for evaluation, scatter in zip(evaluations, scatters, strict=True)
         for name, values in (*scatter._asdict().items(), ("version", np.array(evaluation.version)))
     }
-    np.savez_compressed(FIGURES / "evaluation.npz", allow_pickle=False, **arrays)
+    np.savez_compressed(FIGURES / f"{given.out.stem}.npz", allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

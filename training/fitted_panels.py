@@ -71,7 +71,7 @@ def fitted_panels(params: Matrix, draws: Matrix, domain: Domain) -> tuple[Matrix
     rows, columns = np.tril_indices(n_params)
     grid = domain.network_grid()
     for i in range(n):
-        panel = fitted_panel(params[i], draws[i])
+        panel = fitted_panel(params[i], draws[i], domain)
         found = None if panel is None else _calibrated(panel, domain.model, params[i])
         if panel is None or found is None:
             continue
@@ -82,10 +82,10 @@ def fitted_panels(params: Matrix, draws: Matrix, domain: Domain) -> tuple[Matrix
     return fits, MarketPanels(iv, metric)
 
 
-def fitted_panel(params: Vector, draw: Vector) -> OptionPanel | None:
-    """One panel, from its draws (FITTED_DRAWS,); None where no quote can be used."""
+def fitted_panel(params: Vector, draw: Vector, domain: Domain) -> OptionPanel | None:
+    """One panel of the domain, from its draws (FITTED_DRAWS,); None where no quote can be used."""
     own = draw[_OF_SURFACE] < _OWN_SURFACES
-    found = market_quotes(params, draw[:DRAWS]) if own else bent_quotes(draw)
+    found = market_quotes(params, draw[:DRAWS], domain.model, domain.laddered) if own else bent_quotes(draw)
     width = 0.0 if draw[_OF_SURFACE + 1] < _EVEN_WEIGHTS else 0.02 * 50.0 ** draw[_OF_SURFACE + 2]
     deviations = found.log_moneyness / np.maximum(found.exact_iv * np.sqrt(found.expiry), 1e-4)
     try:

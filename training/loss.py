@@ -1,9 +1,10 @@
-"""What training minimises: five losses by name, of the network's answer against what is known of its panels.
+"""What training minimises: six losses by name, of the network's answer against what is known of its panels.
 
 `price`   the paper's eq. 12: squared price error through the differentiable Fourier pricer, over a panel's quotes;
 `vega`    price error over the vega of the true vol, nearly the vol error: its root mean square over a panel's quotes;
 `metric`  vol error to first order from the exact Jacobian that comes with each panel, no pricing needed;
 `blend`   `metric` with a higher floor, plus the squared parameter error;
+`valley`  `vega` plus the squared parameter error: the exact surface, and where along its valley the answer lies;
 `plain`   squared parameter error.
 """
 
@@ -17,8 +18,8 @@ from torch import Tensor
 from .domain import VISIBLE_DEVIATIONS, Domain
 from .pricing import Grid, black_calls, call_prices
 
-LOSSES = ("price", "vega", "metric", "blend", "plain")
-IN_BASIS_POINTS = ("vega", "metric", "blend")
+LOSSES = ("price", "vega", "metric", "blend", "valley", "plain")
+IN_BASIS_POINTS = ("vega", "metric", "blend", "valley")
 """Losses that are a vol error in basis points."""
 
 _PER_BP = 1e4
@@ -59,7 +60,7 @@ class LossOptions:
     blend_floor_bp: float = 60.0
     """Of `blend`: vol error that a parameter error of one, half of the output range, costs in any direction."""
     blend_plain: float = 500.0
-    """Of `blend`: weight of the squared parameter error."""
+    """Of `blend` and `valley`: weight of the squared parameter error."""
 
 
 Loss = Callable[[Tensor, Panels], Tensor]
@@ -72,7 +73,8 @@ def make_loss(options: LossOptions, domain: Domain, parameters_of: Callable[[Ten
     parameters_of  from the network's scale to the model's parameters
     raises         ValueError for another name, or for a loss of prices on a domain without fixed strikes
     """
-    if options.name in ("price", "vega"):
+    floor_bp, plain = options.blend_floor_bp, options.blend_plain
+    if options.name in ("price", "vega", "valley"):
         if domain.standardised:
             raise ValueError(
                 f"`loss` {options.name!r} prices on a fixed grid of strikes, but the panels of {domain.name!r} are "
@@ -80,11 +82,14 @@ def make_loss(options: LossOptions, domain: Domain, parameters_of: Callable[[Ten
             )
         grid = Grid(domain.model, *domain.grid())
         of_prices = price_loss if options.name == "price" else vega_loss
-        return lambda answer, panels: of_prices(parameters_of(answer.double()), panels.iv, grid)
+        along = plain if options.name == "valley" else 0.0
+        return lambda answer, panels: (
+            of_prices(parameters_of(answer.double()), panels.iv, grid)
+            + along * (answer - panels.target).square().sum(1).mean()
+        )
     if options.name == "metric":
         return lambda answer, panels: metric_loss(answer - panels.target, panels.metric)
     if options.name == "blend":
-        floor_bp, plain = options.blend_floor_bp, options.blend_plain
         return lambda answer, panels: blend_loss(answer - panels.target, panels.metric, floor_bp, plain)
     if options.name == "plain":
         return lambda answer, panels: plain_loss(answer - panels.target)

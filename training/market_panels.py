@@ -33,6 +33,10 @@ DRAWS = _OF_NOISE + MOST_EXPIRIES * MOST_STRIKES
 """Uniform numbers that a panel owns: 552, of which the first eight are its parameters'."""
 
 _SHORTEST, _LONGEST = 2.0 / 365.0, 6.0
+_LADDERS = ((4, 12), (5, 15))
+"""Fewest and most expiries and strikes of a panel with one ladder of strikes at evenly spaced expiries."""
+_LADDER_ENDS = ((0.05, 0.25), (1.0, 3.0), (0.65, 0.9), (1.1, 1.4))
+"""Its first and last expiry in years, its first and last strike in forwards."""
 _CLEAN = 0.25
 """Share of panels without noise."""
 LEAST_TIME_VALUE = 1e-7
@@ -65,13 +69,15 @@ class MarketQuotes(NamedTuple):
     """Of the model."""
 
 
-def market_quotes(params: Vector, draw: Vector, model: Model = HESTON) -> MarketQuotes:
+def market_quotes(params: Vector, draw: Vector, model: Model = HESTON, laddered: float = 0.0) -> MarketQuotes:
     """The quotes behind one panel of `market_panels`.
 
-    params  (n_params,) of the panel
-    draw    (DRAWS,) of the panel
+    params    (n_params,) of the panel
+    draw      (DRAWS,) of the panel
+    laddered  of the domain
     """
-    expiries, offsets, log_moneyness, iv, exact_iv, _ = _quotes(model.layout, np.ascontiguousarray(params), draw)
+    params = np.ascontiguousarray(params)
+    expiries, offsets, log_moneyness, iv, exact_iv, _ = _quotes(model.layout, params, draw, laddered)
     return MarketQuotes(np.repeat(expiries, np.diff(offsets)), log_moneyness, iv, exact_iv)
 
 
@@ -92,6 +98,7 @@ def market_panels(params: Matrix, domain: Domain, draws: Matrix) -> MarketPanels
         domain.output_slope(params),
         expiry,
         log_moneyness,
+        domain.laddered,
         iv,
         metric,
     )
@@ -127,6 +134,26 @@ def strikes_of(draw: Vector, e: int, expiry: float, middle: float, out: Vector) 
         place = (j + 0.6 * (draw[_OF_STRIKES + e * MOST_STRIKES + j] - 0.5)) / (n - 1)
         out[j] = -low + (low + high) * place
     return n
+
+
+@careful
+def _whole(low: int, high: int, unit: float) -> int:
+    """A number from low to high."""
+    return min(low + int((high + 1 - low) * unit), high)
+
+
+@careful
+def _ladder(draw: Vector) -> tuple[Vector, IntVector, Vector]:
+    """Expiries, their offsets and the log-moneyness of a panel with the same strikes at evenly spaced expiries."""
+    (fewest, most), (fewest_strikes, most_strikes) = _LADDERS
+    (soonest, soon), (late, latest), (lowest, low), (high, highest) = _LADDER_ENDS
+    n, n_strikes = _whole(fewest, most, draw[8]), _whole(fewest_strikes, most_strikes, draw[14])
+    expiries = np.linspace(_between(soonest, soon, draw[9]), _between(late, latest, draw[10]), n)
+    strikes = np.linspace(lowest + (low - lowest) * draw[11], high + (highest - high) * draw[12], n_strikes)
+    k = np.empty(n * n_strikes)
+    for e in range(n):
+        k[e * n_strikes : (e + 1) * n_strikes] = np.log(strikes)
+    return expiries, np.arange(n + 1) * n_strikes, k
 
 
 @careful
@@ -167,15 +194,18 @@ def _placed(layout: IntVector, params: Vector, draw: Vector, expiries: Vector) -
 
 @careful
 def _quotes(
-    layout: IntVector, params: Vector, draw: Vector
+    layout: IntVector, params: Vector, draw: Vector, laddered: float
 ) -> tuple[Vector, IntVector, Vector, Vector, Vector, Matrix]:
     """Expiries and offsets, log-moneyness, quoted and exact vols, and the derivative of REFERENCE_VOL log vol by the
     parameters (n_params, n_quotes), of the quotes that carry a vol.
     """
-    expiries = expiries_of(draw)
+    if draw[19] < laddered:
+        expiries, offsets, k = _ladder(draw)
+    else:
+        expiries = expiries_of(draw)
+        offsets, k = _placed(layout, params, draw, expiries)
     n_expiries = expiries.size
     n_params = params.size
-    offsets, k = _placed(layout, params, draw, expiries)
     n_quotes = k.size
     value = np.empty(n_quotes)
     gradient = np.empty((n_params, n_quotes))
@@ -242,11 +272,12 @@ def _fill(
     slope: Matrix,
     rows: Vector,
     columns: Vector,
+    laddered: float,
     iv: NDArray[np.float64],
     metric: Matrix,
 ) -> None:
     for p in range(params.shape[0]):
-        expiries, offsets, k, mid, _, jacobian = _quotes(layout, params[p], draws[p])
+        expiries, offsets, k, mid, _, jacobian = _quotes(layout, params[p], draws[p], laddered)
         iv[p] = np.nan
         n = k.size
         if n == 0:

@@ -60,8 +60,9 @@ def make_fitted_panels(domain: Domain, seed: int, start: int, stop: int) -> NDAr
 
 def irregular_panels(domain: Domain, seed: int, start: int, stop: int) -> list[OptionPanel]:
     """The quotes behind `make_fitted_panels`, of those panels that have any."""
-    drawn = map(fitted_panel, *_drawn(domain, seed, start, stop, FITTED_DRAWS))
-    return [panel for panel in drawn if panel is not None]
+    drawn = zip(*_drawn(domain, seed, start, stop, FITTED_DRAWS), strict=True)
+    panels = (fitted_panel(params, draw, domain) for params, draw in drawn)
+    return [panel for panel in panels if panel is not None]
 
 
 def _drawn(domain: Domain, seed: int, start: int, stop: int, n_draws: int) -> tuple[Matrix, Matrix]:

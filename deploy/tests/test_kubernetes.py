@@ -33,9 +33,12 @@ NOT_OF_KUBERNETES: dict[str, type[BaseModel]] = {"PodMonitor": PodMonitor, "Prom
 
 def render(overlay: str, tree: Path = KUBERNETES) -> str:
     kubectl = shutil.which("kubectl")
-    assert kubectl is not None, "kubectl is missing: apt-get install kubernetes-client"
+    assert kubectl is not None, "kubectl is missing: apt-get install kubernetes-client, from Debian 13 on"
     command = [kubectl, "kustomize", str(tree / "overlays" / overlay)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    # Of a key that is deprecated kubectl warns, and the next major version refuses it.
+    assert not run.stderr
+    return run.stdout
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)

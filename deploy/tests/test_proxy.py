@@ -88,5 +88,6 @@ def test_no_way_of_writing_it_leads_to_the_metrics(proxy: int) -> None:
 def test_what_is_for_clients_comes_through(proxy: int) -> None:
     REACHED.clear()
     asked = ["/v1/calibrate", "/v1/models", "/v2", "/v2/health/live", "/health/live", "/docs", "/openapi.json"]
+    asked += ["/", "/console", "/console/main.js"]
     assert [status(proxy, path) for path in asked] == [200] * len(asked)
     assert asked == REACHED

@@ -25,9 +25,11 @@ async def calibrate_batch(request: Request) -> Response:
 
     With `Prefer: respond-async` the answer is a job, at the path of `Location`, and the results are its result.
 
-    With `Accept: application/x-ndjson` there is a line per panel as it finishes, with `index`. An Arrow stream holds a
-    row per quote, with the columns of `quotes` and `panel`, and is answered by one with a row per panel; its schema's
-    metadata may name `calibrant.model` and `calibrant.refine`.
+    With `Accept: application/x-ndjson` there is a line per panel as it finishes: its answer or problem as JSON, with
+    `index`, its position in the request.
+
+    An Arrow stream holds a row per quote, with the columns of `quotes` and `panel`, and is answered by one with a row
+    per panel; its schema's metadata may name `calibrant.model` and `calibrant.refine`.
     """
     service, context = service_of(request), context_of(request.scope)
     require_plain(context.headers)

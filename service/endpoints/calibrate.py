@@ -25,6 +25,7 @@ async def calibrate(request: Request) -> Response:
     body = await body_of(request)
     decoding = partial(_decoded, body, body_format, context)
     asked, job, decode_seconds = await service.decoded(decoding, len(body))
+    context.model = job.model.name
     context.reserve(of_quotes(len(asked.quotes.expiry)))
     outcome, queue_seconds = await service.dispatch.calibrate(engine, job)
     stages = context.stages

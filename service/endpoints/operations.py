@@ -1,13 +1,10 @@
 """What an operator asks: the models served, health, metrics."""
 
-import asyncio
-
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..errors import NotReady
 from ..routing import JSON
 from ..service import service_of
 from ..wire.documents import models_document, serving_document
@@ -33,14 +30,4 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Prometheus metrics: of all workers, whichever is asked."""
-    service = service_of(request)
-    if service.scrape is None:
-        # Formatting holds the interpreter lock, but off the event loop it gives it up twice a millisecond.
-        exposition = await asyncio.to_thread(service.metrics.exposition, service.observed())
-    else:
-        try:
-            exposition = await service.scrape()
-        except TimeoutError:
-            # Not this worker's alone: a counter that falls is taken for one that began anew.
-            raise NotReady("The supervisor does not answer.", headers={"retry-after": "1"}) from None
-    return Response(exposition, media_type=CONTENT_TYPE_LATEST)
+    return Response(await service_of(request).exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -31,7 +31,7 @@ from ..wire.formats import require_media_type
 
 async def server(request: Request) -> Response:
     """What answers here, and which extensions of the protocol it knows."""
-    about = {"name": "calibrant", "version": version_of("calibrant"), "extensions": ["binary_tensor_data"]}
+    about = {"name": "calibrant", "version": version_of("calibrant"), "extensions": oip.EXTENSIONS}
     return Response(to_json(about), media_type=JSON)
 
 
@@ -48,13 +48,13 @@ async def ready(request: Request) -> Response:
 
 async def model_metadata(request: Request) -> Response:
     """The tensors that a model takes and gives, and the version that is served."""
-    model, version = _model_of(service_of(request).engine, request)
+    model, version = model_of(service_of(request).engine, request)
     return Response(to_json(oip.model_metadata(model, version)), media_type=JSON)
 
 
 async def model_ready(request: Request) -> Response:
     """200 when the model answers calibrations."""
-    model, _ = _model_of(service_of(request).require_ready(), request)
+    model, _ = model_of(service_of(request).require_ready(), request)
     return Response(to_json({"name": model.name, "ready": True}), media_type=JSON)
 
 
@@ -66,7 +66,8 @@ async def infer(request: Request) -> Response:
     """
     service, context = service_of(request), context_of(request.scope)
     engine = service.engine
-    model, version = _model_of(engine, request)
+    model, version = model_of(engine, request)
+    context.model = model.name
     if "content-type" in context.headers:
         require_media_type(context.headers, oip.MEDIA_TYPES)
     encoding = content_encoding(context.headers)
@@ -83,6 +84,7 @@ async def infer(request: Request) -> Response:
     stages["decode"] = decode_seconds
     encoding_of_answer = answer_encoding(context.headers)
     if panel is None:
+        context.model = None
         batch = TensorBatch(BatchContext.of(context), request.path_params.get("version"), encoding_of_answer)
         with memory_file() as file:
             await service.decoded(partial(pickle.dump, inference, file), n_bytes)
@@ -117,7 +119,7 @@ def _decoded(
     return inference, panel, perf_counter() - began
 
 
-def _model_of(engine: Engine, request: Request) -> tuple[Model, str]:
+def model_of(engine: Engine, request: Request) -> tuple[Model, str]:
     """The model that the path names, and its version.
 
     raises  NotFound if it is not served

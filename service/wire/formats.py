@@ -11,12 +11,13 @@ from calibrant.errors import shown
 from ..errors import UnsupportedMediaType
 from ..headers import decimal_number
 from . import json, msgpack
+from .amounts import MOST, Amounts
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
 class Decoder(Protocol):
-    def __call__(self, body: bytes, into: type[Body]) -> Body: ...
+    def __call__(self, body: bytes, into: type[Body], most: Amounts = MOST) -> Body: ...
 
 
 @dataclass(frozen=True)

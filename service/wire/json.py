@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from .amounts import MOST, json_amounts, require_modest
+from .amounts import MOST, Amounts, json_amounts, require_modest
 from .quick import read
 from .validation import from_validation, n_members, twice
 
@@ -19,21 +19,21 @@ _QUICK_BYTES = MOST.text
 reads in a thirtieth."""
 
 
-def decode(body: bytes, into: type[Body]) -> Body:
+def decode(body: bytes, into: type[Body], most: Amounts = MOST) -> Body:
     """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
     text = body.removeprefix(MARK)
     quickly = read(text, into, binary=False) if len(text) <= _QUICK_BYTES else None
     if quickly is None:
-        return decode_thoroughly(body, into)
+        return decode_thoroughly(body, into, most)
     decoded, given = quickly
     _refuse_twins(text, given)
     return decoded
 
 
-def decode_thoroughly(body: bytes, into: type[Body]) -> Body:
+def decode_thoroughly(body: bytes, into: type[Body], most: Amounts = MOST) -> Body:
     """The same by pydantic, for models that are no struct of msgspec's too."""
     text = body.removeprefix(MARK)
-    require_modest(json_amounts(text))
+    require_modest(json_amounts(text), most)
     try:
         decoded = into.model_validate_json(text)
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from .amounts import msgpack_amounts, require_modest
+from .amounts import MOST, Amounts, msgpack_amounts, require_modest
 from .quick import REFUSALS, read
 from .validation import bad_body, from_validation, n_members, twice
 
@@ -19,10 +19,10 @@ _decode = msgspec.msgpack.Decoder().decode
 encode = msgspec.msgpack.Encoder().encode
 
 
-def decode(body: bytes, into: type[Body]) -> Body:
+def decode(body: bytes, into: type[Body], most: Amounts = MOST) -> Body:
     """raises  InvalidRequest with a pointer to every field that is not as the schema says, TooLarge"""
     amounts = msgpack_amounts(body)
-    require_modest(amounts)
+    require_modest(amounts, most)
     decoded, given = read(body, into, binary=True) or _looked_at(body, into)
     # As in JSON. No schema that is read from MessagePack lets unknown fields pass.
     if given != amounts.members:

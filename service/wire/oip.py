@@ -40,6 +40,7 @@ from .validation import bad_body
 HEADER_LENGTH = "inference-header-content-length"
 JSON, BINARY = "application/json", "application/octet-stream"
 MEDIA_TYPES = (JSON, BINARY)
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 REQUIRED = ("log_moneyness", "expiry", "iv")
 OPTIONAL = ("weight",)
@@ -79,25 +80,35 @@ class InferInput(Request):
 
     name: str = Field(description="log_moneyness, expiry, iv, or optionally weight.")
     shape: list[_Size] = Field(description="[n] for one panel, [b, n] for a panel a row.")
-    datatype: Literal["FP64", "FP32"]
-    parameters: Annotated[TensorParameters, _or_null(TensorParameters)] = TensorParameters()
+    datatype: Literal["FP64", "FP32"] = Field(description="Of its numbers.")
+    parameters: Annotated[TensorParameters, _or_null(TensorParameters)] = Field(
+        TensorParameters(), description="Where its numbers are."
+    )
     data: _Data | None = Field(None, description="Flat or nested; absent where the tensor is binary.")
 
 
 class OutputParameters(Request):
+    """How a tensor is wanted."""
+
     binary_data: bool | None = Field(None, description="By default as `binary_data_output` of the request says.")
     classification: int | None = Field(None, description="Not supported.")
     shared_memory_region: str | None = Field(None, description="Not supported.")
 
 
 class InferOutput(Request):
-    name: str
-    parameters: Annotated[OutputParameters, _or_null(OutputParameters)] = OutputParameters()
+    """A tensor that is wanted."""
+
+    name: str = Field(description="One of those that the model's metadata list.")
+    parameters: Annotated[OutputParameters, _or_null(OutputParameters)] = Field(
+        OutputParameters(), description="How it is wanted."
+    )
 
 
 class InferParameters(Request):
-    refine: Literal["lm", "lbfgs", "none"] = "lm"
-    loss: Literal["squared", "huber"] = "squared"
+    """How the panels are to be calibrated."""
+
+    refine: Literal["lm", "lbfgs", "none"] = Field("lm", description="As that of `/v1/calibrate`.")
+    loss: Literal["squared", "huber"] = Field("squared", description="As that of `/v1/calibrate`.")
     prior: str | None = Field(None, description="The `prior` of `/v1/calibrate` as a string of JSON, for every panel.")
     timeout: int = Field(0, ge=0, le=2**63, description="Microseconds from the first byte received; 0 is none.")
     binary_data_output: bool = Field(False, description="Whether outputs are binary where they do not say.")
@@ -108,46 +119,60 @@ class InferRequest(Request):
     """A calibration as an inference: tensors in, tensors out."""
 
     id: str | None = Field(None, description="Echoed.")
-    parameters: Annotated[InferParameters, _or_null(InferParameters)] = InferParameters()
-    inputs: list[InferInput]
+    parameters: Annotated[InferParameters, _or_null(InferParameters)] = Field(
+        InferParameters(), description="How the panels are to be calibrated."
+    )
+    inputs: list[InferInput] = Field(description="`log_moneyness`, `expiry`, `iv` and optionally `weight`.")
     outputs: list[InferOutput] | None = Field(
         None, description="If absent, all of them but `excluded` and `warnings`, which hold a JSON list for each panel."
     )
 
 
 class OutputTensor(Response):
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: dict[str, int] | None = None
-    data: list[float | None] | list[str] | list[bool] | None = None
+    """An answered tensor."""
+
+    name: str = Field(
+        description="`parameters`, `standard_errors`, `rmse_bp`, `status`, `arbitrage_free`, `message`, ..."
+    )
+    datatype: str = Field(description="`FP64`, `BYTES` or `BOOL`.")
+    shape: list[int] = Field(description="A row per panel.")
+    parameters: dict[str, int] | None = Field(None, description="`binary_data_size`, if it is behind the header.")
+    data: list[float | None] | list[str] | list[bool] | None = Field(None, description="Its values, if it is not.")
 
 
 class InferResponse(Response):
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
+    """The calibrated panels."""
+
+    model_name: str = Field(description="That was calibrated.")
+    model_version: str = Field(description="Of its network; 0 is none.")
+    id: str | None = Field(None, description="The request's.")
+    outputs: list[OutputTensor] = Field(description="In the order in which they were asked for.")
 
 
 class TensorMetadata(Response):
-    name: str
-    datatype: str
-    shape: list[int]
+    """A tensor of a model."""
+
+    name: str = Field(description="Its name.")
+    datatype: str = Field(description="Of its values.")
+    shape: list[int] = Field(description="-1 is any number.")
 
 
 class ModelMetadata(Response):
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
+    """The tensors of a model."""
+
+    name: str = Field(description="Of the model.")
+    versions: list[str] = Field(description="The one that is served.")
+    platform: str = Field(description="What it runs on.")
+    inputs: list[TensorMetadata] = Field(description="That it takes.")
+    outputs: list[TensorMetadata] = Field(description="That it gives.")
 
 
 class ServerMetadata(Response):
-    name: str
-    version: str
-    extensions: list[str]
+    """What answers here."""
+
+    name: str = Field(description="`calibrant`.")
+    version: str = Field(description="Of this program.")
+    extensions: list[str] = Field(description="Of the protocol, that it knows.")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from . import models
     from .api import calibrate, price
     from .errors import InvalidInput
+    from .intake import Built, read_quotes
     from .panel import OptionPanel
     from .prices import Prices
     from .quotes_csv import read_csv
     from .result import CalibrationResult
 
 __all__ = [
+    "Built",
     "CalibrationResult",
     "InvalidInput",
     "OptionPanel",
@@ -33,9 +35,11 @@ __all__ = [
     "models",
     "price",
     "read_csv",
+    "read_quotes",
 ]
 
 _HOMES = {
+    "Built": "intake",
     "CalibrationResult": "result",
     "InvalidInput": "errors",
     "OptionPanel": "panel",
@@ -43,6 +47,7 @@ _HOMES = {
     "calibrate": "api",
     "price": "api",
     "read_csv": "quotes_csv",
+    "read_quotes": "intake",
 }
 """The module of each name; `models` is a module itself."""
 

@@ -13,9 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from .arrays import Matrix, Vector
+from .arrays import IntVector, Matrix, Vector
 from .fits import Fit, Method, judged, refined, room_again, room_for
-from .nesting import extended, nested_in, spread_out
+from .layout import SIZES, VARIANCE
+from .nesting import extended, neighbours, nested_in, spread_out
 from .optimisers.levenberg_marquardt import memory_for
 from .optimisers.newton import polish
 from .optimisers.objective import CONVERGED, FINE, OUT_OF_ITERATIONS, SETTLED, evaluate
@@ -33,9 +34,21 @@ _MAX_EVALUATIONS = 200
 """Of one refinement."""
 _TRUSTED_RMSE = 10e-4
 """A fit this good from a start inside the training domain needs no second opinion."""
+_EXACT_RMSE = 1e-5
+"""A fit by several factors this good is the answer wherever it ends."""
+_NOISY_RMSE = 30e-4
+_PATTERN = 0.2
+"""Correlation of neighbouring residuals beyond which a misfit is not noise. What 13 parameters leave of the noise of 80
+quotes has -0.1 +- 0.1."""
+_PAIRS = 30
+"""Neighbours below which noise and pattern are not told apart."""
 _SAME_OPTIMUM = 1e-6
 _LARGE_PANEL = 120
 """Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
+_STILL = 1e-5
+"""Share of the objective that a step gains, below which a fit by several factors stands still."""
+_NEIGHBOURS = 8
+"""Of a network's start, that are tried where a fairly good fit by several factors is in doubt."""
 _SPREAD_OUT = 100
 """Starts all over the parameters that are looked at for a model of several factors."""
 _RESCALINGS = 6
@@ -88,37 +101,40 @@ def attempts_of(
         named = problem.prior_precision > 0.0
         starts += [s._replace(params=np.where(named, problem.prior_mean, s.params)) for s in proposals]
     attempts: list[Attempt] = []
-    if starts and (begun is not None or not race_first(n_quotes, effort)):
+    if starts and (begun is not None or not race_first(n_quotes, problem.lower.size, effort)):
         best = starts[0]
         if len(starts) > 1:
             best = min(starts, key=lambda s: objective_at(problem, _inside(s.params, problem)))
             yield from work.step(n_quotes * len(starts))
         attempts.append((yield from _refine(problem, best, refine, work, begun)))
-        if work.ended or not (effort.second_opinion and in_doubt(attempts[0].fit, proposals)):
+        if work.ended or not (effort.second_opinion and in_doubt(attempts[0].fit, proposals, problem.offsets)):
             return attempts, 1
+        if problem.layout.size > 1 and attempts[0].fit.quality.rmse <= _NOISY_RMSE:
+            near = [np.array([_inside(best.params, problem)]), neighbours(problem, best.params, _NEIGHBOURS)]
+            for optimum in (yield from work.through(distinct_optima(problem, near[0], near[1:]))):
+                attempts.append((yield from _refine(problem, Start(best.name, optimum.params), refine, work)))
+            if work.ended or not in_doubt(best_of(attempts).fit, (), problem.offsets):
+                return attempts, 1 + _NEIGHBOURS
         # Where it led stands in the race for where it began.
-        starts = [Start(best.name, attempts[0].fit.params)]
+        starts = [Start(best.name, best_of(attempts).fit.params)]
     embedded, candidates = yield from _from_nested(problem, work)
     starts += [Start("fallback", params) for params in embedded]
     proposed = np.array([_inside(start.params, problem) for start in starts]).reshape(-1, problem.lower.size)
-    for thorough in (False, True):
-        if thorough and (candidates is None or work.ended or not in_doubt(best_of(attempts).fit, ())):
-            break
-        optima = yield from work.through(distinct_optima(problem, proposed, candidates, thorough))
-        for optimum in optima:
-            if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
-                continue
-            name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
-            attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
+    optima = yield from work.through(distinct_optima(problem, proposed, candidates))
+    for optimum in optima:
+        if attempts and (work.ended or not _promises(problem, optimum, attempts[0].fit)):
+            continue
+        name = starts[optimum.start].name if optimum.start < len(starts) else "fallback"
+        attempts.append((yield from _refine(problem, Start(name, optimum.params), refine, work)))
     lowest = min(attempt.fit.objective for attempt in attempts)
     for params in embedded:
         # A smaller model's optimum is one of this model's fits: the answer is never worse.
         if objective_at(problem, params) < lowest * (1.0 + _SAME_OPTIMUM) and not work.ended:
             attempts.append((yield from _refine(problem, Start("fallback", params), refine, work)))
-    return attempts, len(starts) + (N_KINDS if candidates is None else len(candidates))
+    return attempts, len(starts) + (N_KINDS if candidates is None else sum(map(len, candidates)))
 
 
-def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], Matrix | None]]:
+def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], list[Matrix] | None]]:
     """The optima of the models nested in this one, as its parameters, and starts from there; None without any."""
     if problem.layout.size == 1:
         return [], None
@@ -127,7 +143,7 @@ def _from_nested(problem: FitProblem, work: Work) -> Steps[tuple[list[Vector], M
         optimum = yield from _optimum(nested.problem, work)
         embedded.append(nested.embedded(optimum))
         candidates.append(extended(nested, problem, optimum))
-    return embedded, np.concatenate([*candidates, spread_out(problem, _SPREAD_OUT)])
+    return embedded, [*candidates, spread_out(problem, _SPREAD_OUT)]
 
 
 def _optimum(problem: FitProblem, work: Work) -> Steps[Vector]:
@@ -143,9 +159,10 @@ def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
     return objective_at(problem, optimum.params) < first.objective * (1.0 - _SAME_OPTIMUM)
 
 
-def race_first(n_quotes: int, effort: Effort) -> bool:
-    """Whether a panel is too large to be refined from a start that may turn out to be the wrong one."""
-    return effort.second_opinion and n_quotes >= _LARGE_PANEL
+def race_first(n_quotes: int, n_params: int, effort: Effort) -> bool:
+    """Whether a panel is too large to be refined from a start that may turn out to be the wrong one; the search of
+    several factors costs more than that."""
+    return effort.second_opinion and n_quotes >= _LARGE_PANEL and n_params == SIZES[VARIANCE]
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:
@@ -195,14 +212,26 @@ def _descended(problem: FitProblem, at: Vector | Fit, method: Method, work: Work
     """A descent from a start, or on from where one stands, to its end or to `_MAX_EVALUATIONS`."""
     fit = at if isinstance(at, Fit) else refined(problem, at, method)
     yield from work.step(fit.evaluations * problem.vol.size)
-    while not work.ended and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
-        before = fit.evaluations
+    settled = False
+    while not (work.ended or settled) and fit.outcome == OUT_OF_ITERATIONS and fit.evaluations < _MAX_EVALUATIONS:
+        before = fit
         fit = refined(problem, fit, method)
-        yield from work.step((fit.evaluations - before) * problem.vol.size)
+        yield from work.step((fit.evaluations - before.evaluations) * problem.vol.size)
+        settled = not _of_one_factor(fit) and _stands_still(before, fit)
     if fit.outcome == OUT_OF_ITERATIONS:
         arrays = fit.model_vol, fit.residual, fit.jacobian
-        fit = judged(problem, fit.params, fit.objective, fit.evaluations, fit.outcome, fit.memory, arrays)
+        outcome = SETTLED if settled else fit.outcome
+        fit = judged(problem, fit.params, fit.objective, fit.evaluations, outcome, fit.memory, arrays)
     return fit
+
+
+def _stands_still(before: Fit, fit: Fit) -> bool:
+    """Whether a step of a refinement, of twenty evaluations or so, was for nothing: all that goes on is a crawl along a
+    valley of several factors, at the objective's sixth digit or at a hundredth of a basis point."""
+    return (
+        fit.objective >= (1.0 - _STILL) * before.objective
+        or fit.objective <= fit.model_vol.size * (0.1 * _EXACT_RMSE) ** 2
+    )
 
 
 def rescaled(problem: FitProblem, best: Attempt, refine: Refine, work: Work) -> Steps[tuple[FitProblem, Attempt]]:
@@ -230,14 +259,38 @@ def polished(fit: Fit, problem: FitProblem) -> Fit:
     return judged(problem, params, objective, fit.evaluations + evaluations, outcome, fit.memory, arrays)
 
 
-def in_doubt(fit: Fit, proposals: Sequence[Start]) -> bool:
-    """Whether an answer wants a second opinion. It uses nothing but the request and the fit."""
-    return (
-        not all(start.trusted for start in proposals)
-        or fit.outcome not in (CONVERGED, SETTLED)
-        or fit.n_on_bound > 0
-        or fit.n_unknown > 0
-        or fit.quality.rmse > _TRUSTED_RMSE
-        # A prior far from where the fit is has as much to say of other optima as quotes have.
-        or fit.objective > fit.model_vol.size * _TRUSTED_RMSE**2
-    )
+def ended_well(fit: Fit) -> bool:
+    """Whether there are no digits left worth looking for; of several factors quotes tell fewer than of one."""
+    return fit.outcome == CONVERGED or (fit.outcome == SETTLED and not _of_one_factor(fit))
+
+
+def _of_one_factor(fit: Fit) -> bool:
+    return fit.params.size == SIZES[VARIANCE]
+
+
+def in_doubt(fit: Fit, proposals: Sequence[Start], offsets: IntVector) -> bool:
+    """Whether an answer wants a second opinion. It uses nothing but the request and the fit.
+
+    offsets  (n_expiries + 1,), where the quotes of each expiry begin
+    """
+    several = not _of_one_factor(fit)
+    poor = _TRUSTED_RMSE
+    if several and _is_noise(fit.residual, offsets):
+        poor = _NOISY_RMSE
+    if not all(start.trusted for start in proposals) or fit.n_unknown > 0 or fit.quality.rmse > poor:
+        return True
+    # A prior far from where the fit is has as much to say of other optima as quotes have.
+    if fit.objective > fit.model_vol.size * poor**2:
+        return True
+    if several:
+        # One of them may well end on a bound, and the last digits of a flat valley are nobody's business.
+        return fit.quality.rmse > _EXACT_RMSE and poor == _TRUSTED_RMSE
+    return fit.outcome not in (CONVERGED, SETTLED) or fit.n_on_bound > 0
+
+
+def _is_noise(residual: Vector, offsets: IntVector) -> bool:
+    """Whether the misfit does not go on from strike to strike, as that of a wrong model or optimum does."""
+    ahead = residual[:-1] * residual[1:]
+    ahead[offsets[1:-1] - 1] = 0.0
+    pairs = ahead.size - offsets.size + 2
+    return pairs >= _PAIRS and float(ahead.sum()) <= _PATTERN * float(residual @ residual)

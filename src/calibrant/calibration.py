@@ -7,7 +7,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .arrays import Matrix, Vector
-from .attempts import Attempt, Work, attempts_of, best_of, in_doubt, polished, race_first, rescaled, unrefined
+from .attempts import (
+    Attempt,
+    Work,
+    attempts_of,
+    best_of,
+    ended_well,
+    in_doubt,
+    polished,
+    race_first,
+    rescaled,
+    unrefined,
+)
 from .black import implied_volatility_from_time_value
 from .caution import Caution
 from .errors import InvalidInput
@@ -99,7 +110,8 @@ def calibration_steps(
     options, effort = options or CalibrationOptions(), effort or Effort()
     used = identifiable(panel)
     require_enough(used, model, options)
-    if begun is not None and begun.outcome == CONVERGED and not (effort.second_opinion and in_doubt(begun, starts)):
+    doubted = begun is not None and effort.second_opinion and in_doubt(begun, starts, used.scales.offsets)
+    if begun is not None and begun.outcome == CONVERGED and not doubted:
         return _report(Attempt(starts[0].name, begun), used, model, options, "converged", 1, None)
     problem = fit_problem(used, model, options)
     if options.refine == "none":
@@ -111,7 +123,7 @@ def calibration_steps(
     best = best_of(attempts)
     if options.loss == "huber" and used.weights_from != "spreads":
         problem, best = yield from rescaled(problem, best, options.refine, work)
-    if best.fit.outcome != CONVERGED and not work.ended:
+    if not (work.ended or ended_well(best.fit)):
         best = best._replace(fit=polished(best.fit, problem))
     if work.ended:
         status: Status = "budget_exhausted"
@@ -140,7 +152,7 @@ def begin(
     plain = CalibrationOptions()
     for i, (panel, start, o) in enumerate(zip(group.panels, starts, options, strict=True)):
         ordinary = (o.refine, o.loss) == (plain.refine, plain.loss) and o.bounds is None and o.prior is None
-        if start is None or not ordinary or o.fixed or race_first(panel.n_quotes, effort):
+        if start is None or not ordinary or o.fixed or race_first(panel.n_quotes, model.n_params, effort):
             continue
         try:
             used = identifiable(panel)
@@ -148,7 +160,7 @@ def begin(
             continue
         if used is panel:
             whole[i] = start
-        elif not race_first(used.n_quotes, effort):
+        elif not race_first(used.n_quotes, model.n_params, effort):
             trimmed[i] = used, start
     fits = first_fits(group, model, whole)
     if trimmed:

@@ -8,6 +8,7 @@ in at one of several sizes, what it adds to the variance taken from the factors 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from .arrays import IntVector, Matrix, Vector
 from .compiled import careful
@@ -35,6 +36,8 @@ _BOXES = (
 """Of each kind of factor: theta and v0 in units of the panel's variance, jumps at `_USUAL_VOL`."""
 _EVEN = (np.array([False, False, False, True, False]), np.array([False, True, False]))
 """What is spread evenly there; the others are in their logarithms."""
+_AWAY = 0.4
+"""Standard deviation of a neighbour's parameter from the start's, of its logarithm or of its size."""
 _SPEEDS = ((3.0, 1.0), (12.0, 1.0), (1.0, 0.25), (1.0, 0.05), (4.0, 0.3))
 """Speeds of mean reversion of the new factor and of the one it is split from, times the speed of that."""
 _SHARES = ((0.3, 0.3), (0.7, 0.1), (0.5, 0.8))
@@ -101,11 +104,7 @@ def spread_out(problem: Problem, n_starts: int) -> Matrix:
     size of its vols: (n_starts, n_params). Where a panel fits poorly its best optimum may be nobody's neighbour."""
     n = problem.lower.size
     variance = float(np.median(smile_shapes(problem)[:, 0])) ** 2
-    # A Kronecker sequence (Roberts 2018): as even in many dimensions as in one.
-    root = 2.0
-    for _ in range(40):
-        root = (1.0 + root) ** (1.0 / (n + 1.0))
-    unit = (0.5 + np.arange(1, n_starts + 1)[:, np.newaxis] * root ** -np.arange(1.0, n + 1.0)) % 1.0
+    unit = _even(n_starts, n)
     low, high = (np.concatenate([box[end] for box in (_BOXES[kind] for kind in problem.layout)]) for end in (0, 1))
     even = np.concatenate([_EVEN[kind] for kind in problem.layout])
     flat = low + unit * (high - low)
@@ -120,6 +119,26 @@ def spread_out(problem: Problem, n_starts: int) -> Matrix:
         at += SIZES[kind]
     inside: Matrix = np.minimum(np.maximum(starts, problem.lower), problem.upper)
     return inside
+
+
+def neighbours(problem: Problem, start: Vector, n_starts: int) -> Matrix:
+    """Starts around another, inside the bounds: (n_starts, n_params)."""
+    normal = ndtri(_even(n_starts, start.size))
+    even = np.concatenate([_EVEN[kind] for kind in problem.layout])
+    moved = np.where(even, start + _AWAY * normal * np.maximum(np.abs(start), _AWAY), start * np.exp(_AWAY * normal))
+    inside: Matrix = np.minimum(np.maximum(moved, problem.lower), problem.upper)
+    return inside
+
+
+def _even(n_points: int, n_dimensions: int) -> Matrix:
+    """Points that fill the unit cube: a Kronecker sequence (Roberts 2018), as even in many dimensions as in one."""
+    root = 2.0
+    for _ in range(40):
+        root = (1.0 + root) ** (1.0 / (n_dimensions + 1.0))
+    points: Matrix = (
+        0.5 + np.arange(1, n_points + 1)[:, np.newaxis] * root ** -np.arange(1.0, n_dimensions + 1.0)
+    ) % 1.0
+    return points
 
 
 @careful

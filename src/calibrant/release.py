@@ -135,14 +135,19 @@ def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precis
     raises  ArtefactError if there is none; as `Release.load`
     """
     root = Path(folder) / name
-    versions = [
+    versions = _versions(root)
+    if not versions:
+        raise ArtefactError(f"{root} holds no released network: `python -m model_export.release` writes one.")
+    return Release.load(root / str(max(versions)), provider, precision)
+
+
+def _versions(root: Path) -> list[int]:
+    """Numbers of the versions in a model's folder; a baseline beside them has a name."""
+    return [
         int(path.name)
         for path in root.glob("*")
         if path.name.isdigit() and any((path / file).exists() for file in (CONTENTS, MANIFEST))
     ]
-    if not versions:
-        raise ArtefactError(f"{root} holds no released network: `python -m model_export.release` writes one.")
-    return Release.load(root / str(max(versions)), provider, precision)
 
 
 def networks_folder() -> Path | None:
@@ -168,12 +173,21 @@ def release_in_reach(model: Model) -> Release | None:
     folder = networks_folder()
     if folder is None or not (folder / model.name).is_dir() or not find_spec("onnxruntime"):
         return None
-    return require_release_of(model, _loaded(folder.resolve(), model.name))
+    release = _loaded(folder.resolve(), model.name)
+    return None if release is None else require_release_of(model, release)
+
+
+def release_for(model: Model, folder: Path | None) -> Release | None:
+    """The version in a folder; of None, that of `release_in_reach`.
+
+    raises  as `Release.load`, `require_release_of` and `release_in_reach`
+    """
+    return release_in_reach(model) if folder is None else require_release_of(model, Release.load(folder))
 
 
 @lru_cache
-def _loaded(folder: Path, name: str) -> Release:
-    return released(folder, name)
+def _loaded(folder: Path, name: str) -> Release | None:
+    return released(folder, name) if _versions(folder / name) else None
 
 
 def require_release_of(model: Model, release: Release) -> Release:

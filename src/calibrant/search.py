@@ -1,14 +1,20 @@
-"""Which optimum to refine: a race of starts on a sketch of the panel, in one compiled call.
+"""Which optimum to refine: starts are refined on a sketch of the panel, and the distinct optima listed, best first.
 
 A poor fit may have several optima, and no fit tells of itself whether there is a better one. Where the basins lie a few
 dozen quotes say as well as thousands: the sketch has at most `_EXPIRIES` expiries and some `_QUOTES` quotes, each the
-mean of its neighbours. There every start is refined until it stands still or runs into an optimum that another one has
-found before; what is left is a short list of distinct optima, best first. How often the best one of the panel is on it,
-and what that costs, is measured by `benchmarks/optima.py`.
+mean of its neighbours.
+
+* A model of one factor has few starts: they race in one compiled call, each until it stands still or runs into an
+  optimum that another one has found before. How often the best optimum is found, and what that costs, is measured by
+  `benchmarks/optima.py`.
+* A model of several factors has flat valleys, where who is behind may yet win: each start is refined by itself, until
+  the best optimum has been found several times (Boender & Rinnooy Kan 1987): `benchmarks/market_models.py`.
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -23,17 +29,18 @@ from .starts import N_KINDS, fill_surface_starts
 
 _EXPIRIES = 8
 _QUOTES = 32
-_QUOTES_OF_MANY = 64
+_QUOTES_OF_MANY = 96
 """For a model of more than one factor."""
 _LEAST_STRIKES = 4
-_QUICK_RACING, _RACING = 8, 64
-"""Candidates that take part, of all that were looked at: at first, and where the answer is in doubt after that."""
-_LOOKED_AT, _TOGETHER = 64, 8
-"""Candidates looked at, and starts that run, in one piece of the work."""
-_FEWEST = 32
-"""Of many that take part the better half goes on after a round, down to so many."""
+_LOOKED_AT = 64
+"""Candidates looked at in one piece of the work."""
+_EXACT = (2.0 * ROUGH) ** 2
+"""Of a quote: an optimum within the error of its prices is not looked for again."""
+_FOUND = 5
+"""Times that the best optimum is found before the search ends."""
+_DESCENTS, _DESCENT = 40, 100
+"""Starts that are refined at most, and evaluations of each."""
 _ROUNDS = 14
-_LONG_ROUNDS = 40
 _STRETCH = 3
 """Evaluations of a start in one round."""
 _ALIKE = 0.01
@@ -43,8 +50,9 @@ _RESTING = 0.05
 _PATIENCE, _HOPELESS = 2, 8.0
 """Times the best objective, beyond which a start is given up after so many rounds, unless it falls as fast as this."""
 _FALLING = 0.7
-_WORTH = 1.03
-"""Times the best objective on the sketch up to which an optimum may be the best of the whole panel."""
+_WORTH, _WORTH_OF_MANY = 1.03, 1.1
+"""Times the best objective on the sketch up to which an optimum may be the best of the whole panel; of several factors
+optima lie closer together."""
 
 
 class Optimum(NamedTuple):
@@ -75,15 +83,14 @@ class _Racers(NamedTuple):
 
 
 def distinct_optima(
-    problem: Problem, proposals: Matrix, candidates: Matrix | None = None, thorough: bool = False
+    problem: Problem, proposals: Matrix, candidates: Sequence[Matrix] | None = None
 ) -> Generator[float, bool, list[Optimum]]:
     """The optima worth refining, best first, a piece at a time: yields the quote-evaluations that a piece took, and
     ends with what is known so far when sent True.
 
     proposals   (n_proposals, n_params), inside the bounds: they count before the other starts
-    candidates  (n, n_params), likewise, of which the most promising take part; None for starts read off the surface,
-                which only a model of one variance factor has
-    thorough    let more candidates take part, and for longer
+    candidates  families of starts, (n, n_params) each, likewise: their most promising take turns; None for starts read
+                off the surface, which only a model of one variance factor has
     """
     if candidates is None:
         # In one compiled call: it takes no longer than a piece.
@@ -92,32 +99,70 @@ def distinct_optima(
         return _worth_refining(ends, objectives, leaders, n_quotes)
     small = sketch(problem)
     n_quotes = small.vol.size
-    first = np.empty(len(candidates))
-    for at in range(0, first.size, _LOOKED_AT):
-        part = slice(at, at + _LOOKED_AT)
-        _look(small, candidates[part], first[part])
-        yield float(n_quotes * first[part].size)
-    chosen = candidates[np.argsort(first, kind="stable")[: _RACING if thorough else _QUICK_RACING]]
-    racers = _set_out(small, np.concatenate((proposals, chosen)))
-    enough = False
-    for round_ in range(_LONG_ROUNDS if thorough else _ROUNDS):
-        for at in range(0, racers.leaders.size, _TOGETHER):
-            spent = n_quotes * _run(small, racers, at, min(at + _TOGETHER, racers.leaders.size))
-            enough = (yield spent) or enough
-        if not _compare(small, racers, round_) or enough:
+    families = []
+    for family in candidates:
+        first = np.empty(len(family))
+        for at in range(0, first.size, _LOOKED_AT):
+            part = slice(at, at + _LOOKED_AT)
+            _look(small, family[part], first[part])
+            yield float(n_quotes * first[part].size)
+        families.append(family[np.argsort(first, kind="stable")])
+    found: list[_Found] = []
+    for number, start in enumerate(chain(proposals, _in_turns(families))):
+        if number == _DESCENTS + len(proposals):
             break
-    return _worth_refining(racers.ends, racers.objectives, racers.leaders, n_quotes)
+        end, model_vol = start.copy(), small.vol.copy()
+        objective, evaluations = _descend(small, end, model_vol)
+        _sort_in(small, found, _Found(Optimum(end, objective, number), model_vol))
+        enough = yield float(n_quotes * evaluations)
+        if enough or found[0].times >= _FOUND or found[0].optimum.objective <= _EXACT * n_quotes:
+            break
+    worth = _worth(_WORTH_OF_MANY, found[0].optimum.objective, n_quotes)
+    return [each.optimum for each in found if each.optimum.objective <= worth]
+
+
+def _in_turns(families: Sequence[Matrix]) -> Iterator[Vector]:
+    """The first of each, then the second of each."""
+    for together in zip_longest(*families):
+        yield from (start for start in together if start is not None)
+
+
+@dataclass(slots=True)
+class _Found:
+    """An optimum on the sketch, and how often it was found."""
+
+    optimum: Optimum
+    model_vol: Vector
+    times: int = 1
+
+
+def _sort_in(problem: Problem, found: list[_Found], new: _Found) -> None:
+    """Count an optimum that was found before, by the name of its first start, or add it; the best comes first."""
+    best = min(new.optimum.objective, found[0].optimum.objective if found else math.inf)
+    for each in found:
+        if _one_fit(problem, each.model_vol, new.model_vol, _ALIKE * best):
+            each.times += 1
+            if new.optimum.objective < each.optimum.objective:
+                each.optimum, each.model_vol = new.optimum._replace(start=each.optimum.start), new.model_vol
+            break
+    else:
+        found.append(new)
+    found.sort(key=lambda each: each.optimum.objective)
 
 
 def _worth_refining(ends: Matrix, objectives: Vector, leaders: IntVector, n_quotes: int) -> list[Optimum]:
     order = np.argsort(objectives, kind="stable").tolist()
-    # An exact fit leaves nothing but rounding to tell optima apart.
-    worth = _WORTH * float(objectives[order[0]]) + 1e-12 * n_quotes
+    worth = _worth(_WORTH, float(objectives[order[0]]), n_quotes)
     return [
         Optimum(ends[i], objective, leader)
         for i, leader, objective in zip(order, leaders[order].tolist(), objectives[order].tolist(), strict=True)
         if leader >= 0 and (objective <= worth or i == order[0])
     ]
+
+
+def _worth(times: float, best: float, n_quotes: int) -> float:
+    """Objective on the sketch up to which an optimum may be the best; an exact fit leaves nothing but rounding."""
+    return times * best + 1e-12 * n_quotes
 
 
 def sketch(problem: Problem) -> Problem:
@@ -145,6 +190,17 @@ def _look(problem: Problem, candidates: Matrix, objectives: Vector) -> None:
     for i in range(objectives.size):
         found = evaluate(candidates[i], problem, ROUGH, problem.vol.copy(), np.empty(n_quotes), nothing)
         objectives[i] = found if np.isfinite(found) else np.inf
+
+
+@careful
+def _descend(problem: Problem, params: Vector, model_vol: Vector) -> tuple[float, int]:
+    """The objective where a start leads to, and the evaluations that took; `params` and `model_vol` are moved there."""
+    n, n_quotes = params.size, problem.vol.size
+    memory, residual, jacobian = np.zeros(memory_size(n)), np.empty(n_quotes), np.empty((n, n_quotes))
+    objective, evaluations, _ = levenberg_marquardt(
+        params, problem, _DESCENT, False, memory, model_vol, residual, jacobian
+    )
+    return objective, evaluations
 
 
 @careful
@@ -229,7 +285,7 @@ def _race(problem: Problem, starts: Matrix) -> tuple[Matrix, Vector, IntVector, 
     racers = _set_out(problem, starts)
     evaluations = 0
     for round_ in range(_ROUNDS):
-        evaluations += _run(problem, racers, 0, starts.shape[0])
+        evaluations += _run(problem, racers)
         if not _compare(problem, racers, round_):
             break
     return racers.ends, racers.objectives, racers.leaders, float(evaluations * problem.vol.size)
@@ -256,10 +312,10 @@ def _set_out(problem: Problem, starts: Matrix) -> _Racers:
 
 
 @careful
-def _run(problem: Problem, racers: _Racers, first: int, last: int) -> int:
-    """A few steps of each of the starts first to last; returns the evaluations."""
+def _run(problem: Problem, racers: _Racers) -> int:
+    """A few steps of each; returns the evaluations."""
     evaluations = 0
-    for i in range(first, last):
+    for i in range(racers.leaders.size):
         if racers.leaders[i] < 0 or not racers.going_on[i]:
             continue
         racers.objectives[i], more, outcome = levenberg_marquardt(
@@ -300,7 +356,7 @@ def _compare(problem: Problem, racers: _Racers, round_: int) -> bool:
                 leaders[i] = min(leaders[i], leaders[j])
                 leaders[j] = -1
         far_behind = round_ >= _PATIENCE and objectives[i] > _HOPELESS * best + 1e-10 * n_quotes
-        if (far_behind or place >= max(_FEWEST, n_starts >> (round_ + 1))) and not falling[i]:
+        if far_behind and not falling[i]:
             going_on[i] = False
     return bool((going_on & (leaders >= 0)).any())
 

@@ -146,8 +146,8 @@ def test_the_list_for_processors_holds_all_that_the_service_needs(python: str) -
     environment |= {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     packages = [wanted for wanted, _ in listed(ROOT / "docker" / "packages" / "cpu.txt")]
     there = {canonicalize_name(p.name) for p in packages if p.marker is None or p.marker.evaluate(environment)}
-    wanted = needed(("cpu", "arrow"), environment)
-    assert {"numpy", "starlette", "protobuf", "pyarrow"} <= wanted
+    wanted = needed(("cpu", "arrow", "console"), environment)
+    assert {"numpy", "starlette", "protobuf", "pyarrow", "plotly"} <= wanted
     assert wanted <= there
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import described, main
-from service.settings import Settings
+from service.settings import Settings, unknown
 from tests.shared import ROOT
 
 
@@ -27,6 +27,20 @@ def test_a_setting_that_makes_no_sense_is_named(
     error = capsys.readouterr().err
     assert "CALIBRANT_DRAIN_S" in error
     assert "CALIBRANT_WORKERS" in error
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_with_a_letter_missing_is_no_setting_and_the_right_one_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    misspelt = f"CALIBRANT_{name[:1]}{name[2:]}".upper()
+    monkeypatch.setenv(misspelt, "1")
+    assert main([]) == 2
+    assert capsys.readouterr().err == f"{misspelt} is no setting; the nearest is CALIBRANT_{name.upper()}.\n"
+
+
+def test_settings_in_small_letters_are_known() -> None:
+    assert unknown(["calibrant_port", "PATH", "CALIBRANTPORT"]) == {}
 
 
 def test_a_file_without_keys_does_not_open_the_service(

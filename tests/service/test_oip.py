@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.load.tensors import inference
-from service.wire.oip import OUTPUTS, InferResponse, ModelMetadata, ServerMetadata
+from service.wire.oip import EXTENSIONS, OUTPUTS, InferResponse, ModelMetadata, ServerMetadata
 from service.wire.schema import ProblemDocument
 from tests.service.bodies import REAL, as_moneyness, as_tensors, real_panel
 from tests.service.client import Client
@@ -422,7 +422,7 @@ def test_what_is_not_served_is_not_found_and_says_so(client: Client, path: str) 
 
 def test_the_server_and_its_model_describe_themselves(client: Client) -> None:
     about = ServerMetadata.model_validate_json(client.get("/v2").content)
-    assert (about.name, about.extensions) == ("calibrant", ["binary_tensor_data"])
+    assert (about.name, about.extensions) == ("calibrant", EXTENSIONS)
     metadata = ModelMetadata.model_validate_json(client.get("/v2/models/heston").content)
     assert client.get(f"/v2/models/heston/versions/{metadata.versions[0]}").json() == metadata.model_dump()
     assert [tensor.name for tensor in metadata.inputs] == ["log_moneyness", "expiry", "iv", "weight"]

@@ -1,6 +1,7 @@
 """`tritonclient[http]`, as it comes from the package index, against the service as it is run."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import tritonclient.http.aio as triton_aio
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from calibrant.models import MODELS
+from service.settings import Settings
 from tests.service.bodies import as_moneyness, as_tensors
 from tests.service.process import Server
 from tests.service.test_market import requests
@@ -167,14 +170,82 @@ def test_its_errors_read_our_sentence(client: Any, aio_client: Any, loop: asynci
     assert also.value.message() == refused.value.message()
     with pytest.raises(InferenceServerException, match="There is no model 'sabr'"):
         client.infer("sabr", inputs_of(ONE))
-    with pytest.raises(InferenceServerException, match="There is nothing at /v2/repository/index"):
-        client.get_model_repository_index()
+    with pytest.raises(InferenceServerException, match="There is nothing at /v2/logging"):
+        client.get_log_settings()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_configuration_has_the_tensors_of_the_metadata_without_their_batch(client: Any, model: str) -> None:
+    config, metadata = client.get_model_config(model), client.get_model_metadata(model)
+    assert config["name"] == model
+    assert config["max_batch_size"] == Settings().max_batch_panels
+    for mine, theirs in (("input", "inputs"), ("output", "outputs")):
+        assert [(tensor["name"], [-1, *tensor["dims"]]) for tensor in config[mine]] == [
+            (tensor["name"], tensor["shape"]) for tensor in metadata[theirs]
+        ]
+    assert [tensor["name"] for tensor in config["input"] if tensor["optional"]] == ["weight"]
+    (version,) = metadata["versions"]
+    assert client.get_model_config(model, version) == config
+    with pytest.raises(InferenceServerException, match="There is no version '99'"):
+        client.get_model_config(model, "99")
+
+
+def test_statistics_count_what_was_calibrated_and_what_was_refused_by_any_worker() -> None:
+    server = Server(workers=2)
+    try:
+        server.wait_ready(workers=2)
+        with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+
+            def stats() -> Any:
+                (found,) = client.get_inference_statistics("heston")["model_stats"]
+                return found
+
+            before = stats()
+            assert (before["inference_count"], before["last_inference"]) == (0, 0)
+            began, n = time.time(), 12
+            for _ in range(n):
+                # Each over a connection of its own, which either worker may take.
+                with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as other:
+                    other.infer("heston", inputs_of(ONE))
+            rows = {name: np.stack([array] * 3) for name, array in ONE.items()}
+            client.infer("heston", inputs_of(rows))
+            with pytest.raises(InferenceServerException):
+                client.infer("heston", inputs_of({**ONE, "expiry": 1000.0 * EXPIRY}))
+            # The rows are counted by the job process, once they have left.
+            server.until(lambda: stats()["inference_count"] == n + 3)
+            after = stats()
+            timed = after["inference_stats"]
+            assert timed["success"]["count"] == timed["compute_infer"]["count"] == n
+            assert timed["fail"]["count"] == 1
+            assert timed["fail"]["ns"] > 0
+            parts = sum(timed[part]["ns"] for part in ("queue", "compute_input", "compute_infer", "compute_output"))
+            assert timed["success"]["ns"] == pytest.approx(parts, abs=4)
+            assert 0 < timed["compute_infer"]["ns"] < timed["success"]["ns"]
+            assert 1e3 * began - 1 <= after["last_inference"] <= 1e3 * time.time() + 1
+            assert stats() == after
+            everything = client.get_inference_statistics()["model_stats"]
+            assert [model["name"] for model in everything] == list(MODELS)
+            assert after in everything
+            version = after["version"]
+            assert client.get_inference_statistics("heston", version)["model_stats"] == [after]
+    finally:
+        server.kill()
+
+
+def test_the_index_has_every_model_by_both_clients(client: Any, aio_client: Any, loop: asyncio.Runner) -> None:
+    index = client.get_model_repository_index()
+    assert [entry["name"] for entry in index] == list(MODELS)
+    for entry in index:
+        assert client.is_model_ready(entry["name"], entry["version"]) == (entry["state"] == "READY")
+    assert loop.run(aio_client.get_model_repository_index()) == index
+    assert loop.run(aio_client.get_model_config("heston")) == client.get_model_config("heston")
 
 
 def test_what_it_asks_of_the_server_is_answered(client: Any, aio_client: Any, loop: asyncio.Runner) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+    assert client.get_server_metadata()["extensions"] == extensions
     (version,) = client.get_model_metadata("heston")["versions"]
     assert client.is_model_ready("heston")
     assert client.is_model_ready("heston", version)

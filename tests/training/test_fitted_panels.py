@@ -73,7 +73,7 @@ def test_own_surfaces_fit_as_well_as_their_noise_and_the_others_do_not() -> None
     rmse: list[list[float]] = [[], []]
     for kind, draws in enumerate((own[:40], bent[:40])):
         for p, draw in zip(params[:40], draws, strict=True):
-            panel = fitted_panel(p, draw)
+            panel = fitted_panel(p, draw, MARKET)
             if panel is not None and panel.n_quotes > 20:
                 found = calibrate(panel, MARKET.model, [Start("given", p)], CalibrationOptions())
                 rmse[kind].append(found.rmse_bp / found.panel.mid.mean())
@@ -98,7 +98,7 @@ def test_slices_are_butterfly_free_near_the_money_and_levels_stay_within_reason(
 
 def test_weights_of_half_the_panels_fall_towards_the_wings() -> None:
     params = MARKET.draw(DRAWS[:, :5])
-    panels = [panel for p, d in zip(params, DRAWS, strict=True) if (panel := fitted_panel(p, d)) is not None]
+    panels = [panel for p, d in zip(params, DRAWS, strict=True) if (panel := fitted_panel(p, d, MARKET)) is not None]
     even = [bool(np.ptp(panel.weight) == 0.0) for panel in panels if panel.n_quotes > 5]
     assert 0.35 < np.mean(even) < 0.65
     falls = []

@@ -67,6 +67,20 @@ def test_the_metric_loss_is_the_mean_vol_error_above_its_floor() -> None:
     assert vol < loss < vol * 1.05 + 3.0
 
 
+def test_the_valley_is_the_vega_loss_and_the_weighted_squared_error() -> None:
+    params = panel_parameters(PAPER, 35, 0, 10)
+    found = exact_iv_panels(params, PAPER)
+    network = CnnTransformer(PAPER, Normalisation.of(found.iv.astype(np.float32), PAPER), NetworkOptions())
+    target = network.normalised_of(torch.from_numpy(params))
+    panels = Panels(torch.from_numpy(found.iv), target, torch.from_numpy(found.metric))
+    answer = target + 0.05 * torch.randn(10, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    vega, valley = (
+        float(make_loss(LossOptions(name=name, blend_plain=300.0), PAPER, network.parameters_of)(answer, panels))
+        for name in ("vega", "valley")
+    )
+    assert valley - vega == pytest.approx(300.0 * float((answer - target).square().sum(1).mean()), rel=1e-9)
+
+
 def test_the_blend_is_the_metric_loss_with_its_floor_and_the_weighted_squared_error() -> None:
     params = panel_parameters(PAPER, 34, 0, 20)
     metric = torch.from_numpy(exact_iv_panels(params, PAPER).metric)
@@ -124,7 +138,7 @@ def test_losses_vanish_at_the_truth_with_a_finite_gradient(name: str) -> None:
     assert float(loss.detach()) < 0.11
     assert error.grad is not None
     # Vols are float32, which is 1e-3 bp, and prices are exact to 1e-10.
-    assert float(error.grad.abs().max()) < (1.0 if name == "vega" else 1e-3)
+    assert float(error.grad.abs().max()) < (1.0 if name in ("vega", "valley") else 1e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -9,7 +9,7 @@ from calibrant.grid import project
 from calibrant.models import HESTON
 from calibrant.panel import OptionPanel
 from calibrant.pricing.fourier import call_prices
-from training.domain import MARKET, PAPER
+from training.domain import DOMAINS, MARKET, PAPER
 from training.exact import exact_iv_panels
 from training.market_panels import DRAWS, REFERENCE_VOL, MarketQuotes, market_panels, market_quotes
 
@@ -104,6 +104,25 @@ def vols(found: MarketQuotes, params: Matrix) -> Matrix:
     prices = call_prices(HESTON, found.log_moneyness, found.expiry, params)
     result: Matrix = implied_volatility(prices, found.log_moneyness, found.expiry).volatility
     return result
+
+
+def test_of_a_domain_with_ladders_a_share_has_the_same_strikes_at_evenly_spaced_expiries() -> None:
+    domain = DOMAINS["double_heston_jump_market"]
+    params = domain.draw(UNIFORM[:, : domain.n_params])
+    n_ladders = 0
+    for p, draw in zip(params, UNIFORM, strict=True):
+        plain, found = (market_quotes(p, draw, domain.model, share) for share in (0.0, domain.laddered))
+        if np.array_equal(plain.log_moneyness, found.log_moneyness):
+            continue
+        n_ladders += 1
+        expiries = np.unique(found.expiry)
+        # An expiry all of whose quotes are worth nothing is not quoted, and what is left need not be even.
+        gaps = np.diff(expiries)
+        np.testing.assert_allclose(gaps / gaps.min(), np.round(gaps / gaps.min()), atol=1e-6)
+        last = set(found.log_moneyness[found.expiry == expiries[-1]])
+        assert set(found.log_moneyness) <= last
+        assert 0.64 < np.exp(min(last)) < 1.0 < np.exp(max(last)) < 1.41
+    assert 0.4 < n_ladders / N < 0.6
 
 
 def test_each_generator_refuses_the_other_s_domain() -> None:

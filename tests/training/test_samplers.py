@@ -1,12 +1,15 @@
 """Parameters of training panels, of models with any number of variances and jumps."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from calibrant.layout import VARIANCE
+from calibrant.models import HESTON, MODELS
 from tests.declared_domains import DECLARED
-from training.domain import PAPER, Domain, Range
+from training.domain import DOMAINS, PAPER, Domain, Range
 from training.panels import panel_parameters
 from training.samplers import fastest_first, uniform
 
@@ -54,6 +57,43 @@ def test_ordering_variances_changes_nothing_but_their_order() -> None:
     np.testing.assert_array_equal(ordered[~swapped], params[~swapped])
     np.testing.assert_array_equal(ordered[swapped][:, [5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 10, 11, 12]], params[swapped])
     np.testing.assert_array_equal(fastest_first(ordered, (0, 5)), ordered)
+
+
+OF_FACTORS = [domain for domain in DOMAINS.values() if domain.model is not HESTON]
+
+
+def test_each_model_has_a_domain_on_the_grid_and_one_for_markets() -> None:
+    for model in MODELS.values():
+        kinds = sorted(domain.standardised for domain in DOMAINS.values() if domain.model is model)
+        assert kinds == [False, True], model.name
+
+
+@pytest.mark.parametrize("domain", OF_FACTORS, ids=lambda domain: domain.name)
+def test_factors_are_drawn_so_that_a_surface_tells_them_apart(domain: Domain) -> None:
+    params = panel_parameters(domain, 7, 0, 5000)
+    low, high = domain.sampled_box()
+    assert ((low <= params) & (params <= high)).all()
+    variances = [
+        params[:, own]
+        for own, factor in zip(domain.model.slices, domain.model.factors, strict=True)
+        if (factor.kind == VARIANCE)
+    ]
+    now, long_run = (np.sum([variance[:, at] for variance in variances], axis=0) for at in (4, 1))
+    for faster, slower in pairwise(variances):
+        assert (faster[:, 0] >= 2.5 * slower[:, 0] * (1.0 - 1e-12)).all()
+        for at in (1, 4):
+            odds = faster[:, at] / slower[:, at]
+            cut = (faster[:, at] == high[at]) | (faster[:, at] == low[at]) | (slower[:, at] == high[at + 5])
+            assert np.abs(np.log(odds[~cut])).max() < np.log(9.01)
+            assert 0.4 < np.mean(odds > 1.0) < 0.6
+    cut = np.any([(variance[:, 4] == high[4]) | (variance[:, 4] == low[4]) for variance in variances], axis=0)
+    assert np.abs(np.log((now / long_run)[~cut])).max() < np.log(15.1)
+    if domain.n_params % 5:
+        lam, mu_j, sigma_j = params[:, -3:].T
+        assert 0.6 < np.mean(mu_j < 0.0) < 0.9
+        share = lam * (mu_j**2 + sigma_j**2) / long_run
+        assert np.all((share < 2.01) | (lam == low[-3]))
+        assert np.all((share > 0.0199) | (lam == high[-3]))
 
 
 def test_a_domain_is_refused_that_does_not_fit_its_model() -> None:

@@ -28,12 +28,13 @@ from .errors import (
     RateLimited,
 )
 from .patience import Retries
-from .requests import Options, PanelRequest, PriorOf, Quotes
+from .requests import Chain, Options, PanelRequest, PriorOf, Quotes
 from .results import (
     Arbitrage,
     BatchItem,
     Calibration,
     Caution,
+    EarlyExercise,
     Excluded,
     Fit,
     GridInfo,
@@ -41,6 +42,8 @@ from .results import (
     ModelInfo,
     NetworkInfo,
     Outcome,
+    Panel,
+    PanelExpiry,
     Prices,
     Verdict,
     Violation,
@@ -53,8 +56,10 @@ __all__ = [
     "CalibrantError",
     "Calibration",
     "Caution",
+    "Chain",
     "Client",
     "DeadlineExpired",
+    "EarlyExercise",
     "EngineFailed",
     "Excluded",
     "FieldProblem",
@@ -69,6 +74,8 @@ __all__ = [
     "Options",
     "Outcome",
     "Overloaded",
+    "Panel",
+    "PanelExpiry",
     "PanelRequest",
     "Prices",
     "PriorOf",

@@ -5,14 +5,14 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import httpx
 from numpy.typing import ArrayLike
 
 from .patience import Retries
-from .requests import Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Prices
+from .requests import Chain, Options, PanelRequest, Quotes
+from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Panel, Prices
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
@@ -94,6 +94,10 @@ class AsyncClient:
     async def cancel_job(self, job_id: str) -> Job:
         """As `Client.cancel_job`."""
         return await self._result(self._calls.job(job_id, "DELETE"))
+
+    async def panel(self, chain: Chain, *, deadline_ms: float | None = None, **settings: Any) -> Panel:
+        """As `Client.panel`."""
+        return await self._result(self._calls.panel(chain, deadline_ms, settings))
 
     async def price(
         self,

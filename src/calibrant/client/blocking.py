@@ -4,14 +4,14 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import httpx
 from numpy.typing import ArrayLike
 
 from .patience import Retries
-from .requests import Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Prices
+from .requests import Chain, Options, PanelRequest, Quotes
+from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Panel, Prices
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
@@ -95,6 +95,14 @@ class Client:
     def cancel_job(self, job_id: str) -> Job:
         """End a job; one that has ended is forgotten."""
         return self._result(self._calls.job(job_id, "DELETE"))
+
+    def panel(self, chain: Chain, *, deadline_ms: float | None = None, **settings: Any) -> Panel:
+        """Make a panel of a chain of quotes.
+
+        chain     columns by any usual name: `expiration` in dates or years, `type`, `strike`, `bid` and `ask`, ...
+        settings  `as_of`, `spot`, `rate`, `exercise`, ...: what the chain leaves open
+        """
+        return self._result(self._calls.panel(chain, deadline_ms, settings))
 
     def price(
         self,

@@ -1,6 +1,7 @@
 """Requests: arrays, lists and mappings in, the documents of the contract out."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Literal, NotRequired, Required, TypedDict
 
 import numpy as np
@@ -12,6 +13,9 @@ from .errors import FieldProblem, InvalidInput
 Quotes = Mapping[str, ArrayLike | Sequence[float | None] | None]
 """Columns by name: `expiry` in years; `strike` with `forward` (one or one per quote), or `log_moneyness`; `iv`, or
 `bid_iv` and `ask_iv`, decimals; `weight`. NaN and None are missing vols."""
+
+Chain = Mapping[str, ArrayLike | Sequence[float | str | date | None] | str | float | None]
+"""Columns of quotes by any usual name: `expiration`, `type`, `strike`, `bid`, `ask`, ..., or vols by delta."""
 
 _VOLS = ("iv", "bid_iv", "ask_iv")
 
@@ -84,6 +88,27 @@ def price_document(
         "log_moneyness": _numbers(log_moneyness, "log_moneyness", "/log_moneyness"),
         "gradient": gradient,
     }
+
+
+def panel_document(chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """raises  InvalidInput if a column holds anything but numbers, text, dates and nothing"""
+    columns = {name: _cells(column, name) for name, column in chain.items() if column is not None}
+    plain = {name: value.isoformat() if isinstance(value, date) else value for name, value in settings.items()}
+    return {**plain, "quotes": columns}
+
+
+def _cells(column: object, name: str) -> list[Any] | Any:
+    """NaN and NaT are missing; dates go as text."""
+    if isinstance(column, str | int | float):
+        return column
+    values = np.asarray(column)
+    if values.dtype.kind == "M":
+        return [None if text == "NaT" else text for text in np.datetime_as_string(values).tolist()]
+    found = [None if value != value else value for value in values.tolist()]
+    found = [value.isoformat() if isinstance(value, date) else value for value in found]
+    if values.ndim != 1 or any(not isinstance(value, str | int | float | None) for value in found):
+        raise _invalid(f"/quotes/{name}", f"`{name}` must be a column of numbers, text or dates.")
+    return found
 
 
 def _numbers(column: ArrayLike | Sequence[float | None], name: str, pointer: str) -> list[float | None] | float:

@@ -122,6 +122,52 @@ class Prices:
     request_id: str | None = None
 
 
+@dataclass(frozen=True)
+class EarlyExercise:
+    """What being able to exercise early was worth: by how much vols and forward would be wrong without it."""
+
+    median_bp: float
+    max_bp: float
+    forward_bp: float
+    dividend_yield: float
+    """That the forward implies."""
+
+
+@dataclass(frozen=True)
+class PanelExpiry:
+    """How the forward of an expiry was found."""
+
+    expiration: str
+    expiry: float
+    forward: float
+    forward_from: str
+    """`parity`, `given` or `spot`."""
+    forward_error: float | None
+    """Standard error; None where it is not by parity."""
+    discount: float | None
+    discount_error: float | None
+    n_pairs: int
+    n_pairs_rejected: int
+    n_quotes: int
+    early_exercise: EarlyExercise | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A panel made of a chain: `quotes` is what `calibrate` takes."""
+
+    quotes: dict[str, Vector]
+    index: tuple[int, ...]
+    """Of each quote, its position among those given."""
+    expiries: tuple[PanelExpiry, ...]
+    excluded: tuple[Excluded, ...]
+    warnings: tuple[Caution, ...] = ()
+    exercise: str | None = None
+    id: str | None = None
+    as_of: str | None = None
+    request_id: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class GridInfo:
     """The nodes that a network reads."""

@@ -19,8 +19,17 @@ from numpy.typing import ArrayLike
 from .codecs import CODECS, JSON, MSGPACK, Codec
 from .errors import CalibrantError, FieldProblem, NoAnswer, class_of
 from .patience import BROKEN, UNCONNECTED, Patience, Retries, expired
-from .requests import Options, PanelRequest, Quotes, batch_document, calibration_document, price_document
-from .results import BatchItem, Calibration, Job, ModelInfo, ModelList, Outcome, Place, Prices, ProblemDocument
+from .requests import (
+    Chain,
+    Options,
+    PanelRequest,
+    Quotes,
+    batch_document,
+    calibration_document,
+    panel_document,
+    price_document,
+)
+from .results import BatchItem, Calibration, Job, ModelInfo, ModelList, Outcome, Panel, Place, Prices, ProblemDocument
 
 T = TypeVar("T")
 
@@ -179,6 +188,11 @@ class Calls:
                 return
             broken = _lost(part.error) if isinstance(part, Lost) else _cut(f"{len(waiting)} panels without a result")
             yield Pause(patience.pause(broken))
+
+    def panel(self, chain: Chain, deadline_ms: float | None, settings: Mapping[str, Any]) -> Steps[Panel]:
+        document = panel_document(chain, settings)
+        reply = yield from self._ask("POST", "/v1/panel", document, self._patience(deadline_ms))
+        return replace(_decoded(reply, Panel), request_id=reply.request_id)
 
     def price(
         self,

@@ -3,7 +3,7 @@
 Marquardt's scaling (1963), Nielsen's damping (1999), bounds by an active set, positive parameters by their logarithms.
 Gauss-Newton's Hessian J'J lacks the residuals' own curvature, which a poor fit has in plenty: there its steps shrink by
 half each. The missing term is learned from the gradients of the steps taken (Dennis, Gay & Welsch 1981, "An adaptive
-nonlinear least-squares algorithm"), and counts while it foretells the objective better than its absence.
+nonlinear least-squares algorithm"), and counts while it foretells the objective far better than its absence.
 
 The kernel is asked for no more digits than the step needs: `COARSE` while steps are large, `FINE` for the last ones,
 where an error in the vols would become one in the parameters (xi and rho move by up to 2.8 % for 0.01 bp).
@@ -32,6 +32,9 @@ from .objective import (
 
 _BEGUN, _OBJECTIVE, _DAMPING, _GROWTH, _FINE, _LAST_STEPS, _SECANT = range(7)
 _N_NUMBERS = 7
+_FORETOLD = 0.1
+"""Share of the error of Gauss-Newton's forecast up to which the secant's may err, to count in the next step. Where the
+residuals vanish it has learned nothing but the bend of the coordinates, and every step that it shortens is one more."""
 _LONGEST_STEP = 1.5
 """In any coordinate: a parameter times e^1.5. Further out the linear model means nothing, and prices cost the most."""
 
@@ -68,7 +71,8 @@ def levenberg_marquardt(
     returns    (objective, evaluations of this call, CONVERGED | SETTLED | OUT_OF_ITERATIONS | NO_DESCENT)
 
     Converged means: no step predicts a change of the residuals above 1e-8 of their root mean square (1e-5 where there
-    is one expiry and no prior), or above 1e-12 in vol. Settled: at 3e-5 of it, three steps on end did not get there.
+    is one expiry and no prior, 1e-4 for a model of several factors), or above 1e-12 in vol (1e-10 for such a model).
+    Settled: at 3e-5 of it, three steps on end did not get there.
     """
     n = params.size
     n_quotes = residual.size
@@ -92,9 +96,12 @@ def levenberg_marquardt(
         weight += problem.root_weight[q] * problem.root_weight[q]
     bounds_in_chart(problem, lower, upper)
     to_chart(params, problem, point, stretch)
-    # One smile tells three numbers: along the other two the steps may go on for long, and the fit no longer moves.
+    # One smile tells three numbers: along the other two the steps may go on for long, and the fit no longer moves. Nor
+    # do quotes tell all parameters of several factors: a thousandth of a standard error is left in their valleys.
     flat = problem.expiries.size == 1 and problem.noise_variance == 0.0
-    nothing = 1e-10 if flat else 1e-16
+    nothing, least = (1e-10 if flat else 1e-16), 1e-24
+    if problem.layout.size > 1:
+        nothing, least = 1e-8, 1e-20
     evaluations = 0
     if memory[_BEGUN] == 0.0:
         memory[_BEGUN], memory[_DAMPING], memory[_GROWTH] = 1.0, 1e-5, 2.0
@@ -131,7 +138,7 @@ def levenberg_marquardt(
             memory[_SECANT] = 0.0
             continue
         # `moved` is the squared change of the weighted residuals that the step predicts.
-        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= nothing * objective + 1e-24 * weight:
+        if exact and fine and memory[_DAMPING] <= 1e-2 and moved <= nothing * objective + least * weight:
             return objective, evaluations, CONVERGED
         if not exact and moved <= 1e-6 * objective + 1e-10 * weight:
             return objective, evaluations, CONVERGED
@@ -183,7 +190,7 @@ def levenberg_marquardt(
                 for j in range(n):
                     learned += step[i] * secant[i, j] * step[j]
             with_secant = min(abs(gained - (plain - 0.5 * learned)), abs(gained - (plain - 0.5 * bent)))
-            memory[_SECANT] = 1.0 if with_secant <= 1.5 * abs(gained - plain) else 0.0
+            memory[_SECANT] = 1.0 if with_secant <= _FORETOLD * abs(gained - plain) else 0.0
             memory[_DAMPING] *= max(0.1, 1.0 - (2.0 * gain - 1.0) ** 3) if gain > 0.0 else 1.0
             memory[_DAMPING] = max(memory[_DAMPING], 1e-15)
             memory[_GROWTH] = 2.0

@@ -145,7 +145,7 @@ def value_steps(
     Arguments as `otm_values`; nothing is raised for an option that does not settle: its error says so.
     """
     k, t, p = (np.asarray(x, dtype=np.float64) for x in (log_moneyness, expiry, params))
-    _require_options(model, k, t, p)
+    require_options(model, k, t, p)
     values = Values(np.zeros(k.size), np.zeros(k.size), np.zeros((model.n_params if with_gradient else 0, k.size)))
     order = np.argsort(t, kind="stable")
     ends = np.flatnonzero(np.diff(t[order], append=np.inf)) + 1
@@ -157,7 +157,8 @@ def value_steps(
     return values
 
 
-def _require_options(model: Model, k: Vector, t: Vector, p: Vector) -> None:
+def require_options(model: Model, k: Vector, t: Vector, p: Vector) -> None:
+    """raises  InvalidInput for a shape or value that is no option of the model"""
     if k.ndim != 1 or k.shape != t.shape:
         raise InvalidInput(Problem.at(("expiry",), f"must be as long as `log_moneyness` {k.shape}, but is {t.shape}."))
     for name, values, good in (
@@ -215,6 +216,20 @@ def _ladder(model: Model, expiry: float, params: Vector, sd: float) -> _Rungs:
     kept = np.concatenate((np.arange(below - 1, -1, -1), np.arange(2 * n, tilt.size), np.arange(n, n + above)))
     outside = (-far[below] if below < n else -math.inf, 1.0 + far[above] if above < n else math.inf)
     return _with_scale(tilt[kept], moment.real[kept].astype(np.float64), _RANKS[kept], outside)
+
+
+def finite_moments(model: Model, expiry: float, params: Vector) -> tuple[Vector, Vector]:
+    """Exponents s inside the strip of finite moments, ascending, and log E[(S_T/F)^s] there."""
+    rungs = _ladder(model, expiry, params, math.sqrt(model.expected_variance(expiry, params)))
+    return rungs.tilt, rungs.log_moment
+
+
+def envelope(model: Model, u: Vector, expiry: float, params: Vector) -> Vector:
+    """|E[(S_T/F)^{iu}]| on the real line, or what it may rise to again between two turns of a term."""
+    with np.errstate(all="ignore"):
+        log_phi = model.log_characteristic(u + 0j, expiry, params)
+        height: Vector = np.exp(log_phi.real + _rise(_log_terms(model, 1j * u, expiry, params)))
+    return np.where(np.isnan(height), 1.0, np.minimum(height, 1.0))
 
 
 def _refined(model: Model, expiry: float, params: Vector, rungs: _Rungs, up: bool) -> _Rungs:
