@@ -13,6 +13,8 @@ from .radial import RadialBasis
 
 _NAMED = ("kernel", "local_linear", "partition")
 """Fields that the name decides."""
+_OPTIONAL = ("n_cells", "n_neighbours")
+"""Options of radial basis functions that may be None though their defaults are not."""
 _LARGEST = 1e6
 
 
@@ -39,7 +41,7 @@ def estimator_named(
             problems.append(Problem.at(where, f"is no option of `{name}`, which has {', '.join(own)}."))
         elif option == "bandwidth" and isinstance(own[option], str) and value in ("silverman", "leave_one_out"):
             given[option] = value
-        elif value is None and (own[option] is None or (option == "n_cells" and isinstance(estimator, RadialBasis))):
+        elif value is None and (own[option] is None or (isinstance(estimator, RadialBasis) and option in _OPTIONAL)):
             given[option] = None
         elif isinstance(value, bool) or not isinstance(value, int | float) or not _fits(option, value):
             whole = "a whole number >= 2" if option.startswith("n_") else "a finite number > 0"
