@@ -77,4 +77,4 @@ def test_mutated_files_are_read_or_refused() -> None:
             found["read"] += 1
         except InvalidInput:
             found["refused"] += 1
-    assert min(found["read"], found["refused"]) > 50
+    assert min(found["read"], found["refused"]) > 20
