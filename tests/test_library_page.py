@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,22 @@ def lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
+def run_programs(programs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """What each prints, one after the other, as in a notebook; what it should print, and itself."""
+    notebook: dict[str, Any] = {}
+    for program, shown in programs:
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            exec(program, notebook)
+        yield printed.getvalue(), shown, program
+
+
 def test_the_programs_print_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    notebook: dict[str, Any] = {}
-    for program, shown in PROGRAMS:
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            exec(program, notebook)
-        assert lines(printed.getvalue()) == lines(shown), program
+    for printed, shown, program in run_programs(PROGRAMS):
+        assert lines(printed) == lines(shown), program
     assert (tmp_path / "dax.png").stat().st_size > 10_000
 
 

@@ -83,6 +83,8 @@ def notes(assessment: Assessment) -> list[str]:
     """What a reader of the parameters should know besides, in sentences."""
     calibration = assessment.calibration
     sentences = [calibration.message] if calibration.message else []
+    if assessment.out_of_domain:
+        sentences.append("out_of_domain: No network was trained on panels, or on parameters, of this kind.")
     sentences += [f"{caution.code}: {caution.detail}" for caution in assessment.cautions]
     if calibration.excluded:
         sentences.append(f"Left out: {tallied(exclusion.reason for exclusion in calibration.excluded)}.")

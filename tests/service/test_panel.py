@@ -2,17 +2,26 @@
 
 import io
 import json
+import re
+import tracemalloc
 import zipfile
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from calibrant.errors import InvalidInput
+from calibrant.intake import panel_steps
+from calibrant.steps import finish
+from service.routing import FORMATS
+from service.wire.panels import chain_in, memory_of
 from service.wire.schema import PanelResponse
 from tests.intake.chains import AS_OF, EXPIRATIONS, chain, forward_at, rows_as, truth, years
-from tests.intake.test_kinds import KINDS, PLAIN, columns_of, table, vols_table
+from tests.intake.test_kinds import KINDS, PLAIN, columns_of, delimited, table, vols_table, workbook
 from tests.service.client import Client
+from tests.shared import ROOT
 
 BODY: dict[str, Any] = {"as_of": AS_OF.isoformat(), "quotes": columns_of(table(quote_date=None))}
 TYPES = {
@@ -172,6 +181,35 @@ def test_a_file_packed_too_well_is_too_large(client: Client) -> None:
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
 
 
+def bodies() -> dict[str, tuple[bytes, str]]:
+    """Chains that take much memory for their size."""
+    cells: dict[str, list[float]] = {"expiry": [0.5], "strike": [1], "forward": [1], "iv": [9]}
+    narrow = "t,k,f,iv\n" + "1,1,1,9\n" * 50_000
+    broad = ",".join(["t", "k", "f", "iv", *"x" * 60]) + "\n" + ("1," * 63 + "9\n") * 3000
+    return {
+        "narrow": (narrow.encode(), "text/csv"),
+        "broad": (broad.encode(), "text/csv"),
+        "a chain": (delimited(table()).encode(), "text/csv"),
+        "JSON": (json.dumps({"quotes": {n: c * 20_000 for n, c in cells.items()}}).encode(), "application/json"),
+        "MessagePack": (msgspec.msgpack.encode({"quotes": {n: c * 20_000 for n, c in cells.items()}}), FORMATS[1]),
+        "a workbook": (workbook(), "application/octet-stream"),
+    }
+
+
+@pytest.mark.parametrize("name", ["narrow", "broad", "a chain", "JSON", "MessagePack", "a workbook"])
+def test_no_chain_takes_more_memory_than_was_reserved(name: str) -> None:
+    body, media_type = bodies()[name]
+    tracemalloc.start()
+    try:
+        tables, settings = chain_in(body, media_type, {"vol_unit": "percent", "expiry_unit": "years"})
+        with suppress(InvalidInput):
+            json.dumps(finish(panel_steps(tables, settings)).document())
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < memory_of(body, media_type)
+
+
 def test_bytes_that_are_nothing_are_refused(client: Client) -> None:
     assert pointers(client, b"\x00\x01\x02", content_type="application/octet-stream") == {""}
     response = client.post("/v1/panel", b"<x/>", content_type="text/html")
@@ -185,3 +223,13 @@ def test_a_chain_of_ten_thousand_options_is_read(client: Client) -> None:
     )
     assert len(json.dumps(rows)) > 500_000
     assert len(made(client, {"as_of": str(AS_OF), "quotes": rows})["quotes"]["iv"]) > 4000
+
+
+def test_the_requests_of_the_page_are_answered(client: Client) -> None:
+    chain = (ROOT / "examples" / "chain.csv").read_bytes()
+    assert client.post("/v1/panel", chain, content_type="text/csv").status_code == 200
+    page = (ROOT / "docs" / "intake.md").read_text()
+    (body,) = re.findall(r"application/json' -d '(.*?)'\n", page, re.DOTALL)
+    answer = client.post("/v1/panel", body.encode()).json()
+    assert len(answer["quotes"]["strike"]) == 3
+    assert answer["expiries"][0]["forward_from"] == "parity"
