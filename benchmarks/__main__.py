@@ -28,6 +28,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
     "projection_error": None,
     "batch": ("--panels", "200", "--repeats", "1"),
+    "slv": ("--seeds", "2", "--repeats", "1"),
     "simulation_bias": ("--panels", "20", "--subset", "10"),
     "service": None,
     "load.faults": None,
