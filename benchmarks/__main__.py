@@ -25,6 +25,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "recovery": ("--clean", "100", "--noisy", "200"),
     "market": ("--starts", "2", "--only", "dax"),
     "optima": ("--panels", "20"),
+    "network_starts": ("--panels", "10", "--every", "25"),
     "arbitrage_tables": ("--surfaces", "50", "--admissible", "25"),
     "projection_error": None,
     "batch": ("--panels", "200", "--repeats", "1"),
