@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from calibrant.caution import Caution
 from calibrant.errors import InvalidInput, Problem
 from calibrant.slv.estimators import BinnedLocalLinear, KernelRegression, RadialBasis
 from calibrant.slv.heston_surface import HestonSurface
@@ -226,7 +227,7 @@ def described(job: Job) -> BatchAnswer:
 
 def _leverage_document(calibrated: CalibratedLeverage, named: NamedLeverage, job_id: str) -> dict[str, Any]:
     """`schema.LeverageResponse`."""
-    return {"id": job_id, **calibrated.to_dict(), **_about(named)}
+    return {"id": job_id, **calibrated.to_dict(), **_about(named, calibrated.cautions)}
 
 
 def _touch_document(priced: TouchAnswer, named: NamedTouches) -> dict[str, Any]:
@@ -234,12 +235,12 @@ def _touch_document(priced: TouchAnswer, named: NamedTouches) -> dict[str, Any]:
     return {**priced.to_dict(), **_about(named)}
 
 
-def _about(named: NamedLeverage | NamedTouches) -> dict[str, Any]:
-    """What an answer says of the surface."""
+def _about(named: NamedLeverage | NamedTouches, cautions: tuple[Caution, ...] = ()) -> dict[str, Any]:
+    """What an answer says of the surface, and what is to be looked at."""
     surface = named.surface
-    if surface is None:
-        return {"surface": None, "warnings": []}
-    return {"surface": surface.document(), "warnings": [each.document() for each in surface.warnings]}
+    warnings = cautions if surface is None else (*surface.warnings, *cautions)
+    document = None if surface is None else surface.document()
+    return {"surface": document, "warnings": [each.document() for each in warnings]}
 
 
 def _effort(named: NamedLeverage | NamedTouches) -> _Effort:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..fx.conventions import Conventions
 from ..steps import Progress, Steps
@@ -41,6 +42,8 @@ T = TypeVar("T")
 MIXING = 0.66
 """Share of the calibrated vol of variance that is left stochastic, Hakala's (2019)."""
 _MIXING_ACCURACY = 1e-3
+_POOR_BP = 25.0
+"""Of vol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,25 @@ class CalibratedLeverage(NamedTuple):
     @property
     def dynamics(self) -> Dynamics:
         return Dynamics(heston=self.fit.heston.mixed(self.mixing), leverage=self.leverage)
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """Whether the vanillas are missed by more than noise explains: then so are prices of anything else."""
+        if self.repriced is None:
+            return ()
+        error, beyond = self.repriced.error_bp, _POOR_BP + 3.0 * self.repriced.se_bp
+        missed = np.flatnonzero(~(np.abs(error) <= beyond))
+        if not missed.size:
+            return ()
+        worst = missed[np.argmax(np.nan_to_num(np.abs(error[missed]), nan=np.inf))]
+        where = (
+            f"{error[worst]:.0f} bp at {self.repriced.expiry[worst]:.3g} years and {self.repriced.strike[worst]:.5g}"
+        )
+        detail = (
+            f"Vanillas are missed by more than {_POOR_BP:g} bp of vol and the noise: {missed.size} of {error.size}, "
+        )
+        detail += f"by {where}. More particles may help, or leaving out expiries that others contradict."
+        return (Caution("poor_repricing", detail),)
 
     def to_dict(self) -> dict[str, Any]:
         """As `POST /v1/leverage` answers, but for the `id`."""
