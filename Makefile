@@ -16,7 +16,7 @@ test: $(DEV)/.installed
 	$(DEV)/bin/python -m service.kernels
 	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl.
+# Needs root and what `.ci/provision` installs: Docker, Prometheus, haproxy, kubectl, Chromium, axe-core.
 test-deploy: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest deploy/tests
 

@@ -20,6 +20,7 @@ QUICK: dict[str, tuple[str, ...] | None] = {
     "kernel": ("--panels", "50", "--draws", "300", "--admissible", "100", "--gradient-panels", "4"),
     "kernel_of_models": ("--panels", "10", "--pairs", "5"),
     "cos": ("--panels", "2"),
+    "paper_hybrid": ("--panels", "2", "--authors", "1"),
     "peers": ("--panels", "40", "--subset", "4"),
     "recovery": ("--clean", "100", "--noisy", "200"),
     "market": ("--starts", "2", "--only", "dax"),

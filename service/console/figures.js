@@ -135,7 +135,7 @@ export function drawSurface(id, rows, fit, view, axis) {
     uirevision: axis,
     scene: {
       xaxis: side(AXES[axis], { tickformat: axis === "strike" ? "" : ".2~f" }), yaxis: side("expiry, years"), zaxis: side("vol, %", { range }),
-      camera: { eye: { x: 1.5, y: -1.5, z: 0.7 }, center: { x: 0, y: 0, z: -0.1 } }, aspectmode: "manual", aspectratio: { x: 1.45, y: 1.35, z: 0.85 },
+      camera: { eye: { x: 1.5, y: -1.5, z: 0.7 }, center: { x: 0, y: 0, z: -0.1 } }, aspectmode: "manual", aspectratio: { x: 1.3, y: 1.2, z: 0.78 },
     },
   }, `Implied volatility over ${AXES[axis]} and expiry: ${good.length} quotes at ${byExpiry(good).length} expiries`
     + `${fit ? ", and the fitted surface" : "; there is no fit"}. The same numbers are in the table of all quotes.`);
@@ -146,8 +146,8 @@ export function drawSmiles(id, rows, fit, kept, axis) {
   const groups = byExpiry(rows.filter((row) => Number.isFinite(row.mid) && Number.isFinite(row.log) && row.expiry > 0));
   if (!groups.length) return empty(id, "There is no quote to show.");
   const width = $(id).clientWidth || 900;
-  const columns = Math.max(1, Math.min(groups.length, Math.floor(width / 260), 5));
-  const lines = Math.ceil(groups.length / columns);
+  const lines = Math.ceil(groups.length / Math.max(1, Math.min(Math.floor(width / 236), 5)));
+  const columns = Math.ceil(groups.length / lines);
   const height = Math.max(groups.length === 1 ? 380 : 250, 190 * lines + 40);
   const [gapX, gapY] = [46 / width, 46 / height];
   const [cellX, cellY] = [(1 - gapX * (columns - 1)) / columns, (1 - gapY * (lines - 1)) / lines];
@@ -188,18 +188,26 @@ export function drawSmiles(id, rows, fit, kept, axis) {
     + `quotes with their spreads${fit ? ", and the fitted curve" : ""}${kept ? ", and that of the kept fit" : ""}.`);
 }
 
-/** Edges of the columns of a map: about each strike where there are few, else so that each column has as many quotes. */
-function edges(values, most) {
-  const unique = [...new Set(values.map((value) => Number(value.toPrecision(9))))].sort((a, b) => a - b);
-  if (unique.length === 1) return [unique[0] * 0.99, unique[0] * 1.01];
-  if (unique.length <= 60) {
-    const mid = unique.slice(1).map((value, i) => (value + unique[i]) / 2);
-    return [2 * unique[0] - mid[0], ...mid, 2 * unique[unique.length - 1] - mid[mid.length - 1]];
+/** A row of a map: a cell for each quote, from half-way to its neighbours; a wide gap stays one. */
+function cells(rows, axis) {
+  const at = new Map();
+  for (const row of rows) {
+    const x = Number(along.row(row, axis).toPrecision(9));
+    at.set(x, [...(at.get(x) || []), row]);
   }
-  const sorted = [...values].sort((a, b) => a - b);
-  const n = Math.max(6, Math.min(40, most));
-  const found = Array.from({ length: n + 1 }, (_, j) => sorted[Math.round((j / n) * (sorted.length - 1))]);
-  return [...new Set(found)];
+  const places = [...at.keys()].sort((one, other) => one - other);
+  const steps = places.slice(1).map((x, i) => x - places[i]).sort((one, other) => one - other);
+  const step = steps[Math.floor(steps.length / 2)] || 0.02 * Math.abs(places[0]) || 0.01;
+  const edges = [places[0] - step / 2], inside = [];
+  places.forEach((x, i) => {
+    inside.push(at.get(x));
+    const next = places[i + 1];
+    if (next === undefined || next - x > 3.5 * step) {
+      edges.push(x + step / 2);
+      if (next !== undefined) { inside.push([]); edges.push(next - step / 2); }
+    } else edges.push((x + next) / 2);
+  });
+  return { edges, inside };
 }
 
 export function drawResiduals(id, rows, axis) {
@@ -207,31 +215,24 @@ export function drawResiduals(id, rows, axis) {
   const used = rows.filter((row) => Number.isFinite(row.model) && Number.isFinite(row.mid) && !row.reason);
   if (!used.length) return empty(id, "There is no fit, and so no residual.");
   const groups = byExpiry(used);
-  const x = edges(used.map((row) => along.row(row, axis)), Math.max(...groups.map((group) => group.rows.length)));
-  const sums = groups.map(() => x.slice(1).map(() => []));
-  groups.forEach((group, i) => group.rows.forEach((row) => {
-    const at = along.row(row, axis);
-    let j = x.findIndex((edge) => edge > at * (1 + 1e-12 * Math.sign(at))) - 1;
-    if (j < 0) j = x.length - 2;
-    sums[i][j].push(row);
-  }));
   const residual = (row) => 1e4 * (row.model - row.mid);
   const mean = (list) => list.reduce((sum, row) => sum + residual(row), 0) / list.length;
-  const z = sums.map((line) => line.map((list) => (list.length ? mean(list) : null)));
-  const sizes = used.map((row) => Math.abs(residual(row))).sort((a, b) => a - b);
+  const sizes = used.map((row) => Math.abs(residual(row))).sort((one, other) => one - other);
   const limit = sizes[Math.floor(0.97 * (sizes.length - 1))] || 1e-9;
   const low = isDark() ? "#f0a35e" : "#b4540a", high = isDark() ? "#78a9ff" : "#2159b8";
   const height = Math.max(330, 27 * groups.length + 90);
   $(id).style.height = `${height}px`;
-  return draw(id, [{
-    type: "heatmap", x, z, y: groups.map((group) => tenor(group.expiry)), zmin: -limit, zmax: limit, hoverongaps: false, xgap: 1, ygap: 1,
-    colorscale: [[0, low], [0.5, isDark() ? "#262c35" : "#f1f1ee"], [1, high]],
-    text: sums.map((line) => line.map((list) => (list.length ? (list.length === 1 ? told(list[0]) : `${list.length} quotes, on average ${mean(list).toFixed(1)} bp`) : ""))),
-    hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 9, outlinewidth: 0, tickfont: { size: 10.5 }, ticksuffix: " bp", len: 0.9 },
-  }], {
+  const traces = groups.map((group, i) => {
+    const { edges, inside } = cells(group.rows, axis);
+    return { type: "heatmap", x: edges, y: [i - 0.5, i + 0.5], z: [inside.map((list) => (list.length ? mean(list) : null))], coloraxis: "coloraxis", hoverongaps: false,
+      xgap: inside.length > 60 ? 0 : 1, ygap: 2, text: [inside.map((list) => list.map(told).join("<br>"))], hovertemplate: "%{text}<extra></extra>" };
+  });
+  return draw(id, traces, {
     height, margin: { l: 78, r: 0, t: 8, b: 44 },
+    coloraxis: { cmin: -limit, cmax: limit, colorscale: [[0, low], [0.5, isDark() ? "#2b323c" : "#efefec"], [1, high]],
+      colorbar: { thickness: 9, outlinewidth: 0, tickfont: { size: 10.5 }, ticksuffix: " bp", len: 0.9 } },
     xaxis: { title: { text: AXES[axis], font: { size: 11 } }, showgrid: false, zeroline: false, tickformat: axis === "strike" ? "" : "~g" },
-    yaxis: { type: "category", showgrid: false, ticks: "" },
+    yaxis: { showgrid: false, zeroline: false, ticks: "", tickvals: groups.map((_, i) => i), ticktext: groups.map((group) => tenor(group.expiry)) },
   }, `Residuals of ${used.length} quotes by expiry and ${AXES[axis]}; the largest is ${sizes[sizes.length - 1].toFixed(1)} basis points.`);
 }
 

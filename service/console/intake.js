@@ -7,8 +7,9 @@ const PATH = "/v1/panel";
 const page = { settings: [] };
 
 /** What may be said beside a file, as this service's document has it; none where it reads no chains. */
-export function beginIntake(document) {
-  page.settings = (document.paths[PATH]?.post.parameters || []).filter((each) => each.in === "query");
+export function beginIntake({ paths }) {
+  page.settings = (paths[PATH]?.post.parameters || []).filter((each) => each.in === "query");
+  $("intake-asked").replaceChildren();
   $("intake-fields").replaceChildren(...page.settings.map(field));
   return page.settings.length > 0;
 }
@@ -34,11 +35,9 @@ function settings() {
 /** What a refusal asks for, where that has a field here: the fields that answer it come first. */
 export function askBack(problem) {
   const asked = new Set((problem.errors || []).map(({ pointer }) => (pointer || "").split("/")[1]));
-  const fields = [...$("intake-fields").children];
-  for (const each of fields) each.classList.toggle("asked", asked.has(each.dataset.setting));
-  const open = fields.filter((each) => each.classList.contains("asked"));
+  const open = [...document.querySelectorAll("#intake-form [data-setting]")].filter((each) => asked.has(each.dataset.setting));
   if (!open.length) return;
-  $("intake-fields").prepend(...open);
+  $("intake-asked").append(...open);
   $("intake-box").open = true;
   open[0].querySelector("input, select").focus();
 }
@@ -54,7 +53,7 @@ export async function panelOf(file) {
   for (const { reason } of made.excluded) counts.set(reason, (counts.get(reason) || 0) + 1);
   const request = { id: made.id, as_of: made.as_of, quotes: made.quotes };
   return [{
-    label: [made.id, made.as_of].filter(Boolean).join(" "),
+    label: [made.id ?? file.name.replace(/\.\w+$/, ""), made.as_of].filter(Boolean).join(" "),
     request: Object.fromEntries(Object.entries(request).filter(([, value]) => value !== null && value !== undefined)),
     warnings: made.warnings,
     excluded: [...counts].map(([reason, count]) => ({ reason, count })),

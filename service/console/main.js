@@ -299,7 +299,7 @@ on("example", "change", async (event) => {
   }
 });
 on("panel", "change", (event) => choose(Number(event.target.value)));
-on("intake-again", "click", () => state.files.length && load(state.files));
+on("intake-form", "submit", (event) => { event.preventDefault(); if (state.files.length) load(state.files); });
 on("settings", "submit", (event) => { event.preventDefault(); calibrate(); });
 on("model", "change", () => { showLimits(); if (state.panel) calibrate(); });
 for (const id of ["refine", "loss"]) on(id, "change", () => state.panel && calibrate());

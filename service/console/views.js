@@ -15,7 +15,7 @@ export function symbol(name) {
   return (GREEK[stem] || stem) + (factor ? (stem === "v0" ? `,${factor}` : "₀₁₂"[Number(factor)]) : "");
 }
 
-export const size = (us) => (us >= 1000 ? `${fixed(us / 1000, us >= 10000 ? 1 : 2)} ms` : `${Math.round(us)} µs`);
+export const size = (us) => (us >= 1e6 ? `${fixed(us / 1e6, 2)} s` : us >= 1000 ? `${fixed(us / 1000, us >= 10000 ? 1 : 2)} ms` : `${Math.round(us)} µs`);
 
 function figure(term, value, unit, kept) {
   return h("div", {}, h("dt", {}, term), h("dd", {}, value, unit ? h("small", {}, ` ${unit}`) : null,
@@ -26,8 +26,9 @@ export function showSummary(fit, kept) {
   const { answer } = fit;
   $("summary-title").textContent = [fit.panel.label, answer.model].filter(Boolean).join(" · ");
   const [status, kind] = STATUS[answer.status] || [answer.status, "warn"];
-  $("badge").textContent = status;
-  $("badge").className = `badge ${kind}`;
+  const poor = answer.warnings.some((each) => each.code === "poor_fit");
+  $("badge").textContent = poor ? `${status}, a poor fit` : status;
+  $("badge").className = `badge ${kind || (poor ? "warn" : "")}`;
   const old = kept?.answer;
   const versus = (of) => (old ? of(old) : undefined);
   const total = fit.panel.request.quotes.expiry.length;
@@ -107,11 +108,12 @@ export function showParameters(fit, kept) {
     const estimates = [{ value, error, kind: "fit" }];
     if (before !== undefined) estimates.push({ value: before, error: kept.answer.standard_errors[name], kind: "kept" });
     const row = [h("span", {}, `${symbol(name)} `, h("span", { className: "muted" }, name), tag ? h("span", { className: "tag" }, tag) : null),
-      digits(value), name in held ? "held" : digits(error, 2), error && value ? `${fixed(Math.abs(100 * error / value), 1)} %` : "–"];
-    if (kept) row.push(before === undefined ? "–" : h("span", { className: "kept-colour" }, digits(before)));
+      digits(value), name in held ? "held" : digits(error, 2)];
+    if (!kept) row.push(error && value ? `${fixed(Math.abs(100 * error / value), 1)} %` : "–");
+    else row.push(before === undefined ? "–" : h("span", { className: "kept-colour" }, digits(before)));
     return [...row, whisker(estimates)];
   });
-  const heads = ["Parameter", "Estimate", "± error", "relative", ...(kept ? ["Kept fit"] : []), "1 and 2 errors"];
+  const heads = ["Parameter", "Estimate", "± error", kept ? "Kept fit" : "relative", "1 and 2 errors"];
   $("parameters").replaceChildren(table("Parameters with their standard errors", heads, rows),
     h("p", { className: "muted verdict" }, `Started from ${{ network: "the network", fallback: "the shape of the surface", given: "the values given" }[answer.start]}`
       + `${answer.model_version ? `, ${answer.model_version.replace(/@.*/, "")}` : ""}.`));
@@ -153,7 +155,7 @@ export function showExcluded(rows, panel) {
   }
   if (before.length) {
     parts.push(h("h3", {}, "When the panel was made"));
-    parts.push(h("ul", { className: "notes" }, before.map(({ reason, count }) => h("li", {}, `${count} × ${reason}`))));
+    parts.push(...before.map(({ reason, count }) => h("p", { className: "verdict muted" }, `${count} × ${reason}`)));
   }
   $("excluded").replaceChildren(...parts);
 }
@@ -184,7 +186,9 @@ export function showProblem(problem, rows) {
     return h("li", {}, detail, row ? h("span", { className: "muted" }, ` (quote ${row.index}: ${tenor(row.expiry)}, strike ${plain(row.strike)})`) : null,
       pointer ? [" ", h("code", {}, pointer)] : null);
   };
+  // One that says what the sentence above says is no list.
+  const listed = problem.errors?.length > 1 || problem.errors?.[0]?.pointer?.startsWith("/quotes/");
   place.replaceChildren(h("h2", {}, problem.status ? "This was refused" : "This did not work"), h("p", {}, problem.message),
-    problem.errors?.length ? h("ul", {}, problem.errors.map(where)) : null, problem.code ? h("p", { className: "muted" }, h("code", {}, problem.code)) : null);
+    listed ? h("ul", {}, problem.errors.map(where)) : null, problem.code ? h("p", { className: "muted" }, h("code", {}, problem.code)) : null);
   place.scrollIntoView({ block: "nearest" });
 }

@@ -47,7 +47,8 @@ def write_csv(panels: Iterable["Built"], file: TextIO) -> None:
     writer.writerow([*PANEL_COLUMNS, *(COLUMNS[field] for field in fields)])
     for built in made:
         columns = built.used()
+        # What tells panels apart where nothing else does.
+        said = (built.underlying or ("" if built.as_of else built.label), built.as_of or "")
         for i in range(columns["expiry"].size):
             cells = [float(columns[field][i]) if field in columns else float("nan") for field in fields]
-            said = (built.underlying or built.label, built.as_of or "")
             writer.writerow([*said, *("" if cell != cell else repr(cell) for cell in cells)])

@@ -29,13 +29,13 @@ from .starts import N_KINDS, fill_surface_starts
 
 _EXPIRIES = 8
 _QUOTES = 32
-_QUOTES_OF_MANY = 64
+_QUOTES_OF_MANY = 96
 """For a model of more than one factor."""
 _LEAST_STRIKES = 4
 _LOOKED_AT = 64
 """Candidates looked at in one piece of the work."""
-_EXACT = 1e-10
-"""Of a quote: an optimum of 0.1 bp is not looked for again."""
+_EXACT = (2.0 * ROUGH) ** 2
+"""Of a quote: an optimum within the error of its prices is not looked for again."""
 _FOUND = 5
 """Times that the best optimum is found before the search ends."""
 _DESCENTS, _DESCENT = 40, 100

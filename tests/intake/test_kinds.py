@@ -543,7 +543,7 @@ def test_each_bad_quote_is_left_out_with_its_reason_and_the_others_keep_their_vo
         assert reasons[zero] == "no bid"
         assert reasons[crossed] == "ask below bid"
         assert reasons[alone].startswith("one-sided quote")
-        assert reasons[stale].startswith("stale: calls less puts are off parity by 15")
+        assert reasons[stale] == "stale: its pair is off put-call parity"
         assert reasons[late] == "expired"
         assert reasons[len(rows) - 1] == "duplicate"
         known = truth(CHAIN)
@@ -614,3 +614,69 @@ def test_an_index_of_two_settlements_is_told_apart_or_warned_of() -> None:
 
 def test_the_smile_of_these_tests_has_a_skew() -> None:
     assert smile(np.array([-0.1]), 0.3)[0] > smile(np.array([0.1]), 0.3)[0] + 0.01
+
+
+# Slips --------------------------------------------------------------------------------------------------------------
+
+
+def test_days_of_one_week_are_asked_about_and_years_are_not() -> None:
+    near = {"strike": lambda o: forward_at(years(o.expiration)) * (o.strike / SPOT) ** 0.15}
+    days = {date: float(i + 1) for i, date in enumerate(EXPIRATIONS)}
+    text = delimited(vols_table(**near, expiry_years=lambda o: days[o.expiration]))
+    assert asked(text) == {"expiry_unit"}
+    assert one(text, expiry_unit="days").columns["expiry"].min() == 1 / 365
+    assert one(delimited(vols_table(expiry_years=lambda o: days[o.expiration]))).columns["expiry"].max() == 3.0
+
+
+def test_rates_in_percent_are_refused_and_asked_about() -> None:
+    calls = [row for row in table(rate=4.0, spot=SPOT) if row["type"] == "C"]
+    assert asked(delimited(calls)) == {"rate"}
+    assert asked(delimited(calls), rate=4.0) == {"rate"}
+    assert_true(one(delimited(calls), rate=0.04, dividend_yield=0.015), within_bp=10.0)
+
+
+def test_one_forward_for_several_expiries_is_no_answer() -> None:
+    assert asked(delimited(table()), forward=500.0) == {"forward"}
+
+
+def test_strikes_and_spots_exchanged_are_asked_about() -> None:
+    text = delimited(table(strike=SPOT, spot=lambda o: o.strike))
+    assert asked(text) == {"columns"}
+    assert_true(one(text, columns={"strike": "spot", "spot": "strike"}))
+
+
+def test_forwards_and_spots_that_vary_are_warned_of() -> None:
+    rows = table(spot=SPOT, forward=lambda o: forward_at(years(o.expiration)))
+    rows[3]["spot"], rows[5]["forward"] = 501.0, 510.0
+    assert codes(one(delimited(rows))) == {"spot_varies_within_expiry", "forward_varies_within_expiry"}
+
+
+def test_a_price_that_is_no_quote_does_not_stand_in_for_bid_and_ask() -> None:
+    assert_true(one(delimited(table(price=SPOT))))
+
+
+def test_a_date_given_that_may_be_two_days_is_asked_about() -> None:
+    text = delimited(table(quote_date=None))
+    assert asked(text, as_of="03/02/2026") == {"date_order"}
+    assert_true(one(text, as_of="03/02/2026", date_order="mdy"))
+
+
+def test_vols_by_delta_below_each_other_are_those_side_by_side() -> None:
+    wide_text = "tenor,atm,rr25,bf25,put10,call10\n1M,0.10,-0.01,0.002,0.12,0.11\n1Y,0.11,-0.015,0.003,0.13,0.12\n"
+    given: dict[str, Any] = {"pair": "EURUSD", "spot": 1.1, "domestic_rate": 0.04, "foreign_rate": 0.02}
+    expected = one(wide_text, **given)
+    rows = ["tenor,type,delta,vol"]
+    for line in wide_text.splitlines()[1:]:
+        tenor, *vols = line.split(",")
+        kinds = (("ATM", ""), ("RR", "0.25"), ("BF", "25"), ("Put", "-0.10"), ("Call", "0.1"))
+        rows += [f"{tenor},{kind},{delta},{vol}" for (kind, delta), vol in zip(kinds, vols, strict=True)]
+    found = one("\n".join(rows), **given)
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column)
+
+
+def test_a_vol_by_delta_above_one_is_asked_about() -> None:
+    text = "tenor,atm,rr25,bf25\n1M,2.1,-0.2,0.05\n"
+    assert asked(text, pair="USDHKD", foreign_rate=0.0) == {"vol_unit"}
+    found = one(text, pair="USDHKD", foreign_rate=0.0, vol_unit="percent")
+    np.testing.assert_allclose(found.columns["iv"].min(), 0.021, atol=0.002)

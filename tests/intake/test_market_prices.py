@@ -36,7 +36,7 @@ def chain_of(rows: Sequence[dict[str, str]], **settings: object) -> Built:
 
 
 def reasons(found: Built) -> set[str]:
-    return {exclusion.reason.split(" by ")[0] for exclusion in found.excluded}
+    return {exclusion.reason for exclusion in found.excluded}
 
 
 def test_an_index_of_2011_has_the_forwards_and_vols_stated_for_it() -> None:

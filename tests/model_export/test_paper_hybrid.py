@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from calibrant.models import DOUBLE_HESTON_JUMP
-from calibrant.network import read_manifest
+from calibrant.network import Network, read_manifest
 from calibrant.release import FOLDER_VARIABLE, release_in_reach
 from model_export.paper_hybrid import parity, release, to_onnx
 from model_export.verify import ParityError
 from tests.shared import ROOT
+from training.paper_hybrid.lbfgs import relative_errors
 from training.paper_hybrid.network import PaperNetwork, Scaling, scaling_of
-from training.paper_hybrid.scenarios import REALISTIC, SCENARIOS, draw, panels
+from training.paper_hybrid.scenarios import REALISTIC, SCENARIOS, call_prices, draw, panels, quotes
 from training.paper_hybrid.train import RECORD, WEIGHTS, answers
+
+RELEASED = ROOT / "networks" / "double_heston_jump" / "paper"
 
 
 def _scaling() -> Scaling:
@@ -87,3 +90,12 @@ def test_a_baseline_beside_the_versions_is_no_release(
     assert release_in_reach(DOUBLE_HESTON_JUMP) is None
     shutil.copytree(ROOT / "networks" / "heston" / "5", tmp_path / "networks" / "heston" / "5")
     assert release_in_reach(DOUBLE_HESTON_JUMP) is None
+
+
+def test_the_released_network_prices_realistic_panels_as_its_card_says() -> None:
+    network = Network.load(RELEASED)
+    stated = json.loads((RELEASED / "manifest.json").read_text())["metrics"]["price_error_percent"]["second"]
+    iv = panels(draw(REALISTIC, 21, 100))
+    found = network.parameters(iv)
+    errors = [relative_errors(*quotes(), call, p) for call, p in zip(call_prices(iv), found, strict=True)]
+    assert 100.0 * np.mean(np.abs(errors)) == pytest.approx(stated, rel=0.3)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from typing import Any
 
@@ -13,6 +14,7 @@ from service.wire.schema import PanelResponse
 from tests.intake.chains import AS_OF, EXPIRATIONS, chain, forward_at, rows_as, truth, years
 from tests.intake.test_kinds import KINDS, PLAIN, columns_of, table, vols_table
 from tests.service.client import Client
+from tests.shared import ROOT
 
 BODY: dict[str, Any] = {"as_of": AS_OF.isoformat(), "quotes": columns_of(table(quote_date=None))}
 TYPES = {
@@ -185,3 +187,13 @@ def test_a_chain_of_ten_thousand_options_is_read(client: Client) -> None:
     )
     assert len(json.dumps(rows)) > 500_000
     assert len(made(client, {"as_of": str(AS_OF), "quotes": rows})["quotes"]["iv"]) > 4000
+
+
+def test_the_requests_of_the_page_are_answered(client: Client) -> None:
+    chain = (ROOT / "examples" / "chain.csv").read_bytes()
+    assert client.post("/v1/panel", chain, content_type="text/csv").status_code == 200
+    page = (ROOT / "docs" / "intake.md").read_text()
+    (body,) = re.findall(r"application/json' -d '(.*?)'\n", page, re.DOTALL)
+    answer = client.post("/v1/panel", body.encode()).json()
+    assert len(answer["quotes"]["strike"]) == 3
+    assert answer["expiries"][0]["forward_from"] == "parity"

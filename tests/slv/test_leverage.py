@@ -62,7 +62,7 @@ def test_without_vol_of_variance_the_leverage_is_the_local_vol() -> None:
     leverage = found.leverage
     expected = HESTON.theta + (HESTON.v0 - HESTON.theta) * np.exp(-HESTON.kappa * leverage.expiry)
     local_vol = LocalVolatility(surface=SKEWED)(leverage.log_spot[1:], leverage.expiry[1:, np.newaxis])
-    np.testing.assert_allclose(leverage.value[1:] * np.sqrt(expected[1:, np.newaxis]), local_vol, rtol=2e-4)
+    np.testing.assert_allclose(leverage.value[1:] * np.sqrt(expected[1:, np.newaxis]), local_vol, rtol=4e-4)
 
 
 def test_today_the_leverage_is_the_local_vol_over_the_vol() -> None:

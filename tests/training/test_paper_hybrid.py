@@ -143,8 +143,9 @@ def test_calibrations_go_on_where_they_were_killed_and_do_not_depend_on_it(tmp_p
     targets.make_all(torn, 3, seed=9, say=said.append)
     for left, right in zip(targets.load(whole), targets.load(torn), strict=True):
         np.testing.assert_array_equal(left, right)
-    with pytest.raises(ValueError, match="another seed"):
-        targets.make_all(whole, 3, seed=10)
+    for other in ({"seed": 10}, {"seed": 9, "drawn": True}):
+        with pytest.raises(ValueError, match="another seed"):
+            targets.make_all(whole, 3, **other)  # type: ignore[arg-type]
     for iv, params in zip(*targets.load(whole), strict=True):
         errors: Vector = relative_errors(K, T, call_prices(iv[np.newaxis])[0], params)
         # The noise is all that is left.
@@ -155,7 +156,7 @@ def test_calibrations_go_on_where_they_were_killed_and_do_not_depend_on_it(tmp_p
 def test_both_stages_run_and_the_second_goes_on_from_the_first(tmp_path: Path) -> None:
     calibrated = tmp_path / "targets.jsonl"
     params = draw(REALISTIC, 11, 10)
-    counts = {"seed": 1, "loss": 0.0, "iterations": 1, "evaluations": 1}
+    counts = {"seed": 1, "drawn": False, "loss": 0.0, "iterations": 1, "evaluations": 1}
     records = [
         counts | {"index": i, "iv": iv.tolist(), "parameters": p.tolist()}
         for i, (iv, p) in enumerate(zip(panels(params), params, strict=True))

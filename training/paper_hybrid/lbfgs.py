@@ -86,7 +86,7 @@ def authors_starts(log_moneyness: Vector, expiry: Vector, call: Vector, seed: in
     read off the prices near the money; arguments as `calibrate`."""
     low, high = 0.7 * START, 1.3 * START
     low[[3, 8, 10, 11, 12]], high[[3, 8, 10, 11, 12]] = (-0.9, -0.7, 0.08, -0.07, 0.05), (-0.5, -0.3, 0.25, -0.02, 0.12)
-    near = np.abs(log_moneyness) < 0.05
+    near = np.abs(np.expm1(log_moneyness)) < 0.049
     level = float(np.clip(call[near].mean() / np.sqrt(expiry[near].mean()), 0.01, 0.1)) if near.any() else 0.04
     read_off = [2.0, level, 0.4, -0.6, level, 0.7, level, 0.25, -0.4, level, 0.12, -0.03, 0.07]
     return [START, np.random.default_rng(seed).uniform(low, high), np.array(read_off)]

@@ -3,14 +3,15 @@
     python -m training.paper_hybrid.targets --out runs/paper-hybrid/targets.jsonl [--count 500] [--workers 2]
 
 A line a panel, in the order they are finished. The same command goes on after a kill; panels depend on the seed and
-their index alone. (The 500 calibrations of the authors' program are draws of parameters: no descent is run there.)
+their index alone. The 500 calibrations of the authors' program are draws of parameters, no descent is run there:
+`--drawn` makes such ones.
 """
 
 import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 
 from calibrant.arrays import Matrix
 
-from .lbfgs import AUTHORS, START, PaperLbfgs, calibrate
+from .lbfgs import AUTHORS, START, Fitted, PaperLbfgs, calibrate
 from .scenarios import REALISTIC, call_prices, draw, noisy, panels, quotes
 
 SEED = 2
 _OPTIONS = PaperLbfgs(tolerance=AUTHORS.tolerance)
 """Without the penalty, which would leave the start as the answer."""
-_KEYS = {"index", "seed", "iv", "parameters", "loss", "iterations", "evaluations"}
+_KEYS = {"index", "seed", "drawn", "iv", "parameters", "loss", "iterations", "evaluations"}
 
 
 class Targets(NamedTuple):
@@ -38,15 +39,17 @@ class Targets(NamedTuple):
     """(n, 13) where L-BFGS ended."""
 
 
-def make(index: int, seed: int) -> dict[str, Any]:
-    """Calibrate one panel."""
+def make(index: int, seed: int, drawn: bool = False) -> dict[str, Any]:
+    """Calibrate one panel, or take the parameters it was drawn with for an answer."""
     # Each index has generators of its own, so that it does not matter how many there are.
-    iv = noisy(panels(draw(REALISTIC, _of(seed, index), 1)), _of(seed, index) + 1)
+    truth = draw(REALISTIC, _of(seed, index), 1)
+    iv = noisy(panels(truth), _of(seed, index) + 1)
     k, t = quotes()
-    fitted = calibrate(k, t, call_prices(iv)[0], START, _OPTIONS)
+    fitted = Fitted(truth[0], 0.0, 0, 0) if drawn else calibrate(k, t, call_prices(iv)[0], START, _OPTIONS)
     return {
         "index": index,
         "seed": seed,
+        "drawn": drawn,
         "iv": iv[0].tolist(),
         "parameters": fitted.params.tolist(),
         "loss": fitted.loss,
@@ -59,21 +62,29 @@ def _of(seed: int, index: int) -> int:
     return 1_000_003 * seed + 2 * index
 
 
-def make_all(path: Path, count: int, seed: int = SEED, workers: int = 1, say: Callable[[str], None] = print) -> None:
+def make_all(
+    path: Path,
+    count: int,
+    seed: int = SEED,
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+    *,
+    drawn: bool = False,
+) -> None:
     """Calibrate the panels that the file has not yet.
 
-    raises  ValueError if it holds panels of another seed
+    raises  ValueError if it holds panels of another seed or kind
     """
     done = _read(path)
-    if any(record["seed"] != seed for record in done):
-        raise ValueError(f"{path} holds panels of another seed than {seed}: choose another file")
+    if any((record["seed"], record["drawn"]) != (seed, drawn) for record in done):
+        raise ValueError(f"{path} holds panels of another seed than {seed}, or another kind: choose another file")
     missing = sorted(set(range(count)) - {record["index"] for record in done})
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the torn last line of a run that was killed.
     path.write_text("".join(json.dumps(record) + "\n" for record in done))
     began = time.monotonic()
     with path.open("a") as file:
-        for n, record in enumerate(_made(missing, seed, workers), start=1):
+        for n, record in enumerate(_made(missing, partial(make, seed=seed, drawn=drawn), workers), start=1):
             file.write(json.dumps(record) + "\n")
             file.flush()
             if n % 20 == 0 or n == len(missing):
@@ -81,8 +92,7 @@ def make_all(path: Path, count: int, seed: int = SEED, workers: int = 1, say: Ca
                 say(f"{len(done) + n}/{count} calibrated, {record['iterations']} iterations, {left:.0f} s left")
 
 
-def _made(indices: list[int], seed: int, workers: int) -> Any:
-    work = partial(make, seed=seed)
+def _made(indices: list[int], work: Callable[[int], dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
         yield from map(work, indices)
         return
@@ -117,8 +127,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--drawn", action="store_true", help="not calibrated: the parameters that they were drawn with")
     given = parser.parse_args()
-    make_all(given.out, given.count, given.seed, given.workers)
+    make_all(given.out, given.count, given.seed, given.workers, drawn=given.drawn)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,7 @@ def _tell(label: str, built: Built, cautions: tuple[Caution, ...], reasons: list
         )
     lines += [_of_expiry(expiry) for expiry in built.expiries]
     if reasons:
-        # The number that a reason ends with is of one quote alone.
-        lines.append(f"  Left out: {tallied(reason.split(' by ')[0] for reason in reasons)}.")
+        lines.append(f"  Left out: {tallied(reasons)}.")
     lines += [f"  {caution.code}: {caution.detail}" for caution in cautions]
     print("\n".join(lines), file=sys.stderr)
 

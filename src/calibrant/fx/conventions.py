@@ -5,6 +5,7 @@ premium is paid in the foreign currency; spot deltas are quoted to one year and 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -70,7 +71,7 @@ def conventions_of(
     given   a mapping of fields of `Conventions`, or None
     raises  InvalidInput naming the field
     """
-    if given is not None and not isinstance(given, dict):
+    if given is not None and not isinstance(given, Mapping):
         raise InvalidInput(Problem.at(path, f"must be a mapping of conventions by name, but is {shown(given)!r}."))
     settings = dict(given or {})
     known = ("premium_adjusted", *_CHOICES, "spot_delta_until")

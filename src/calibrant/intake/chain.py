@@ -12,7 +12,7 @@ from ..black import NoVolatility, implied_volatility
 from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import Exclusion
-from ..quote_cautions import tallied
+from ..quote_cautions import SAME_FORWARD, tallied
 from ..steps import Progress, Steps
 from .american import American, american_forward_steps
 from .built import Built, EarlyExercise, Expiry, ForwardFrom
@@ -22,6 +22,7 @@ from .quotes import Quotes
 from .settings import Settings, question
 
 _IN_THE_MONEY = "in the money: the other option of its pair is used"
+_STALE = "stale: its pair is off put-call parity"
 _NO_FORWARD = "no pair of call and put at its expiry, and so no forward"
 _LARGEST_CARRY = 0.5
 """Per year: a discount or a forward that implies a larger rate is of mistaken units, or of quotes of two moments."""
@@ -103,6 +104,7 @@ def panel_of_prices_steps(quotes: Quotes, settings: Settings) -> Steps[Built]:
     kept = work.kept()
     if not kept.size:
         raise _nothing_left(work)
+    _judge_levels(work, groups)
     _judge_forwards(work, made)
     table = {
         "expiry": quotes.expiry[kept],
@@ -443,13 +445,12 @@ def _stale(work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv:
     smile = np.where(smile_k >= forward, iv[pairs.call[sound]], iv[pairs.put[sound]])
     for i in np.flatnonzero(off).tolist():
         two = np.array([pairs.call[i], pairs.put[i]])
-        reason = f"stale: calls less puts are off parity by {abs(residual[i]):.4g}"
         if smile.size:
             gap = np.abs(iv[two] - np.interp(pairs.strike[i], smile_k, smile))
             # What has no vol is off any smile.
             gap = np.where(np.isfinite(gap), gap, np.inf)
             two = two[[int(np.argmax(gap))]] if gap[0] != gap[1] else two
-        work.drop(two, reason)
+        work.drop(two, _STALE)
     return np.flatnonzero(off)
 
 
@@ -564,9 +565,23 @@ def _american_stale(work: _Work, pairs: _Pairs, parity: Parity | None) -> IntVec
     with np.errstate(invalid="ignore"):
         off = np.abs(parity.residual) > _apart(pairs, parity)
     for i in np.flatnonzero(off).tolist():
-        reason = f"stale: calls less puts are off parity by {abs(parity.residual[i]):.4g}"
-        work.drop(np.array([pairs.call[i], pairs.put[i]]), reason)
+        work.drop(np.array([pairs.call[i], pairs.put[i]]), _STALE)
     return np.flatnonzero(off)
+
+
+def _judge_levels(work: _Work, groups: Sequence[_Group]) -> None:
+    """Cautions about forwards and spots that are not one."""
+    for name in ("forward", "spot"):
+        for group in groups:
+            values = work.quotes.value(name)[group.at]
+            known = values[np.isfinite(values)]
+            if known.size and float(known.max()) > (1.0 + SAME_FORWARD) * float(known.min()):
+                detail = (
+                    f"The {name} of {group.expiration} runs from {known.min():g} to {known.max():g}: the median was "
+                    "taken, as if its quotes were of one moment."
+                )
+                work.cautions.append(Caution(f"{name}_varies_within_expiry", detail))
+                break
 
 
 def _judge_forwards(work: _Work, made: Sequence[Expiry]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .contracts import OPEN_SETTLED_ROOTS
-from .dates import Moment, moment_of, zone_named
+from .dates import Moment, moment_of, order_of, zone_named
 from .settings import Settings, question
 
 OPEN, CLOSE = time(9, 30), time(16, 0)
@@ -70,7 +70,7 @@ def mixed_settlement(roots: Sequence[tuple[str | None, Moment]]) -> bool:
 
 def as_of_said(text: str, settings: Settings) -> Moment:
     """raises  InvalidInput if it is no date"""
-    moment = moment_of(text, settings.date_order or "mdy")
+    moment = moment_of(text, order_of({"as_of": [text]}, settings.date_order)["as_of"])
     if moment is None:
         raise question("as_of", f"must be a date such as 2025-11-28, or a date and time, but is {text[:40]!r}.")
     return moment

@@ -19,6 +19,7 @@ NUMERIC = (
     *("strike", "log_moneyness", "bid", "ask", "mid", "last", "iv", "bid_iv", "ask_iv", "forward", "spot", "rate"),
     *("dividend_yield", "discount", "weight"),
 )
+_MIDDLES: Final = ("mid", "mid_price", "midprice", "mid_px", "px_mid", "price_mid", "mark", "mark_price")
 _NOTED: Final = frozenset(
     (
         *(
@@ -101,6 +102,11 @@ def columns_of(table: Table, settings: Settings) -> Columns:
     of: dict[tuple[str, Side | None], Column] = {(field, None): column for field, column in said.items()}
     for column in sorted(named, key=lambda column: column.rank):
         of.setdefault((column.field, column.side), column)
+    if ("bid", None) in of and ("ask", None) in of and "mid" not in said:
+        vague = of.get(("mid", None))
+        # What is called a price may be anybody's, of the last trade or of the underlying: bid and ask are the quote.
+        if vague is not None and vague.said not in _MIDDLES:
+            del of["mid", None]
     used = {column.index for column in of.values()}
     ignored = [
         name

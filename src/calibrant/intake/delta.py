@@ -119,6 +119,9 @@ def _spot(quotes: Quotes, settings: Settings) -> float | None:
 
 def _rates(quotes: Quotes, settings: Settings) -> tuple[float | None, float | None]:
     """Domestic and foreign: the rate, and the yield of what is held."""
-    domestic = settings.domestic_rate if settings.domestic_rate is not None else settings.rate
-    foreign = settings.foreign_rate if settings.foreign_rate is not None else settings.dividend_yield
+    given = (settings.domestic_rate, "rate"), (settings.foreign_rate, "dividend_yield")
+    domestic, foreign = (
+        rate if rate is not None else float(np.nanmedian(quotes.value(name))) if quotes.has(name) else None
+        for rate, name in given
+    )
     return domestic, foreign

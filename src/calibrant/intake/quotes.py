@@ -16,9 +16,10 @@ from .clock import Clock, as_of_said, day_of, later, mixed_settlement
 from .columns import BOTH, NUMERIC, absent, columns_of, listed
 from .contracts import EUROPEAN_ROOTS, PARENTS, Contract, contract_of
 from .dates import Moment, first_date_in, moment_of, order_of, tenor_of
+from .delta_rows import widened
 from .names import Column, Side
 from .numbers import Mark, decimal_mark, is_missing, number_of, numbers_in
-from .settings import DateOrder, Settings, question
+from .settings import LARGEST_RATE, DateOrder, Settings, question
 from .table import Cell, Table
 from .units import decimal_vols, has_percent_signs, years_of
 
@@ -90,7 +91,7 @@ def quotes_in(table: Table, settings: Settings) -> list[tuple[str, Callable[[], 
 
     raises  InvalidInput: cells that are no numbers or dates, columns missing, or a question
     """
-    reader = _Reader(table, settings)
+    reader = _Reader(widened(table), settings)
     if not table.rows:
         raise InvalidInput(
             Problem((table.source,), f"{table.source} must hold at least one quote, but has only a header.")
@@ -235,6 +236,7 @@ class _Reader:
             percent[field] = signs or found[0].scale != 1.0
         if problems:
             raise InvalidInput(*problems[:MAX_PROBLEMS])
+        self._require_decimal_rates(values)
         for name in ("spot", "forward", "rate", "dividend_yield"):
             given = getattr(self.settings, name)
             if given is not None:
@@ -249,6 +251,16 @@ class _Reader:
             values.update(read_vols.values)
             self.cautions += read_vols.cautions
         return values
+
+    def _require_decimal_rates(self, values: Mapping[str, Vector]) -> None:
+        """raises  InvalidInput for a column of rates in percent, where no setting stands in its place"""
+        for name in ("rate", "dividend_yield"):
+            if name not in values or getattr(self.settings, name) is not None:
+                continue
+            known = values[name][np.isfinite(values[name])]
+            if known.size and float(np.median(np.abs(known))) >= LARGEST_RATE:
+                needed = f"must be given as a decimal (0.04 for 4 %), since its column has {float(np.median(known)):g}"
+                raise question(name, f"{needed} at the median.")
 
     def _sides(self) -> IntVector:
         if self.columns.sided:
@@ -468,6 +480,13 @@ class _Reader:
         if self.kind == "prices":
             sound &= np.isfinite(values["strike"][at])
         label = " ".join(filter(None, (underlying, as_of))) or Path(table.source).stem
+        n_expiries = np.unique(expiry[np.isfinite(expiry)]).size
+        if settings.forward is not None and n_expiries > 1:
+            raise question(
+                "forward", f"must stand in a column, since {label} has {n_expiries} expiries and one forward each."
+            )
+        if self.kind == "prices":
+            self._require_one_level(values, at, expiry)
         quotes = Quotes(
             source=table.source,
             label=label,
@@ -496,6 +515,17 @@ class _Reader:
         what = "no expiry or strike" if self.kind == "prices" else "no expiry, strike or forward"
         lost = [Exclusion(i, f"missing quote: {what}") for i in np.flatnonzero(~sound).tolist()]
         return quotes.taken(np.flatnonzero(sound), lost)
+
+    def _require_one_level(self, values: Mapping[str, Vector], at: IntVector, expiry: Vector) -> None:
+        """raises  InvalidInput, asking which is which, if every expiry has one strike and many forwards, or spots"""
+        for name in ("forward", "spot"):
+            if name not in values or (self.settings.columns and {"strike", name} <= set(self.settings.columns)):
+                continue
+            groups = [at[expiry == t] for t in np.unique(expiry[np.isfinite(expiry)])]
+            several = [group for group in groups if np.unique(values[name][group]).size > 2]
+            if several and all(np.unique(values["strike"][group]).size == 1 for group in groups):
+                needed = f"must say which column is which (strike={name},{name}=strike to exchange them)"
+                raise question("columns", f"{needed}, since each expiry has one strike and many of `{name}`.")
 
     def _problem(self, entry: int, field: str, needed: str) -> Problem:
         row, side = self.entries[entry]

@@ -83,6 +83,9 @@ _CHOICES = {
 }
 CHOICES: Mapping[str, tuple[str, ...]] = _CHOICES
 NUMBERS = ("spot", "forward", "rate", "dividend_yield", "strike_unit", "domestic_rate", "foreign_rate")
+RATES = ("rate", "dividend_yield", "domestic_rate", "foreign_rate")
+LARGEST_RATE = 1.0
+"""What is as large or larger is percent."""
 _POSITIVE = ("spot", "forward", "strike_unit")
 
 
@@ -109,6 +112,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
         elif name in NUMBERS and not _is_number(value, least=0.0 if name in _POSITIVE else None):
             more = " > 0" if name in _POSITIVE else ""
             problems.append(Problem.at((name,), f"must be a finite number{more}, but is {shown(value)!r}."))
+        elif name in RATES and abs(value) >= LARGEST_RATE:
+            problems.append(Problem.at((name,), f"must be a decimal (0.04 for 4 %), but is {value:g}."))
         else:
             values[name] = float(value) if name in NUMBERS else value
     if problems:

@@ -1,6 +1,7 @@
 """Vols of a panel that states them: its forwards, and whether columns or units look mistaken."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from .quotes import Quotes
 from .settings import Settings, question
 
 _FIELDS = ("strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
+_WEEK = 7.0
+_NARROW = 0.25
+"""Half the range of the strikes in standard deviations: of listed chains it is 0.5 at least, and 0.05 where days are
+taken for years."""
 _FAR = math.log(5.0)
 """Log-moneyness of a median quote beyond which strike and forward are of two units: panels are quoted around it."""
 
@@ -80,6 +85,10 @@ def _require_sense(panel: OptionPanel, quotes: Quotes, settings: Settings) -> No
             "strike=strike,forward=forward to keep them)"
         )
         raise question("columns", f"{needed}: {exchanged}")
+    if settings.expiry_unit is None and _whole_and_narrow(panel):
+        shown = ", ".join(f"{expiry:g}" for expiry in panel.expiries[:5])
+        needed = f"must be years or days: the expiries ({shown}) are whole numbers, too long for strikes so near"
+        raise question("expiry_unit", f"{needed} to the forward.")
     if "expiries_look_like_days" in codes and settings.expiry_unit is None:
         raise question("expiry_unit", f"must be years or days: {codes['expiries_look_like_days']}")
     doubt = next(
@@ -96,6 +105,19 @@ def _require_sense(panel: OptionPanel, quotes: Quotes, settings: Settings) -> No
             f"{ratio:.3g} times the forward"
         )
         raise question("strike_unit", f"{needed}.")
+
+
+def _whole_and_narrow(panel: OptionPanel) -> bool:
+    """Whether expiries are whole numbers of a week, and strikes within a quarter of their standard deviations."""
+    expiry = panel.expiries
+    if not ((expiry == np.round(expiry)).all() and expiry[-1] <= _WEEK):
+        return False
+    smiles = [slice(a, b) for a, b in pairwise(panel.offsets.tolist()) if b - a > 2]
+    ranges = [
+        float(np.ptp(panel.log_moneyness[s]) / np.median(panel.mid[s]) / math.sqrt(panel.expiry[s.start]))
+        for s in smiles
+    ]
+    return bool(ranges) and float(np.median(ranges)) < 2.0 * _NARROW
 
 
 def _in_file(problem: Problem, quotes: Quotes) -> Problem:

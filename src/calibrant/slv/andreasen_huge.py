@@ -176,7 +176,7 @@ def _fitted(quotes: Slice, nodes: Vector, start: Vector, steps: Steps) -> Vector
         if gain > 0.0:
             # Broyden's update: a column of differences costs as much as a step.
             jacobian = jacobian + np.outer(new - off - jacobian @ step, step) / max(step @ step, 1e-300)
-            done = gain < 1e-6 * (off @ off) + 1e-8 and fresh
+            done = gain < 1e-3 * (off @ off) and fresh
             p, off, damping, fresh = p + step, new, max(0.1 * damping, 1e-9), False
             if done or off @ off < 1e-6:
                 break

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from ..arrays import IntVector, Vector
 from ..black import vega
@@ -260,7 +261,8 @@ def _interpolated(each: Slice, k: Vector) -> Vector:
     inside = np.clip(k, places[0], places[-1])
     if places.size <= _SAME_SMILE:
         return Smile.through(each.expiry, places, each.vol[first]).vol(inside)
-    return np.interp(inside, places, each.vol[first])
+    # A stale quote among many is no calendar arbitrage.
+    return np.interp(inside, places, median_filter(each.vol[first], 5, mode="nearest"))
 
 
 def _completed(slices: Sequence[Slice], shape: Essvi) -> list[Slice]:

@@ -76,29 +76,29 @@ def quadratic_exponential(
     u, z_v    a uniform number and the normal one of the same probability, for the variance
     z         a normal number independent of them
     """
+    # Divisions are what this costs: there is one for each quantity that several terms share.
     mean = c.theta + (v - c.theta) * c.decay
-    spread = max((c.by_variance * v + c.by_level) / (mean * mean), 1e-14)
+    inverse_mean = 1.0 / mean
+    by_mean = (c.by_variance * v + c.by_level) * inverse_mean
+    spread = max(by_mean * inverse_mean, 1e-14)
     quadratic = spread <= SWITCH
     # The quadratic family: a (b + z)^2.
     double = 2.0 / min(spread, SWITCH)
     b2 = double - 1.0 + np.sqrt(double * (double - 1.0))
     a = mean / (1.0 + b2)
     root = np.sqrt(b2) + z_v
-    # The exponential one: a mass at zero, and an exponential tail.
-    at_zero = (spread - 1.0) / (spread + 1.0)
-    rate = (1.0 - at_zero) / mean
-    above = max(1.0 - u, 1e-300)
-    tail = select(u > at_zero, log(max((1.0 - at_zero) / above, 1.0)) / max(rate, 1e-300), 0.0)
-    new = select(quadratic, a * root * root, tail)
+    # The exponential one: zero with probability (spread - 1) / (spread + 1), else an exponential of mean `tail`.
+    tail = 0.5 * (mean + by_mean)
+    weight = spread + 1.0
+    new = select(quadratic, a * root * root, -tail * log(min(max(0.5 * weight * (1.0 - u), 1e-300), 1.0)))
     # log E[exp(A v')], A what the log-spot gains by v' once the independent part is averaged.
     half = 0.5 * leverage * leverage * c.dt
-    along = leverage * c.slope
-    tilt = along - 0.5 * half * (1.0 - c.across)
-    tilted = min(2.0 * tilt * a, 0.9)
-    tilted_rate = max(1.0 - tilt / max(rate, 1e-300), 0.1)
-    inside = select(quadratic, 1.0 - tilted, at_zero + (1.0 - at_zero) / tilted_rate)
-    logarithm = log(inside)
-    moment = select(quadratic, 0.5 * tilted * b2 / (1.0 - tilted) - 0.5 * logarithm, logarithm)
+    tilt = leverage * c.slope - 0.5 * half * (1.0 - c.across)
+    tilted = min(tilt * select(quadratic, 2.0 * a, tail), 0.9)
+    left = 1.0 - tilted
+    ratio = tilted * select(quadratic, 0.5 * b2, 2.0) / (left * select(quadratic, 1.0, weight))
+    logarithm = log(select(quadratic, left, 1.0 + ratio))
+    moment = select(quadratic, ratio - 0.5 * logarithm, logarithm)
     variation = half * (v + new)
     across = c.across * variation
     change = tilt * new - moment - 0.5 * across + np.sqrt(across) * z

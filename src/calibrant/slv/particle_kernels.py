@@ -1,6 +1,7 @@
 """Compiled loops over particles: a time step, and the order in which they draw their numbers."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays import Vector
 from ..compiled import kernel, reduction
@@ -11,7 +12,10 @@ from .numbers import inverse_normal, mixed, uniform
 BLOCK = 512
 """Particles that a step takes at a time: their random numbers stay in the nearest cache."""
 _U, _Z_V, _Z, _LEVERAGE = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
-_LEVELS = 4096
+_LEVELS = 64
+"""Of the variance, within a slice of spots."""
+_REACH = 5.0
+"""Standard deviations that the slices reach to either side."""
 _GOLDEN_2D = (0.7548776662466927, 0.5698402909980532)
 """1 / p and 1 / p^2 of p^3 = p + 1: steps of the two-dimensional Kronecker sequence that fills the square most evenly
 (Roberts 2018); so does every stretch of consecutive points."""
@@ -26,14 +30,14 @@ def advance(
     inverse_step: float,
     constants: StepConstants,
     euler: bool,
-    ranked: bool,
+    by_rank: bool,
     key: int,
 ) -> None:
     """Move every particle by a step.
 
     x, v                      (n,) ln(S / F) and variance, moved
     row, start, inverse_step  leverage over x, uniform nodes
-    ranked                    whether the particles are in order of rank, and draw consecutive points of one sequence;
+    by_rank                   whether the particles are in order of rank, and draw consecutive points of one sequence;
                               else they draw independent numbers, the second half the first's mirrored
     key                       of the random numbers of this step
     """
@@ -47,7 +51,7 @@ def advance(
         size = min(BLOCK, n - begin)
         # A slice, since of begin + j LLVM does not know that it is no index from the end.
         x_block, v_block = x[begin : begin + size], v[begin : begin + size]
-        if ranked:
+        if by_rank:
             for j in range(size):
                 place = begin + j
                 first = first_shift + place * _GOLDEN_2D[0]
@@ -82,76 +86,117 @@ def advance(
 
 
 @reduction
-def mean_and_deviation(x: Vector) -> tuple[float, float]:
+def _mean(x: Vector) -> float:
     total = 0.0
     for i in range(x.size):
         total += x[i]
-    mean = total / x.size
-    square = 0.0
+    return total / x.size
+
+
+@reduction
+def _mean_positive(x: Vector) -> float:
+    total = 0.0
     for i in range(x.size):
-        square += (x[i] - mean) * (x[i] - mean)
-    return mean, np.sqrt(square / x.size)
+        total += max(x[i], 0.0)
+    return total / x.size
+
+
+@reduction
+def _mean_square(x: Vector, mean: float) -> float:
+    total = 0.0
+    for i in range(x.size):
+        total += (x[i] - mean) * (x[i] - mean)
+    return total / x.size
 
 
 @kernel
-def rank(x: Vector, v: Vector, mean: float, deviation: float, spare_x: Vector, spare_v: Vector) -> None:
-    """Bring particles into the order in which they draw: by slices of x, and within a slice by v.
+def ranked(
+    x: Vector, v: Vector, tail: float, out_x: Vector, out_v: Vector, out_y: Vector
+) -> tuple[float, float, float, float, float]:
+    """Particles in the order in which they draw: by slices of x, and within a slice by v, to and fro.
 
-    There are as many slices as particles in each, about. Both orders are by counting, the second stable.
+    About as many slices as particles in each. The order is by counting cells of (x, v).
+
+    tail          probability, see below
+    out_x, out_v  (n,), filled with the particles in order
+    out_y         (n,), filled with x standardised, in order
+    returns       mean and standard deviation of x, mean of v where positive, and the quantiles of y of probability
+                  `tail` and 1 - `tail`
     """
     n = x.size
-    largest = 0.0
+    mean = _mean(x)
+    deviation = np.sqrt(_mean_square(x, mean))
+    alive = _mean_positive(v)
+    n_slices = max(int(np.sqrt(n)), 64)
+    scale = n_slices / (2.0 * _REACH * max(deviation, 1e-300))
+    low = mean - _REACH * deviation
+    cell = np.empty(n, np.int32)
     for i in range(n):
-        largest = max(largest, v[i])
-    n_slices = max(int(np.sqrt(n)), 2)
-    _by_counting(v, 0.0, _LEVELS / max(largest, 1e-300), _LEVELS, x, v, spare_x, spare_v)
-    low = mean - 5.0 * deviation
-    _by_counting(spare_x, low, n_slices / max(10.0 * deviation, 1e-300), n_slices, spare_x, spare_v, x, v)
-
-
-@kernel
-def _by_counting(
-    key: Vector, low: float, inverse: float, n_cells: int, x: Vector, v: Vector, out_x: Vector, out_v: Vector
-) -> None:
-    """Particles in the order of the cell that their key falls into, those of a cell in the order they came."""
-    begins = np.zeros(n_cells + 1, np.int64)
-    last = n_cells - 1.0
-    for i in range(key.size):
-        begins[int(min(max((key[i] - low) * inverse, 0.0), last)) + 1] += 1
-    for j in range(1, n_cells + 1):
-        begins[j] += begins[j - 1]
-    for i in range(key.size):
-        cell = int(min(max((key[i] - low) * inverse, 0.0), last))
-        to = begins[cell]
-        begins[cell] = to + 1
+        slice_of = np.int32(min(max((x[i] - low) * scale, 0.0), n_slices - 1.0))
+        variance = max(v[i], 0.0)
+        level = np.int32(_LEVELS * variance / (variance + alive + 1e-300))
+        level ^= -(slice_of & 1) & (_LEVELS - 1)
+        cell[i] = slice_of * _LEVELS + level
+    begins = np.zeros(n_slices * _LEVELS + 1, np.int32)
+    for i in range(n):
+        begins[cell[i] + 1] += 1
+    for j in range(n_slices * _LEVELS):
+        begins[j + 1] += begins[j]
+    # Before the places are taken: cumulative counts of whole slices are what quantiles need.
+    first = _quantile(begins, n_slices, tail * n)
+    last = _quantile(begins, n_slices, n - tail * n)
+    inverse = 1.0 / max(deviation, 1e-300)
+    for i in range(n):
+        to = begins[cell[i]]
+        begins[cell[i]] = to + 1
         out_x[to] = x[i]
         out_v[to] = v[i]
+    for i in range(n):
+        out_y[i] = (out_x[i] - mean) * inverse
+    unit = 2.0 * _REACH / n_slices
+    return mean, deviation, alive, first * unit - _REACH, last * unit - _REACH
 
 
 @kernel
-def quantiles(x: Vector, tail: float) -> tuple[float, float]:
-    """The quantiles of probability `tail` and 1 - `tail` of standardised data, to a hundredth of a deviation."""
-    n_cells = 2000
-    reach = 10.0
-    counts = np.zeros(n_cells + 1)
-    scale = n_cells / (2.0 * reach)
-    for i in range(x.size):
-        counts[int(min(max((x[i] + reach) * scale, 0.0), n_cells - 1.0))] += 1.0
-    wanted = tail * x.size
-    low = _quantile(counts, wanted, False)
-    high = _quantile(counts, wanted, True)
-    return low / scale - reach, high / scale - reach
+def _quantile(begins: NDArray[np.int32], n_slices: int, wanted: float) -> float:
+    """Where, in slices, so many particles lie below: linear within the slice."""
+    low, high = 0, n_slices
+    while high - low > 1:
+        middle = (low + high) // 2
+        if begins[middle * _LEVELS] <= wanted:
+            low = middle
+        else:
+            high = middle
+    below, upto = begins[low * _LEVELS], begins[(low + 1) * _LEVELS]
+    share: float = (wanted - below) / max(upto - below, 1)
+    return low + share
 
 
 @kernel
-def _quantile(counts: Vector, wanted: float, from_above: bool) -> float:
-    """Where, in cells, so many data lie beyond: linear within the cell."""
-    n_cells = counts.size - 1
-    gone = 0.0
-    for j in range(n_cells):
-        cell = n_cells - 1 - j if from_above else j
-        if gone + counts[cell] >= wanted:
-            share = (wanted - gone) / counts[cell] if counts[cell] > 0.0 else 0.0
-            return cell + 1.0 - share if from_above else cell + share
-        gone += counts[cell]
-    return 0.0 if from_above else float(n_cells)
+def leverage_row(
+    local_vol: Vector,
+    start: float,
+    inverse_step: float,
+    curve: Vector,
+    least: float,
+    log_spot: float,
+    step: float,
+    floor: float,
+    cap: float,
+    out: Vector,
+) -> int:
+    """sigma_LV / sqrt(E[v | S]) at the nodes of a row.
+
+    local_vol, start, inverse_step  a row of local vols over uniform ln S
+    curve                           (n_nodes,) E[v | S], taken as `least` where it is less
+    log_spot, step                  first node and spacing
+    floor, cap                      of local vols
+    out                             (n_nodes,), filled
+    returns                         how many of the local vols are clipped
+    """
+    n_clipped = 0
+    for i in range(curve.size):
+        vol = row_at(local_vol, start, inverse_step, log_spot + step * i)
+        n_clipped += (vol <= floor * 1.000001) | (vol >= cap * 0.999999)
+        out[i] = vol / np.sqrt(max(curve[i], least))
+    return n_clipped

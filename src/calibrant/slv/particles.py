@@ -18,16 +18,18 @@ import numpy as np
 
 from ..arrays import Vector
 from ..steps import Progress, Steps
-from .estimators import DEFAULT, ESTIMATORS, Estimator, floored
-from .estimators.interface import TAIL
+from .estimators import DEFAULT, ESTIMATORS, Estimator
+from .estimators.interface import LEAST_SHARE, TAIL
 from .heston_step import step_constants
 from .leverage import Leverage
 from .local_vol import LocalVolatility
-from .particle_kernels import advance, mean_and_deviation, quantiles, rank
+from .particle_kernels import advance, leverage_row, ranked
 from .time_grid import time_grid
 
 Scheme = Literal["qe", "euler"]
 Numbers = Literal["ranked", "antithetic"]
+_LOCAL_VOLS, _WIDTH = 181, 6.0
+"""Of a date, and the standard deviations to either side: what is linear between is within 0.03 % of the formula."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class ParticleOptions:
     """`qe` (Andersen 2008) or `euler`, full truncation, as in Hakala (2019)."""
     numbers: Numbers = "ranked"
     """`ranked` (array-RQMC) or `antithetic`, independent ones in mirrored pairs."""
-    n_nodes: int = 97
+    n_nodes: int = 65
     """Of a row of the leverage."""
     seed: int = 0
 
@@ -86,36 +88,40 @@ def leverage_steps(
     """
     options = options or ParticleOptions()
     dates = time_grid(maturity, options.pillars, options.step_days)
-    market = local_vol.surface.market
-    log_forward = market.log_forward(dates)
+    log_forward = local_vol.surface.market.log_forward(dates)
+    local = local_vol.grid(dates, n_nodes=_LOCAL_VOLS, width=_WIDTH)
     n, n_nodes = options.n_particles, options.n_nodes
-    keys = np.random.default_rng(options.seed).integers(2**62, size=dates.size)
-    ranked, euler = options.numbers == "ranked", options.scheme == "euler"
+    keys = np.random.default_rng(options.seed).integers(2**62, size=dates.size).tolist()
+    by_rank, euler = options.numbers == "ranked", options.scheme == "euler"
     x, v = np.zeros(n), np.full(n, heston.v0)
-    spare = np.empty((2, n))
+    next_x, next_v, y = np.empty((3, n))
     start, step = np.empty(dates.size), np.empty(dates.size)
     value = np.empty((dates.size, n_nodes))
-    today = local_vol.at(0.0, 0.0)
-    n_clipped = today.below + today.above
-    value[0] = today.vol / np.sqrt(heston.v0)
-    # Constant, so of any width.
+    # Today it is one number: a row of any width.
     start[0], step[0] = -0.5, 1.0 / (n_nodes - 1)
+    value[0] = local_vol(log_forward[0], 0.0) / np.sqrt(heston.v0)
+    n_clipped = 0
+    unit = np.linspace(0.0, 1.0, n_nodes)
     for i in range(1, dates.size):
-        constants = step_constants(heston.kappa, heston.theta, heston.xi, heston.rho, dates[i] - dates[i - 1])
-        advance(x, v, value[i - 1], start[i - 1], 1.0 / step[i - 1], constants, euler, ranked, int(keys[i]))
-        mean, deviation = mean_and_deviation(x)
-        if ranked:
-            rank(x, v, mean, deviation, spare[0], spare[1])
-        y = (x - mean) / deviation
-        low, high = quantiles(y, TAIL)
-        nodes = np.linspace(low, high, n_nodes)
-        alive = np.maximum(v, 0.0) if euler else v
-        curve = floored(options.estimator(y, alive, nodes), float(alive.mean()))
-        k = mean + deviation * nodes
-        local = local_vol.at(k, dates[i])
-        n_clipped += local.below + local.above
-        value[i] = local.vol / np.sqrt(curve)
-        start[i], step[i] = k[0], k[1] - k[0]
+        constants = step_constants(heston.kappa, heston.theta, heston.xi, heston.rho, float(dates[i] - dates[i - 1]))
+        advance(x, v, value[i - 1], start[i - 1], 1.0 / step[i - 1], constants, euler, by_rank, keys[i])
+        mean, deviation, alive, low, high = ranked(x, v, TAIL, next_x, next_v, y)
+        curve = options.estimator(y, np.maximum(next_v, 0.0) if euler else next_v, low + (high - low) * unit)
+        if by_rank:
+            x, v, next_x, next_v = next_x, next_v, x, v
+        start[i], step[i] = mean + deviation * low, deviation * (high - low) / (n_nodes - 1)
+        n_clipped += leverage_row(
+            local.vol[i],
+            local.start[i] - log_forward[i],
+            1.0 / local.step[i],
+            curve,
+            LEAST_SHARE * alive,
+            start[i],
+            step[i],
+            local_vol.floor,
+            local_vol.cap,
+            value[i],
+        )
         yield Progress(float(i), float(dates.size - 1))
     leverage = Leverage(expiry=dates, start=log_forward + start, step=step, value=value)
     return ParticleLeverage(leverage, n_clipped, x + log_forward[-1], np.maximum(v, 0.0))

@@ -150,9 +150,11 @@ def touch_steps(
         share = np.where(no_touch[:, np.newaxis], block.alive, 1.0 - block.alive)
         return np.where(at_hit[:, np.newaxis], unit_at_hit * block.paid, unit * share)
 
-    # The error of a difference grows as the bump shrinks, its bias with the square of the bump: a twentieth of the
-    # spot's own deviation moves a touch's delta by less than its standard error.
-    bump = 0.05 * float(np.sqrt(surface.total_variance(0.0, ends[0]).w))
+    # The error of a difference grows as the bump shrinks, its bias with the square of the bump: a seventh of the spot's
+    # own deviation moves a touch's gamma by a few thousandths. But no bump may touch a level.
+    deviation = float(np.sqrt(surface.total_variance(0.0, ends[0]).w))
+    nearest = float(np.min(np.abs(np.concatenate((low, high)) - np.log(market.spot))))
+    bump = min(0.15 * deviation, 0.5 * nearest)
     shifts = (0.0, bump, -bump) if greeks else (0.0,)
     watch = Watch(low, high, watched[at])
     means = yield from mean_steps(dynamics, dates, log_forward, discount, watched, watch, payoff, options, shifts)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...arrays import Vector
+from ...arrays import Matrix, Vector
 from ...compiled import kernel, reduction
-from .cells import REACH, cells_of
+from .cells import REACH, share
 from .kernels import silverman
 
 _WITHIN = 2.0
@@ -23,7 +23,7 @@ anywhere, and a leverage that such an estimate made large would throw the partic
 class BinnedLocalLinear:
     """Options of the estimator `binned_local_linear`."""
 
-    n_cells: int = 2000
+    n_cells: int = 1000
     """Points that the particles are shared among."""
     bandwidth: float = 0.7
     """In units of Silverman's for the quartic kernel: less, since particles that draw by rank scatter less."""
@@ -31,12 +31,17 @@ class BinnedLocalLinear:
     """Particles that each window must hold, at least; None for 0.6 n^0.7, 125 of 2,048 and 1,900 of 100,000."""
 
     def __call__(self, x: Vector, v: Vector, at: Vector) -> Vector:
-        cells = cells_of(x, v, self.n_cells)
-        out = np.empty(at.size)
         half_width = self.bandwidth * silverman("quartic", x.size)
         least = 0.6 * x.size**0.7 if self.least_mass is None else self.least_mass
-        local_linear_on_cells(cells.mass, cells.response, half_width, min(least, 0.5 * x.size), at, out)
+        out = np.empty(at.size)
+        _binned(x, v, np.zeros((2, self.n_cells)), half_width, min(least, 0.5 * x.size), at, out)
         return out
+
+
+@kernel
+def _binned(x: Vector, v: Vector, cells: Matrix, half_width: float, least_mass: float, at: Vector, out: Vector) -> None:
+    share(x, v, cells[0], cells[1])
+    local_linear_on_cells(cells[0], cells[1], half_width, least_mass, at, out)
 
 
 @kernel

@@ -32,12 +32,13 @@ class Cells(NamedTuple):
 def cells_of(x: Vector, v: Vector, n_cells: int) -> Cells:
     """Particles (n,) with standardised x shared among `n_cells` >= 2 points."""
     cells = Cells(np.zeros(n_cells), np.zeros(n_cells))
-    _share(x, v, cells.mass, cells.response)
+    share(x, v, cells.mass, cells.response)
     return cells
 
 
 @kernel
-def _share(x: Vector, v: Vector, mass: Vector, response: Vector) -> None:
+def share(x: Vector, v: Vector, mass: Vector, response: Vector) -> None:
+    """Add particles (n,) to `mass` and `response` (n_cells,)."""
     last = mass.size - 1
     scale = last / (2.0 * REACH)
     for i in range(x.size):
