@@ -3,9 +3,9 @@ PYTHON ?= python3
 PORT ?= 8000
 RUNTIME ?= .venv
 DEV ?= .venv-dev
-CODE = setup.py src service training model_export reporting tests benchmarks deploy docker
+CODE = setup.py src service training model_export reporting tests benchmarks deploy docker docs/conf.py
 
-.PHONY: serve test test-deploy check bench format clean
+.PHONY: serve test test-deploy check bench docs format clean
 
 serve: $(RUNTIME)/.installed
 	CALIBRANT_PORT=$(PORT) $(RUNTIME)/bin/python -m service
@@ -28,6 +28,10 @@ check: $(DEV)/.installed
 
 bench: $(DEV)/.installed
 	$(DEV)/bin/python -m benchmarks
+
+# A site in build/site, whose pages need nothing from outside.
+docs: $(DEV)/.installed
+	$(DEV)/bin/python -m sphinx -b html -W --keep-going -q -c docs . build/site
 
 format: $(DEV)/.installed
 	$(DEV)/bin/ruff check --fix .

@@ -1,42 +1,10 @@
-"""What docs/library.md shows is what happens: its programs, one after the other, print what stands below them."""
+"""What docs/library.md says of the library besides its programs, which tests/test_pages.py runs."""
 
-import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from tests.shared import ROOT
 
 PAGE = (ROOT / "docs" / "library.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", PAGE, re.DOTALL)
-
-
-def lines(text: str) -> list[str]:
-    """Without the blanks that pandas fills its lines up with."""
-    return [line.rstrip() for line in text.splitlines()]
-
-
-def run_programs(programs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """What each prints, one after the other, as in a notebook; what it should print, and itself."""
-    notebook: dict[str, Any] = {}
-    for program, shown in programs:
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            exec(program, notebook)
-        yield printed.getvalue(), shown, program
-
-
-def test_the_programs_print_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for printed, shown, program in run_programs(PROGRAMS):
-        assert lines(printed) == lines(shown), program
-    assert (tmp_path / "dax.png").stat().st_size > 10_000
 
 
 def test_the_page_shows_every_name_of_the_library() -> None:
