@@ -361,7 +361,7 @@ def _leverage_at(
 def _mixing_steps(
     request: LeverageRequest, heston: Heston, particles: ParticleOptions, quoted: QuotedTouch
 ) -> Steps[tuple[float, ParticleLeverage]]:
-    """The mixing at which the quoted barrier has its price, by regula falsi on the same numbers: of all tried the nearest.
+    """The mixing at which the quoted barrier has its price, by regula falsi: of all tried the nearest.
 
     Ranks change with the mixing, and with them the price by as much as another seed would change it, so that the last
     one tried need not be the nearest.
