@@ -234,6 +234,8 @@ def test_what_is_no_parquet_or_no_folder_is_refused(
     assert "holds other Parquet files" in capsys.readouterr().err
     assert main(["backfill", str(tmp_path / "absent.parquet"), "--out", str(tmp_path / "out")]) == 2
     assert "absent.parquet" in capsys.readouterr().err
+    assert main(["backfill", str(quotes), "--out", str(tmp_path / "out"), "--ray", "local", "--workers", "0"]) == 2
+    assert "`--workers` must be at least 1" in capsys.readouterr().err
 
 
 def test_a_model_without_a_network_starts_from_the_one_before(tmp_path: Path) -> None:
