@@ -14,6 +14,10 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "walkthrough.ipynb"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # the package has no types here
+
+
 def outputs(notebook: Any) -> list[list[Any]]:
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -30,8 +34,8 @@ def pictures_of(cell: list[Any]) -> list[bool]:
 
 def test_the_walk_through_leaves_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    shown = outputs(nbformat.read(NOTEBOOK, as_version=4))
+    notebook = read(NOTEBOOK)
+    shown = outputs(read(NOTEBOOK))
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": tmp_path}}).execute()
     assert sum(len(pictures_of(cell)) for cell in shown) == 3
     for left, kept in zip(outputs(notebook), shown, strict=True):
