@@ -37,7 +37,7 @@ SYMBOLS = {"kappa": r"$\kappa$", "theta": r"$\theta$", "xi": r"$\xi$", "rho": r"
 _DPI = 140
 _COLOURS = 256
 """In a file: as many as one byte names, a third of the bytes of full colour."""
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -325,7 +325,7 @@ def draw(results: Path, arrays: Path, out: Path) -> list[Path]:
             "run training.evaluate again"
         )
     written = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, figure in (
             ("1_surface", surface(of_paper)),
             ("2_parameters", scatter(of_paper, scattered)),

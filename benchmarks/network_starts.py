@@ -1,6 +1,6 @@
 """What the networks' starts save, model by model: evaluations, time and optima, with the networks and without.
 
-    python -m benchmarks.network_starts [--panels 200] [--quotes ../shared/market]
+    python -m benchmarks.network_starts [--panels 200] [--every 1] [--quotes ../shared/market]
 
 Noiseless panels of 8 expiries and 10 strikes, drawn as those that the networks are trained on, and the panels of the
 market that `benchmarks.market_models` looks at. Each is fitted from the network's start alone, as the service does, and
@@ -118,14 +118,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--panels", type=int, default=200, help="noiseless ones of each model")
     parser.add_argument("--quotes", type=Path, default=ROOT.parent / "shared" / "market", help="market panels")
+    parser.add_argument("--every", type=int, default=1, help="market panels: one of so many")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--out", type=Path, default=RESULTS / "network_starts.md")
     given = parser.parse_args()
     folder = networks_folder()
     if folder is None:
         parser.error("there are no released networks")
-    releases = [released(folder, name) for name in given.models]
-    market = [panel for _, panel in market_panels(given.quotes)]
+    market = [panel for _, panel in market_panels(given.quotes)][:: given.every]
     head = [
         "model",
         "from",
@@ -137,8 +137,10 @@ def main() -> None:
     exact_head, market_head = ([*head[:4], found, head[5]] for found in ("under 0.1 bp", "best of the routes"))
     exact_rows: list[list[str]] = []
     market_rows: list[list[str]] = []
-    for release in releases:
-        model = MODELS[release.model]
+    versions = []
+    for name in given.models:
+        model, release = MODELS[name], released(folder, name)
+        versions.append(release.version)
         for panels, rows, exact in ((noiseless(model, given.panels), exact_rows, True), (market, market_rows, False)):
             examine(panels[0], release)
             rows += rows_of(model, [examine(panel, release) for panel in panels], exact=exact)
@@ -148,11 +150,12 @@ def main() -> None:
         [
             "# What the networks' starts save",
             "",
-            f"`python -m benchmarks.network_starts --panels {given.panels}`: {__doc__.split(chr(10) * 2)[2].strip()}",
+            f"`python -m benchmarks.network_starts --panels {given.panels} --every {given.every}`: "
+            f"{__doc__.split(chr(10) * 2)[2].strip()}",
             "",
             describe_machine("onnxruntime"),
             "",
-            f"Networks: {', '.join(release.version for release in releases)}.",
+            f"Networks: {', '.join(versions)}.",
             "",
             f"## {given.panels} noiseless panels of 80 quotes",
             "",

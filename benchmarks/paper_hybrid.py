@@ -167,8 +167,8 @@ def rows_of(name: str, method: Method, of_panels: list[Sample]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--panels", type=int, default=30)
-    parser.add_argument("--authors", type=int, default=5, help="panels of the authors' slow way")
+    parser.add_argument("--panels", type=int, default=12)
+    parser.add_argument("--authors", type=int, default=3, help="panels of the authors' slow way")
     parser.add_argument("--network", type=Path, default=NETWORK)
     parser.add_argument("--out", type=Path, default=RESULTS / "paper_hybrid.md")
     given = parser.parse_args(arguments)

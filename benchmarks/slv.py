@@ -1,6 +1,6 @@
 """The leverage by particles: what it costs, what it is worth, and QuantLib's beside it in the same run.
 
-    python -m benchmarks.slv [--seeds N] [--quick] [--out PATH]
+    python -m benchmarks.slv [--seeds N] [--repeats N] [--out PATH]
 
 Times are the processor's own. Errors of vanillas are those of the leverage alone (`slv_cases.Repricer`): their standard
 errors are stated. Cases are those of ../shared/reference/slv.
@@ -94,50 +94,37 @@ def speed_section(repeats: int) -> list[str]:
     ]
 
 
-def repricing_section(seeds: int) -> list[str]:
-    """Vanilla errors by estimator, number of particles and case, and QuantLib's."""
-    lines = [
-        "## Vanillas",
+def repricing_section(case: Case, names: dict[int, tuple[str, ...]], seeds: int, *, quantlib: bool) -> list[str]:
+    """Vanilla errors by number of particles and estimator, and QuantLib's.
+
+    names  the estimators of each number of particles
+    """
+    repricer = Repricer(case)
+    of_reference = f"{rms(repricer.reference_bp):.2f}"
+    rows = [["the reference", "4 x 250,000", of_reference, "", f"({repricer.reference_se_bp.max():.2f})"]]
+    for n, estimators in names.items():
+        for name in estimators:
+            found = []
+            for seed in range(seeds):
+                options = ParticleOptions(n_particles=n, estimator=ESTIMATORS[name], seed=seed)
+                found.append(repricer.errors_bp(case.calibrated(options).leverage))
+            rows.append(summary(name, n, found))
+            print(case.name, *rows[-1], flush=True)
+    for n, count in ((2048, seeds), (100_000, min(seeds, 5))) if quantlib else ():
+        for shifted in (False, True):
+            theirs = QuantLibLeverage(case, shifted=shifted)
+            found = [repricer.errors_bp(theirs.as_ours(theirs.calibrated(n, 1 + seed))) for seed in range(count)]
+            rows.append(summary("QuantLib" + (", local vol not lagged" if shifted else ""), n, found))
+            print(case.name, *rows[-1], flush=True)
+    return [
+        f"## Vanillas, {case.name}",
         "",
         "Root mean square error over 10-delta put to 10-delta call of every pillar, basis points: median of the seeds "
-        f"(lowest to highest), {seeds} seeds; in brackets the largest standard error of a single quote, median of the "
-        "seeds.",
+        f"(lowest to highest), {seeds} seeds; in brackets the largest standard error of a single quote.",
+        "",
+        *table(("leverage", "particles", "rms, bp", "range", "s.e."), rows),
         "",
     ]
-    plan: list[tuple[Case, tuple[tuple[int, tuple[str, ...]], ...]]] = [
-        (published("EURUSD_SYN18_6M"), ((2048, tuple(ESTIMATORS)), (16_384, COMPARED), (100_000, COMPARED))),
-        (fitted("EURBRL_SYN18", 3, 1.0), ((2048, tuple(ESTIMATORS)), (16_384, COMPARED))),
-    ]
-    for case, sizes in plan:
-        repricer = Repricer(case)
-        rows = [
-            [
-                "the reference, 4 x 250,000 particles",
-                "",
-                f"{rms(repricer.reference_bp):.2f}",
-                "",
-                f"{repricer.reference_se_bp.max():.2f}",
-            ]
-        ]
-        for n, names in sizes:
-            for name in names:
-                found = []
-                for seed in range(seeds):
-                    options = ParticleOptions(n_particles=n, estimator=ESTIMATORS[name], seed=seed)
-                    found.append(repricer.errors_bp(case.calibrated(options).leverage))
-                rows.append(summary(name, n, found))
-                print(case.name, *rows[-1], flush=True)
-        if case.name == "EURUSD_SYN18_6M":
-            for n, count in ((2048, seeds), (100_000, min(seeds, 5))):
-                for shifted in (False, True):
-                    theirs = QuantLibLeverage(case, shifted=shifted)
-                    found = [
-                        repricer.errors_bp(theirs.as_ours(theirs.calibrated(n, 1 + seed))) for seed in range(count)
-                    ]
-                    rows.append(summary("QuantLib" + (", local vol not lagged" if shifted else ""), n, found))
-                    print(case.name, *rows[-1], flush=True)
-        lines += [f"### {case.name}", "", *table(("leverage", "particles", "rms, bp", "range", "s.e."), rows), ""]
-    return lines
 
 
 def summary(name: str, n: int, found: list[tuple[Vector, Vector]]) -> list[str]:
@@ -368,14 +355,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "slv.md")
     given = parser.parse_args()
     sections: list[str] = []
-    for section in (
+    made: tuple[Callable[[], list[str]], ...] = (
         lambda: speed_section(given.repeats),
-        lambda: repricing_section(given.seeds),
+        lambda: repricing_section(
+            published("EURUSD_SYN18_6M"),
+            {2048: tuple(ESTIMATORS), 16_384: COMPARED, 100_000: COMPARED},
+            given.seeds,
+            quantlib=True,
+        ),
+        lambda: repricing_section(
+            fitted("EURBRL_SYN18", 3, 1.0), {2048: tuple(ESTIMATORS), 16_384: COMPARED}, given.seeds, quantlib=False
+        ),
         moustache_section,
         reference_section,
         lambda: numbers_section(given.seeds),
         lambda: own_surface_section(given.seeds),
-    ):
+    )
+    for section in made:
         sections += section()
         # What is kept if it is stopped: all that is whole.
         write_report(given.out, [*title(given.seeds, given.repeats), *sections])

@@ -42,7 +42,7 @@ class QuantLibLeverage:
             for j in range(dates.size):
                 table[i][j] = float(vols[j, i])
         self.local_vol = ql.FixedLocalVolSurface(TODAY, dates.tolist(), strikes.tolist(), table, days)
-        self.dates = dates[:-1]
+        self.dates: Vector = dates[:-1].astype(np.float64)
 
     def calibrated(self, n_particles: int, seed: int = 1234, *, sobol: bool = False) -> ql.LocalVolTermStructure:
         """sobol  whether its numbers are those of its own tests, which know no seed"""

@@ -37,8 +37,9 @@ of all, since it costs as much as one in time."""
 _GIVING_WAY = 5e-3
 """Seconds, at most, that a quarter of a megabyte of a large body waits for interactive requests: beside a stream of
 them that never ends it arrives at 50 MB a second."""
-_LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8}
-"""Requests of a kind that may be in the service, wherever in it. A batch holds many panels."""
+_LIMITS = {Priority.INTERACTIVE: 512, Priority.LONG: 64, Priority.BULK: 8, Priority.JOB: 32}
+"""Requests of a kind that may be in the service, wherever in it. A batch holds many panels; of jobs only those
+count that are answered at once."""
 
 
 def kind_of(route: Route, context: RequestContext) -> Priority | None:
@@ -48,8 +49,8 @@ def kind_of(route: Route, context: RequestContext) -> Priority | None:
 
 
 def body_bytes(kind: Priority, n_bytes: int) -> int:
-    """Bytes of this process's memory that such a body takes; a batch is kept as it comes, and read elsewhere."""
-    return n_bytes if kind is Priority.BULK else of_body(n_bytes)
+    """Bytes of this process's memory that such a body takes; batches and jobs are kept as they come, read elsewhere."""
+    return n_bytes if kind in (Priority.BULK, Priority.JOB) else of_body(n_bytes)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ class Scope(StrEnum):
     CALIBRATE = "calibrate"
     BATCH = "batch"
     PRICE = "price"
+    LEVERAGE = "leverage"
     METRICS = "metrics"
 
 

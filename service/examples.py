@@ -32,6 +32,17 @@ _TENSORS = {
     "expiry": _PANEL["expiry"],
     "iv": [0.2568, 0.2321, 0.2085, 0.189, 0.2654, 0.2399, 0.2158, None],
 }
+_SMILES = {
+    "kind": "fx_pillars",
+    "pair": "EURUSD",
+    "spot": 1.1,
+    "domestic_rate": 0.02,
+    "foreign_rate": 0.01,
+    "expiry": [0.0833, 0.25],
+    "atm": [0.072, 0.075],
+    "rr25": [-0.006, -0.008],
+    "bf25": [0.002, 0.0022],
+}
 _CALIBRATION = {"id": "ABC", "as_of": "2026-01-02", "model": "heston", "quotes": _PANEL}
 REQUESTS: dict[str, Any] = {
     "POST /v1/calibrate": _CALIBRATION,
@@ -52,6 +63,14 @@ REQUESTS: dict[str, Any] = {
             "bid": [11.2, 0.75, 7.25, 1.7, 4.05, 3.4, 1.95, 6.2, 0.8, 9.95],
             "ask": [11.4, 0.85, 7.45, 1.8, 4.15, 3.5, 2.05, 6.4, 0.9, 10.15],
         },
+    },
+    "POST /v1/leverage": {"surface": _SMILES, "maturity": 0.25, "kappa": 1.5, "n_particles": 2048, "seed": 1},
+    "POST /v1/one-touch": {
+        "surface": _SMILES,
+        "kappa": 1.5,
+        "barriers": [{"level": 1.13, "direction": "up", "expiry": 0.25, "paid": "at_expiry", "kind": "one_touch"}],
+        "model": "slv",
+        "greeks": True,
     },
     "POST /v2/models/{model}/infer": {
         "inputs": [

@@ -7,6 +7,7 @@ import sys
 from . import worker  # noqa: F401
 from .compiling import telling_of_kernels
 from .engine import Engine
+from .jobs.warm_up import warm_up
 from .settings import Settings
 
 
@@ -14,6 +15,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with telling_of_kernels():
         Engine.load(Settings().networks)
+        warm_up()
     return 0
 
 

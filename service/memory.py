@@ -19,8 +19,6 @@ _PER_BYTE = 3
 _PER_QUOTE = 640
 """As numbers of Python's and of numpy's, and in the answer, left out with a reason. All these are measured in
 `tests/service/test_memory.py`."""
-_PER_BYTE_OF_CHAIN = 40
-"""Cells of text become objects of Python's of ten times their size, some of them twice."""
 _PER_OPTION = 700
 """Priced with its gradient, as numbers of Python's and of numpy's, and in the answer."""
 _PRICING, _PRICED_AT_A_TIME, _PER_OPTION_AT_A_TIME = 400_000, 256, 2500
@@ -39,11 +37,6 @@ def of_body(n_bytes: int) -> int:
 def of_quotes(n_quotes: int) -> int:
     """Bytes that a panel takes until it is answered."""
     return _PER_QUOTE * n_quotes
-
-
-def of_chain(n_bytes: int) -> int:
-    """The same of a chain in a body of so many."""
-    return _PER_BYTE_OF_CHAIN * n_bytes
 
 
 def of_options(n_options: int) -> int:

@@ -71,7 +71,7 @@ def documented(route: Route) -> dict[str, Any]:
     }
     if route.accepted is not None:
         content = _content(route.accepted, (JSON,), {JSON: EXAMPLES["accepted"]})
-        responses[202] = {"description": "With `Prefer: respond-async`.", "content": content, "headers": _LATER}
+        responses[202] = {"description": "Answered later: a job.", "content": content, "headers": _LATER}
     more: dict[str, Any] = {
         "parameters": [*map(_parameter, route.parameters), *_queried(route.query), *_headers(route)],
         "security": [] if route.open else [{"key": []}, {}],

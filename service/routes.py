@@ -1,7 +1,7 @@
 """The route table: all that the service answers, and how; FastAPI adds its document."""
 
 from .auth import Scope
-from .endpoints import batch, calibrate, console, jobs, operations, panel, price, triton, v2
+from .endpoints import batch, calibrate, console, jobs, operations, panel, price, simulations, triton, v2
 from .lane import Priority
 from .routing import FORMATS, JSON, Route
 from .wire import oip, schema
@@ -41,6 +41,20 @@ ROUTES = (
         body=schema.PriceRequest,
         answer=schema.PriceResponse,
         gives=FORMATS,
+    ),
+    Route(
+        *("POST", "/v1/leverage", simulations.leverage, Priority.JOB, Scope.LEVERAGE),
+        body=schema.LeverageRequest,
+        answer=schema.LeverageResponse,
+        gives=FORMATS,
+        accepted=schema.Job,
+    ),
+    Route(
+        *("POST", "/v1/one-touch", simulations.one_touch, Priority.JOB, Scope.LEVERAGE),
+        body=schema.TouchRequest,
+        answer=schema.TouchResponse,
+        gives=FORMATS,
+        accepted=schema.Job,
     ),
     Route("GET", _JOB, jobs.state, answer=schema.Job),
     Route("DELETE", _JOB, jobs.cancel, answer=schema.Job),

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     max_job_bytes: int = Field(
         128 << 20, ge=1, description="Memory for the results of all jobs; the oldest job that has ended is forgotten."
     )
+    max_job_s: float = Field(
+        600.0, gt=0.0, description="Processor time that a leverage or its prices may be expected to take; 413 beyond."
+    )
     job_result_s: float = Field(3600.0, gt=0.0, le=3600.0, description="A job that has ended is known for so long.")
     audit_share: float = Field(0.0, ge=0.0, le=1.0, description="Share of the answers that audits calibrate again.")
     audit_starts: int = Field(12, ge=1, description="Random starts of one audit, beside those read off the surface.")

@@ -4,14 +4,10 @@ Workers only compute. They send the content of a shard to the process that was s
 outlive it after a kill cannot meet the files of the run that goes on, and machines need not share a folder.
 """
 
-import hashlib
 import io
-import math
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import calibrant
+from calibrant.cluster import as_finished, connected, digest_of
 
 from .domain import DOMAINS, Domain
 from .panels import make_fitted_panels, make_panels
@@ -62,13 +59,6 @@ GENERATORS: dict[str, Callable[[Domain, int, int, int], NDArray[np.void]]] = {
 }
 """Records start..stop-1 of a domain and seed; each panel depends on its own index alone."""
 
-PRIVATE_CLUSTER = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Off, Ray listens on the loopback address alone: the way it is on macOS, on every system.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
-"""Environment in which a cluster of this machine sends nothing out and lets nobody in."""
-
 
 def make(job: Job) -> Made:
     """Make one shard."""
@@ -94,37 +84,16 @@ def by_ray(jobs: list[Job], address: str, workers: int) -> Iterator[Made]:
     workers  processors of the local cluster
     raises   RuntimeError if a machine has other code than this one
     """
-    if address == "local":
-        os.environ.update(PRIVATE_CLUSTER)
-    # An extra. It reads the environment above as it is imported.
-    import ray
-
-    if address == "local":
-        ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address, log_to_driver=False)
-    try:
+    with connected(address, workers) as ray:
         code = code_digest()
         remote = ray.remote(_make_with)
         tasks = (remote.options(num_gpus=int(job.generator.endswith("-cuda"))).remote(job, code) for job in jobs)
-        processors: float = ray.cluster_resources()["CPU"]  # type: ignore[no-untyped-call]
-        # Two tasks a processor keep it busy, and bound what waits in memory.
-        pending = list(islice(tasks, 2 * math.ceil(processors)))
-        while pending:
-            (finished,), pending = ray.wait(pending)
-            pending += islice(tasks, 1)
-            yield ray.get(finished)
-    finally:
-        ray.shutdown()
+        yield from map(ray.get, as_finished(ray, tasks))
 
 
 def code_digest() -> str:
     """Of every source file that panels can depend on."""
-    digest = hashlib.sha256()
-    for package in (Path(__file__).parent, Path(calibrant.__file__).parent):
-        for path in sorted(package.rglob("*.py")):
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest_of(Path(__file__).parent, Path(calibrant.__file__).parent)
 
 
 def _make_with(job: Job, code: str) -> Made:

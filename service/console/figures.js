@@ -69,11 +69,22 @@ export const hasWebGL = (() => {
   return () => (known ??= Boolean(document.createElement("canvas").getContext("webgl")));
 })();
 
+/** Between which of some ascending places there is a gap: where one of `absent` lies, or a step is wide beside both next to it. */
+function gaps(places, absent) {
+  const steps = places.slice(1).map((x, i) => x - places[i]);
+  return steps.map((step, i) => {
+    const near = Math.max(steps[i - 1] ?? 0, steps[i + 1] ?? 0);
+    return (near > 0 && step > 2.5 * near) || absent.some((x) => x > places[i] && x < places[i + 1]);
+  });
+}
+
+const used = (row) => Number.isFinite(row.mid) && !row.reason;
+
 /** Market vols between the quotes of an expiry, and nothing where there are none: a gap stays a gap. */
 function marketLines(rows) {
-  return byExpiry(rows.filter((row) => Number.isFinite(row.mid) && !row.reason)).map(({ expiry, rows: list }) => {
-    const steps = list.slice(1).map((row, i) => row.log - list[i].log).sort((a, b) => a - b);
-    const widest = 3.5 * (steps[Math.floor(steps.length / 2)] || 1);
+  return byExpiry(rows).map(({ expiry, rows: all }) => ({ expiry, list: all.filter(used), absent: all.filter((row) => !used(row)).map((row) => row.log) }))
+    .filter(({ list }) => list.length).map(({ expiry, list, absent }) => {
+    const isGap = gaps(list.map((row) => row.log), absent);
     const [low, high] = [list[0].log, list[list.length - 1].log];
     const n = 60;
     const log = Array.from({ length: n }, (_, j) => low + ((high - low) * j) / (n - 1));
@@ -82,7 +93,7 @@ function marketLines(rows) {
       while (i < list.length - 2 && list[i + 1].log < k) i++;
       const [left, right] = [list[i], list[i + 1] ?? list[i]];
       const step = right.log - left.log;
-      if (step > widest) return null;
+      if (isGap[i]) return null;
       return step > 0 ? left.mid + ((right.mid - left.mid) * Math.min(1, Math.max(0, (k - left.log) / step))) : left.mid;
     });
     return { expiry, log, vol, level: list[0].forward };
@@ -189,7 +200,7 @@ export function drawSmiles(id, rows, fit, kept, axis) {
 }
 
 /** A row of a map: a cell for each quote, from half-way to its neighbours; a wide gap stays one. */
-function cells(rows, axis) {
+function cells(rows, axis, absent) {
   const at = new Map();
   for (const row of rows) {
     const x = Number(along.row(row, axis).toPrecision(9));
@@ -198,13 +209,15 @@ function cells(rows, axis) {
   const places = [...at.keys()].sort((one, other) => one - other);
   const steps = places.slice(1).map((x, i) => x - places[i]).sort((one, other) => one - other);
   const step = steps[Math.floor(steps.length / 2)] || 0.02 * Math.abs(places[0]) || 0.01;
+  const isGap = gaps(places, absent);
   const edges = [places[0] - step / 2], inside = [];
   places.forEach((x, i) => {
     inside.push(at.get(x));
     const next = places[i + 1];
-    if (next === undefined || next - x > 3.5 * step) {
-      edges.push(x + step / 2);
-      if (next !== undefined) { inside.push([]); edges.push(next - step / 2); }
+    if (next === undefined || isGap[i]) {
+      const half = next === undefined ? step / 2 : Math.min(step / 2, (next - x) / 3);
+      edges.push(x + half);
+      if (next !== undefined) { inside.push([]); edges.push(next - half); }
     } else edges.push((x + next) / 2);
   });
   return { edges, inside };
@@ -212,18 +225,19 @@ function cells(rows, axis) {
 
 export function drawResiduals(id, rows, axis) {
   const c = colours();
-  const used = rows.filter((row) => Number.isFinite(row.model) && Number.isFinite(row.mid) && !row.reason);
-  if (!used.length) return empty(id, "There is no fit, and so no residual.");
-  const groups = byExpiry(used);
+  const fitted = rows.filter((row) => Number.isFinite(row.model) && used(row));
+  if (!fitted.length) return empty(id, "There is no fit, and so no residual.");
+  const groups = byExpiry(fitted);
   const residual = (row) => 1e4 * (row.model - row.mid);
   const mean = (list) => list.reduce((sum, row) => sum + residual(row), 0) / list.length;
-  const sizes = used.map((row) => Math.abs(residual(row))).sort((one, other) => one - other);
+  const sizes = fitted.map((row) => Math.abs(residual(row))).sort((one, other) => one - other);
   const limit = sizes[Math.floor(0.97 * (sizes.length - 1))] || 1e-9;
   const low = isDark() ? "#f0a35e" : "#b4540a", high = isDark() ? "#78a9ff" : "#2159b8";
   const height = Math.max(330, 27 * groups.length + 90);
   $(id).style.height = `${height}px`;
   const traces = groups.map((group, i) => {
-    const { edges, inside } = cells(group.rows, axis);
+    const absent = rows.filter((row) => !used(row) && Math.abs(row.expiry - group.expiry) < 1e-9 * Math.max(1, group.expiry)).map((row) => along.row(row, axis));
+    const { edges, inside } = cells(group.rows, axis, absent);
     return { type: "heatmap", x: edges, y: [i - 0.5, i + 0.5], z: [inside.map((list) => (list.length ? mean(list) : null))], coloraxis: "coloraxis", hoverongaps: false,
       xgap: inside.length > 60 ? 0 : 1, ygap: 2, text: [inside.map((list) => list.map(told).join("<br>"))], hovertemplate: "%{text}<extra></extra>" };
   });
@@ -233,7 +247,7 @@ export function drawResiduals(id, rows, axis) {
       colorbar: { thickness: 9, outlinewidth: 0, tickfont: { size: 10.5 }, ticksuffix: " bp", len: 0.9 } },
     xaxis: { title: { text: AXES[axis], font: { size: 11 } }, showgrid: false, zeroline: false, tickformat: axis === "strike" ? "" : "~g" },
     yaxis: { showgrid: false, zeroline: false, ticks: "", tickvals: groups.map((_, i) => i), ticktext: groups.map((group) => tenor(group.expiry)) },
-  }, `Residuals of ${used.length} quotes by expiry and ${AXES[axis]}; the largest is ${sizes[sizes.length - 1].toFixed(1)} basis points.`);
+  }, `Residuals of ${fitted.length} quotes by expiry and ${AXES[axis]}; the largest is ${sizes[sizes.length - 1].toFixed(1)} basis points.`);
 }
 
 /** Have what the 3-D pictures need ready (contexts, shaders), before there is anything to show. */

@@ -264,7 +264,7 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = theme === "auto" ? (system.matches ? "dark" : "light") : theme;
   const [text, meaning] = THEMES[theme];
   $("theme").textContent = text;
-  $("theme").setAttribute("aria-label", `Colours: ${meaning}`);
+  $("theme").setAttribute("aria-label", `${text}: colours ${meaning}`);
   if (state.panel) draw();
 }
 

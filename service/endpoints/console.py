@@ -5,10 +5,9 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..pages import POLICY, asset
+from ..pages import CONSOLE, DOCS, asset, policy
 
 _HEADERS = {
-    "content-security-policy": POLICY,
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
@@ -18,12 +17,12 @@ _HEADERS = {
 
 async def console(request: Request) -> Response:
     """The console: quotes in, a fitted surface out, in a browser."""
-    return await _answer(request, "index.html")
+    return await _answer(request, CONSOLE)
 
 
 async def docs(request: Request) -> Response:
     """The API's own page, from its OpenAPI document."""
-    return await _answer(request, "docs.html")
+    return await _answer(request, DOCS)
 
 
 async def file(request: Request) -> Response:
@@ -38,6 +37,7 @@ async def _answer(request: Request, name: str) -> Response:
     tag = f'"{found.version}"'
     headers = {
         **_HEADERS,
+        "content-security-policy": policy(name),
         "etag": tag,
         "cache-control": "public, max-age=31536000, immutable" if kept else "no-cache",
     }

@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}`: what became of work that was asked for with `Prefer: respond-async`."""
+"""`/v1/jobs/{id}`: what became of work that is long, or was asked for with `Prefer: respond-async`."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,9 +24,11 @@ def is_preferred(context: RequestContext) -> bool:
     return any(each.partition(";")[0].strip() == _PREFERENCE for each in preferences)
 
 
-def accepted(answer: BatchAnswer) -> Response:
-    """The answer to work that has become a job."""
-    head = {"location": f"/v1/jobs/{answer.head['job-id']}", "preference-applied": _PREFERENCE, "retry-after": "1"}
+def accepted(answer: BatchAnswer, preferred: bool = True) -> Response:
+    """The answer to work that has become a job, as its client preferred or because it is long."""
+    head = {"location": f"/v1/jobs/{answer.head['job-id']}", "retry-after": "1"}
+    if preferred:
+        head["preference-applied"] = _PREFERENCE
     return StreamingResponse(answer.pieces, 202, head, JSON)
 
 

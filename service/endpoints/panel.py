@@ -14,12 +14,11 @@ from ..body import body_of
 from ..context import context_of
 from ..dispatch import all_or_nothing
 from ..errors import UnsupportedMediaType
-from ..memory import of_chain
 from ..routing import FILES, FORMATS
 from ..service import service_of
 from ..wire.formats import FORMATS as DOCUMENTS
 from ..wire.formats import JSON, answer_format, require_media_type, require_plain
-from ..wire.panels import chain_in
+from ..wire.panels import chain_in, memory_of
 
 TAKEN = (*FORMATS, *FILES)
 
@@ -30,7 +29,7 @@ async def panel(request: Request) -> Response:
     require_plain(context.headers)
     media_type = require_media_type(context.headers, TAKEN)
     body = await body_of(request)
-    context.reserve(of_chain(len(body)))
+    context.reserve(memory_of(body, media_type))
     steps = told(_steps(body, media_type, dict(request.query_params)), all_or_nothing)
     built = await service.dispatch.panel(steps, len(body), context.deadline(None))
     answer = answer_format(context.headers, DOCUMENTS.get(media_type, JSON))

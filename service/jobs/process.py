@@ -1,6 +1,7 @@
 """The job process: `python -m service.jobs.process INBOX CHANNEL`, descriptors that its supervisor gives it."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -18,7 +19,12 @@ from ..processes import allow_many_descriptors, step_behind
 from ..settings import Settings
 from .handover import Inbox
 from .requests import JobAnswers
+from .warm_up import warm_up
 
+log = logging.getLogger("calibrant.service")
+
+_WARMING = 60.0
+"""Seconds that it may take to compile what simulations need; a second where it was compiled before."""
 _BATCHES = (Priority.INTERACTIVE, Priority.LONG, Priority.BULK)
 
 
@@ -51,10 +57,20 @@ async def serve(core: Core, inbox: socket.socket, channel: int) -> None:
     # Not before: batches wait for it to be ready, and what it then does takes seconds of the processor.
     step_behind()
     taking.open()
+    warming = asyncio.create_task(_warmed(core))
     await stopping.wait()
+    warming.cancel()
     await taking.close(core.settings.stop_s if orphaned.is_set() else 0.0)
     await answers.stop()
     await core.stop()
+
+
+async def _warmed(core: Core) -> None:
+    """What simulations need read or compiled, before the first of them: they are not waited for at the start."""
+    try:
+        await core.scheduler.run(warm_up, priority=Priority.JOB, cost=_WARMING)
+    except Exception:
+        log.exception("simulations are not warm")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
-from pydantic_core import to_json
-
-from ..batches.answers import BatchAnswer, BatchAnswers, BatchContext, BatchRequest, cut
+from ..batches.answers import BatchAnswer, BatchAnswers, BatchContext, BatchRequest
 from ..core import Core
+from .simulations import Simulation, Simulations, described
 from .store import Job, Jobs
 
 
@@ -34,7 +33,7 @@ class Question(NamedTuple):
     what: Literal["state", "events", "result", "cancel"]
 
 
-Request: TypeAlias = BatchRequest | Submission | Question
+Request: TypeAlias = BatchRequest | Submission | Simulation | Question
 
 
 Answering: TypeAlias = Callable[[Request, BinaryIO], Awaitable[BatchAnswer]]
@@ -49,10 +48,13 @@ class JobAnswers:
         self._core = core
         self.batches = BatchAnswers(core)
         self.jobs = Jobs(core.settings, core.metrics)
+        self.simulations = Simulations(core, self.jobs)
 
     async def answer(self, request: Request, body: BinaryIO) -> BatchAnswer:
         if isinstance(request, Submission):
-            return _described(self._begun(request, body))
+            return described(self._begun(request, body))
+        if isinstance(request, Simulation):
+            return await self.simulations.answer(request, body)
         if isinstance(request, Question):
             return await self._about(request)
         return await self.batches.answer(request, body)
@@ -65,7 +67,7 @@ class JobAnswers:
         with ExitStack() as kept:
             kept.enter_context(self._core.memory.hold()).grow(os.fstat(body.fileno()).st_size)
             own = kept.enter_context(os.fdopen(os.dup(body.fileno()), "rb"))
-            job = self.jobs.begin(request.kind, request.owner, lambda: self.batches.answer(request.work, own))
+            job = self.jobs.begin(request.kind, request.owner, lambda _: self.batches.answer(request.work, own))
             until_ended = kept.pop_all()
         job.task.add_done_callback(lambda _: until_ended.close())
         return job
@@ -78,8 +80,4 @@ class JobAnswers:
             return self.jobs.result(job)
         if question.what == "cancel":
             await self.jobs.cancel(job)
-        return _described(job)
-
-
-def _described(job: Job) -> BatchAnswer:
-    return BatchAnswer({"job-id": job.id}, cut(to_json(job.document())))
+        return described(job)

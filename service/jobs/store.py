@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -84,8 +84,10 @@ class Job:
     head: dict[str, str] = field(default_factory=dict)
     """Headers of the result."""
     result: BinaryIO | None = None
+    kept: bytes = b""
+    """What later requests may refer to by the id, pickled."""
     n_bytes: int = 0
-    """Size of the result so far."""
+    """Size of the result so far, and of what is kept beside it."""
     problem: ServiceError | None = None
     """Why it failed."""
     task: asyncio.Future[None] = field(init=False)
@@ -118,9 +120,12 @@ class Jobs:
         """Begins the id of every job of this process."""
         self._stopping = False
 
-    def begin(self, kind: str, owner: str, work: Callable[[], Awaitable[BatchAnswer]]) -> Job:
-        """A new job. `work` is called once its turn has come, and cancelled with the job.
+    def begin(
+        self, kind: str, owner: str, work: Callable[[Job], Awaitable[BatchAnswer]], *, brief: bool = False
+    ) -> Job:
+        """A new job. `work` is called with it once its turn has come, and cancelled with the job.
 
+        brief   whether somebody waits for it and it is soon done: then it waits for no place
         raises  Overloaded
         """
         if sum(job.state is State.QUEUED for job in self._jobs.values()) >= _MOST_WAITING:
@@ -130,7 +135,7 @@ class Jobs:
                 raise Overloaded(f"{self._most} jobs are under way already.")
         job = Job(f"{self._birth}{secrets.token_hex(16)}", kind, owner)
         self._jobs[job.id] = job
-        job.task = asyncio.get_running_loop().create_task(self._run(job, work))
+        job.task = asyncio.get_running_loop().create_task(self._run(job, work, brief))
         job.task.add_done_callback(partial(self._end, job))
         self._count()
         return job
@@ -148,7 +153,7 @@ class Jobs:
     async def cancel(self, job: Job) -> None:
         """End a job; one that has ended is forgotten with its result."""
         if job.state.ended:
-            self._forget(job)
+            self.forget(job)
         else:
             job.task.cancel()
             await job.ended.wait()
@@ -173,7 +178,7 @@ class Jobs:
             headers = {} if job.state.ended else {"retry-after": "1"}
             raise NotFound(f"There is no result of the job: it is {job.state.value}.", headers=headers)
         # The mapping outlives the file: it may be forgotten while it is read.
-        return BatchAnswer({**job.head, "content-length": str(job.n_bytes)}, cut(mapped(job.result)))
+        return BatchAnswer({**job.head, "content-length": str(job.n_bytes - len(job.kept))}, cut(mapped(job.result)))
 
     async def stop(self) -> None:
         """End all of them: whoever watches one is told that it failed."""
@@ -183,18 +188,18 @@ class Jobs:
             job.task.cancel()
             await job.ended.wait()
         for job in list(self._jobs.values()):
-            self._forget(job)
+            self.forget(job)
 
-    async def _run(self, job: Job, work: Callable[[], Awaitable[BatchAnswer]]) -> None:
+    async def _run(self, job: Job, work: Callable[[Job], Awaitable[BatchAnswer]], brief: bool) -> None:
         tell_progress_to(job.see)
-        async with self._places:
+        async with nullcontext() if brief else self._places:
             job.state, job.began = State.RUNNING, perf_counter()
             self._count()
-            await self._write(job, await work())
+            await self._write(job, await work(job))
 
     async def _write(self, job: Job, answer: BatchAnswer) -> None:
-        job.head, job.result = answer.head, memory_file()
-        expected = int(answer.head.get("content-length", 0))
+        job.head, job.result, job.n_bytes = answer.head, memory_file(), len(job.kept)
+        expected = int(answer.head.get("content-length", 0)) + len(job.kept)
         async with aclosing(answer.pieces) as pieces:
             async for piece in pieces:
                 job.n_bytes += len(piece)
@@ -218,7 +223,7 @@ class Jobs:
         # An error of it holds its frames, and with them the body of the request.
         del job.task
         job.ended.set()
-        asyncio.get_running_loop().call_later(self._kept_s, self._forget, job)
+        asyncio.get_running_loop().call_later(self._kept_s, self.forget, job)
         self._metrics.jobs_ended.inc(job.kind, job.state)
         if job.began > 0.0:
             self._metrics.jobs_seconds.observe(perf_counter() - job.began, job.kind)
@@ -238,10 +243,10 @@ class Jobs:
         """Forget the oldest job that has ended; whether there was one."""
         oldest = next((job for job in self._jobs.values() if job.state.ended), None)
         if oldest is not None:
-            self._forget(oldest)
+            self.forget(oldest)
         return oldest is not None
 
-    def _forget(self, job: Job) -> None:
+    def forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
         self._drop_result(job)
         self._count()
@@ -249,7 +254,7 @@ class Jobs:
     def _drop_result(self, job: Job) -> None:
         if job.result is not None:
             job.result.close()
-        job.result, job.n_bytes = None, 0
+        job.result, job.kept, job.n_bytes = None, b"", 0
 
     def _count(self) -> None:
         for state in State:

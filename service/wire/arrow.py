@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrant.arrays import IntVector, Vector
+from calibrant.arrays import IntVector
 from calibrant.by_name import model_named
 from calibrant.errors import InvalidInput, Path, Problem, shown
 from calibrant.models import HESTON, MODELS
 from calibrant.models.model import Model
 from calibrant.options import CalibrationOptions, Loss, Refine
 from calibrant.panel import OptionPanel
+from calibrant.quote_table import COLUMNS, KEY, key_problems, number_problems, numbers
 from calibrant.report import warnings
 
 from ..engine import CalibrationJob
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
-KEY = "panel"
-COLUMNS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
 _PREFIX = b"calibrant."
 _FILE = b"ARROW1"
 """With which a file begins, and no stream."""
@@ -81,7 +80,7 @@ class ArrowBatch:
         limits.reserve(8 * table.num_rows * (table.num_columns + _BESIDE_NUMBERS) + keys.nbytes)
         self._panel_bytes = limits.panel_bytes
         codes, self.keys = _coded(keys, limits.panels)
-        self._columns = _numbers(table)
+        self._columns = numbers(table)
         order = np.argsort(codes, kind="stable")
         self._rows: list[IntVector] = np.split(order, np.cumsum(np.bincount(codes))[:-1])
 
@@ -200,11 +199,7 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
     for field in schema:
         name, kind = field.name, field.type
         if name == KEY:
-            value = kind.value_type if types.is_dictionary(kind) else kind
-            if not (types.is_integer(value) or types.is_string(value) or types.is_large_string(value)):
-                problems.append(
-                    Problem.at((name,), f"must hold integers or strings, but is of the type {shown(kind)}.")
-                )
+            problems += key_problems(name, kind)
         elif _INDEX.fullmatch(name):
             if not (types.is_primitive(kind) or types.is_string(kind) or types.is_large_string(kind)):
                 needed = f"must be left out (`preserve_index=False`): it is an index of the type {shown(kind)}."
@@ -212,10 +207,8 @@ def _require_columns(schema: "pyarrow.Schema") -> None:
         elif name not in COLUMNS:
             needed = f"is not a column of this request, which are {', '.join((KEY, *COLUMNS))}."
             problems.append(Problem.at((name,), needed))
-        elif types.is_null(kind) and name == "expiry":
-            problems.append(Problem.at((name,), "is required, but holds nothing but null."))
-        elif not (types.is_integer(kind) or types.is_null(kind) or types.is_float32(kind) or types.is_float64(kind)):
-            problems.append(Problem.at((name,), f"must hold numbers, but is of the type {shown(kind)}."))
+        else:
+            problems += number_problems(name, kind)
         if schema.names.count(name) > 1:
             problems.append(Problem.at((name,), "must not be there twice."))
     absent = [name for name in (KEY, "expiry") if name not in schema.names]
@@ -273,16 +266,6 @@ def _coded(column: "pyarrow.ChunkedArray", most: int) -> tuple[NDArray[np.int32]
     place = np.empty(len(keys), np.int32)
     place[by_first] = np.arange(n_used, dtype=np.int32)
     return place[codes], keys.take(arrow.array(by_first))
-
-
-def _numbers(table: "pyarrow.Table") -> dict[str, Vector]:
-    """The columns as float64, with NaN for null; without those of no type, which hold nothing but null."""
-    arrow = library()
-    numbers: dict[str, Vector] = {}
-    for name in COLUMNS:
-        if name in table.column_names and not arrow.types.is_null(table.column(name).type):
-            numbers[name] = np.ascontiguousarray(table.column(name).cast(arrow.float64(), safe=False).to_numpy())
-    return numbers
 
 
 class ArrowWriter:

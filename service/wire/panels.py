@@ -14,12 +14,15 @@ from calibrant.intake.table import Table
 from ..errors import TooLarge
 from . import schema
 from .amounts import MOST
-from .formats import FORMATS, Format
+from .formats import FORMATS, JSON, Format
 
 MOST_OF_A_CHAIN = MOST._replace(text=2 << 20)
 """A chain has dates and the names of options, and is read beside the lane of those in a hurry."""
-_LARGEST_UNPACKED = 16 << 20
+_LARGEST_UNPACKED = 8 << 20
 """Bytes of a workbook or a Parquet file, which may be packed a thousand to one."""
+_PER_BYTE, _PER_CELL, _PER_ROW, _PER_BYTE_UNPACKED = 10, 130, 400, 16
+"""Bytes of memory: cells become objects of Python's, and quotes that are left out have a reason in the answer."""
+_PACKED = (b"PK\x03\x04", b"PAR1")
 _THE_BODY = "the body"
 
 
@@ -35,6 +38,23 @@ def chain_in(body: bytes, media_type: str, asked: Mapping[str, str]) -> tuple[Ca
         return lambda: _tables(document), settings
     _require_unpacked(body)
     return lambda: tables_of_bytes(body, _THE_BODY, settings.sheet), settings
+
+
+def memory_of(body: bytes, media_type: str) -> int:
+    """Bytes that a chain takes at most until it is answered, whatever is in it.
+
+    Measured in `tests/service/test_panel.py`.
+    """
+    if body.startswith(_PACKED):
+        return _PER_BYTE_UNPACKED * _LARGEST_UNPACKED
+    if media_type in FORMATS:
+        # By the least that a cell takes: a byte, and in JSON a comma.
+        cells = body.count(b",") if media_type == JSON.media_type else min(len(body), MOST_OF_A_CHAIN.values)
+        rows = cells // 2
+    else:
+        cells = sum(map(body.count, (b",", b";", b"\t", b"|", b" ")))
+        rows = body.count(b"\n") + body.count(b"\r")
+    return _PER_BYTE * len(body) + _PER_CELL * cells + _PER_ROW * rows
 
 
 def _document(body: bytes, body_format: Format) -> dict[str, Any]:
@@ -67,13 +87,13 @@ def _setting(name: str, value: str) -> object:
 def _require_unpacked(body: bytes) -> None:
     """raises  TooLarge"""
     size = len(body)
-    if body.startswith(b"PK\x03\x04"):
+    if body.startswith(_PACKED[0]):
         try:
             size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(body)).infolist())
         except (zipfile.BadZipFile, ValueError):
             # Which its reader will say.
             return
-    elif body.startswith(b"PAR1"):
+    elif body.startswith(_PACKED[1]):
         from pyarrow import ArrowException, parquet
 
         try:

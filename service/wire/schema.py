@@ -124,8 +124,207 @@ class PriceRequest(Request):
     gradient: bool = Field(False, description="Adds the derivatives of the calls by each parameter.")
 
 
-Cells = Annotated[list[float | str | None], Field(fail_fast=True)]
+class Described(BaseModel):
+    """A request that the library reads by name (`calibrant.slv.requests_by_name`), as the document describes it."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", frozen=True)
+
+
+_Rate = float | list[float] | dict[str, list[float]]
+_RATE = "A year, continuously compounded: a number, one for each expiry, or a curve `{expiry, zero}`."
 _Vols = Annotated[list[float | None], Field(fail_fast=True)]
+_RATES = {"domestic_rate": 0.02, "foreign_rate": 0.01}
+_PARAMETERS = {"kappa": 1.5, "theta": 0.01, "xi": 0.3, "rho": -0.3, "v0": 0.008}
+_HESTON_SURFACE: Any = {"kind": "heston", "spot": 1.1, **_RATES, "parameters": _PARAMETERS}
+_PILLARS: Any = {
+    "kind": "fx_pillars", "pair": "EURUSD", "spot": 1.1, **_RATES, "expiry": [0.25, 0.5, 1.0],
+    "atm": [0.072, 0.075, 0.08], "rr25": [-0.006, -0.008, -0.01], "bf25": [0.002, 0.0022, 0.0025],
+    "rr10": [-0.011, -0.015, -0.018], "bf10": [0.006, 0.007, 0.0085],
+}  # fmt: skip
+
+
+class FxConventions(Described):
+    """How a pair's options are quoted; what is not said is the market's for the pair."""
+
+    premium_adjusted: bool | None = None
+    delta: Literal["spot", "forward"] | None = None
+    spot_delta_until: float | None = Field(None, description="Years up to which deltas are spot deltas.")
+    atm: Literal["delta_neutral", "forward", "spot"] | None = None
+    butterfly: Literal["market_strangle", "smile"] | None = None
+
+
+class QuoteColumns(Described):
+    """Vanillas, a list per field: by `strike`, `log_moneyness` or `delta`."""
+
+    expiry: list[float] = Field(description="Years, > 0.")
+    strike: list[float] | None = None
+    log_moneyness: list[float] | None = Field(None, description="log(strike / forward).")
+    delta: list[float] | None = Field(None, description="Of puts negative, or unsigned with `type`.")
+    type: list[str] | None = Field(None, description="`call`, `put` or `atm`, beside `delta`.")
+    forward: float | list[float] | None = Field(None, description="In place of the surface's `foreign_rate`.")
+    iv: _Vols = Field(description="Decimal; null is a missing quote.")
+
+
+class QuotesSurface(Described):
+    kind: Literal["quotes"]
+    spot: float
+    domestic_rate: _Rate = Field(description=_RATE)
+    foreign_rate: _Rate | None = Field(None, description=_RATE)
+    quotes: QuoteColumns
+    pair: str | None = None
+    conventions: FxConventions | None = None
+    butterfly: Literal["market_strangle", "smile"] | None = None
+
+
+class PillarsSurface(Described):
+    """Quotes by delta as desks write them; other deltas by names like `rr15` and `call35`."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_PILLARS]})
+
+    kind: Literal["fx_pillars"]
+    pair: str | None = Field(None, description="`EURUSD`: its market's conventions hold where none are given.")
+    spot: float
+    domestic_rate: _Rate = Field(description=_RATE)
+    foreign_rate: _Rate = Field(description=_RATE)
+    expiry: list[float] = Field(description="Years, > 0.")
+    atm: _Vols = Field(description="Decimal, like all that follow; null is a missing quote.")
+    rr25: _Vols | None = Field(None, description="Risk reversal, call less put.")
+    bf25: _Vols | None = Field(None, description="Butterfly, by the convention `butterfly`.")
+    rr10: _Vols | None = None
+    bf10: _Vols | None = None
+    call25: _Vols | None = Field(None, description="Wing vols, in place of risk reversals and butterflies.")
+    put25: _Vols | None = None
+    call10: _Vols | None = None
+    put10: _Vols | None = None
+    conventions: FxConventions | None = None
+    butterfly: Literal["market_strangle", "smile"] | None = None
+
+
+class HestonParameters(Described):
+    kappa: float
+    theta: float
+    xi: float = Field(description="Before mixing.")
+    rho: float
+    v0: float
+
+
+class ModelSurface(Described):
+    """The surface of a Heston model."""
+
+    kind: Literal["heston"]
+    spot: float
+    domestic_rate: _Rate = Field(description=_RATE)
+    foreign_rate: _Rate = Field(description=_RATE)
+    parameters: HestonParameters
+
+
+class ClosedFormParameters(Described):
+    s0: float
+    sinf: float
+    b: float
+    r0: float
+    rinf: float
+    a: float
+    eta: float
+    gam: float
+    th0: float
+
+
+class ClosedFormSurface(Described):
+    """Slices of SSVI whose parameters are closed forms of the expiry."""
+
+    kind: Literal["ssvi"]
+    spot: float
+    domestic_rate: _Rate = Field(description=_RATE)
+    foreign_rate: _Rate = Field(description=_RATE)
+    parameters: ClosedFormParameters
+
+
+class Barrier(Described):
+    """One unit of currency paid if a level is touched before expiry, or if none is; monitored continuously."""
+
+    level: float | None = Field(None, description="Of the spot; or instead")
+    levels: Pair | None = Field(None, description="a lower and an upper one, of a double no-touch.")
+    direction: Literal["up", "down"] | None = Field(None, description="On which side of the spot `level` lies.")
+    expiry: float = Field(description="Years.")
+    paid: Literal["at_expiry", "at_hit"] | None = Field(None, description="`at_expiry` where it is not said.")
+    kind: Literal["one_touch", "no_touch"] | None = Field(
+        None, description="`one_touch` where it is not said, and `no_touch` with two levels."
+    )
+    payout: Literal["domestic", "foreign"] | None = Field(None, description="Currency; `domestic` by default.")
+
+
+class QuotedBarrier(Barrier):
+    price: float = Field(description="In domestic currency, for one unit of payout currency.")
+
+
+class FitTo(Described):
+    fit_to: QuotedBarrier
+
+
+class _Simulation(Described):
+    # Options of the estimator stand beside its name.
+    model_config = ConfigDict(extra="allow")
+
+    heston: HestonParameters | None = Field(None, description="Null to fit them to the surface.")
+    kappa: float | None = Field(None, description="A year: held while Heston is fitted.")
+    mixing: float | FitTo | None = Field(
+        None, description="Share of xi in [0, 1], 0.66 by default, from local to stochastic vol; or a price to meet."
+    )
+    pillars: list[float] | None = Field(
+        None, description="Years of the expiries fitted and repriced; by default the usual tenors up to the maturity."
+    )
+    n_particles: int | None = Field(None, description="2048 by default.")
+    step_days: float | None = Field(None, description="Largest time step, 5 by default; the first month has less.")
+    estimator: str | dict[str, Any] | None = Field(
+        None,
+        description="Of E[V|S]: `binned_local_linear` (default), `bins`, `nw_gaussian|quartic|epanechnikov|sigmoid`, "
+        "`local_linear_...` with the same kernels, `rbf`, `purbf`. Its options stand beside it (`n_bins`, `bandwidth`, "
+        "`n_units`, `n_neighbours`, `width`, `pruning`, `ridge`, `n_cells`, `least_mass`), or `{kind, option: value}`.",
+    )
+    scheme: Literal["qe", "euler"] | None = Field(None, description="`qe` (Andersen) by default, or full truncation.")
+    numbers: Literal["ranked", "antithetic"] | None = Field(None, description="Of the particles.")
+    n_paths: int | None = Field(None, description="For prices, 32768 by default; rounded up to a power of two.")
+    seed: int | None = Field(None, description="0 by default.")
+
+
+_Surface = QuotesSurface | PillarsSurface | ModelSurface | ClosedFormSurface
+
+
+class LeverageRequest(_Simulation):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"surface": _PILLARS, "maturity": 0.5}, {"surface": _HESTON_SURFACE, "maturity": 1.0}]
+        }
+    )
+
+    surface: _Surface
+    maturity: float | None = Field(None, description="Years; by default the last expiry of a surface of quotes.")
+
+
+class TouchRequest(_Simulation):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "surface": _HESTON_SURFACE,
+                    "barriers": [{"level": 1.15, "direction": "up", "expiry": 0.5}],
+                    "model": "slv",
+                    "greeks": True,
+                }
+            ]
+        }
+    )
+
+    leverage: str | None = Field(None, description="`id` of an answer of `/v1/leverage`; or instead")
+    surface: _Surface | None = Field(None, description="a surface, and the settings of `/v1/leverage`.")
+    maturity: float | None = Field(None, description="Years; by default the last barrier's expiry.")
+    barriers: list[Barrier] = Field(min_length=1, max_length=1000)
+    model: Literal["bs", "lv", "heston", "slv"] | None = Field(None, description="`slv` by default.")
+    greeks: bool | None = Field(None, description="Whether delta and gamma are wanted.")
+
+
+Cells = Annotated[list[float | str | None], Field(fail_fast=True)]
 
 
 class PanelSettings(Request):
@@ -327,11 +526,87 @@ class PriceResponse(Response):
     gradient: dict[str, list[float]] | None = Field(None, description="Of the calls, by each parameter.")
 
 
+class LeverageGrid(Response):
+    """Linear in the date and in log(spot) between the nodes, flat beyond them."""
+
+    expiry: list[float] = Field(description="Years, from 0 on.")
+    spot: list[list[float]] = Field(description="A row for each date.")
+    value: list[list[float]]
+
+
+class Repriced(Response):
+    """A vanilla priced by paths of its own."""
+
+    expiry: float
+    strike: float
+    target_iv: float
+    model_iv: float | None = Field(description="Null where the price carries none.")
+    error_bp: float | None
+    se_bp: float | None = Field(description="Standard error of `model_iv`.")
+
+
+class MartingaleError(Response):
+    expiry: float
+    error: float = Field(description="E[S] / forward - 1.")
+    se: float
+
+
+class HestonUsed(Response):
+    kappa: float
+    theta: float
+    xi: float = Field(description="Before mixing.")
+    rho: float
+    v0: float
+    mixing: float
+    rmse_bp: float | None = Field(description="Of the fit; null where the parameters were given.")
+    fitted: bool
+
+
+class Calibrated(Response):
+    """What a leverage was calibrated with."""
+
+    n_clipped: int = Field(description="Local vols that were raised to the floor or lowered to the cap.")
+    heston: HestonUsed
+    settings: dict[str, Any] = Field(description="Seed and all else that the numbers depend on.")
+
+
+class LeverageResponse(Calibrated):
+    id: str = Field(description="For `/v1/one-touch`: known for an hour to the key that it came with.")
+    leverage: LeverageGrid
+    repricing: list[Repriced]
+    martingale: list[MartingaleError]
+    surface: dict[str, Any] | None = Field(description="How the surface was made, the misfit of each quote.")
+    warnings: list[Caution]
+    timing_ms: dict[str, float]
+
+
+class TouchPrice(Response):
+    """In domestic currency, for one unit of payout currency."""
+
+    price: float
+    se: float = Field(description="Standard error; 0 of a closed form.")
+    tv: float = Field(description="The Black-Scholes value at that expiry's at-the-money vol.")
+    delta: float | None = Field(description="Derivative by the spot; null where `greeks` is false.")
+    delta_se: float | None
+    gamma: float | None
+    gamma_se: float | None
+
+
+class TouchResponse(Response):
+    prices: list[TouchPrice] = Field(description="In the order of `barriers`.")
+    model: Literal["bs", "lv", "heston", "slv"]
+    settings: dict[str, Any] = Field(description="Seed, paths and conventions.")
+    calibration: Calibrated | None = Field(description="Of the leverage they were priced under.")
+    surface: dict[str, Any] | None
+    warnings: list[Caution]
+    timing_ms: dict[str, float]
+
+
 class Job(Response):
     """Work that goes on after the request that asked for it was answered."""
 
     id: str = Field(description="That nobody can guess.")
-    kind: str = Field(description="`batch`.")
+    kind: str = Field(description="`batch`, `leverage` or `one_touch`.")
     state: Literal["queued", "running", "done", "failed", "cancelled"] = Field(description="`done` has a result.")
     progress: float = Field(description="Share of the work that is done.")
     eta_s: float | None = Field(description="Seconds until it is done, by its progress so far.")

@@ -23,7 +23,7 @@ def n_members(value: Any) -> int:
     if isinstance(value, dict):
         return len(value) + sum(map(n_members, value.values()))
     # All elements of a list are of one kind, and most lists are columns.
-    if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+    if isinstance(value, list) and value and isinstance(value[0], BaseModel | dict):
         return sum(map(n_members, value))
     return 0
 

@@ -1,4 +1,4 @@
-"""The command line: `calibrant calibrate QUOTES`, `calibrant panel CHAIN`, `calibrant price`."""
+"""The command line: `calibrant calibrate QUOTES`, `calibrant panel CHAIN`, `calibrant leverage FILE`, ..."""
 
 import os
 import sys

@@ -15,12 +15,11 @@ COLUMNS = {
     "expiry": "expiry_years",
     "strike": "strike",
     "forward": "forward",
-    "log_moneyness": "log_moneyness",
     "iv": "mid_iv",
     "bid_iv": "bid_iv",
     "ask_iv": "ask_iv",
-    "weight": "weight",
 }
+_WRITTEN = {**COLUMNS, "log_moneyness": "log_moneyness", "weight": "weight"}
 PANEL_COLUMNS = ("underlying", "as_of")
 
 
@@ -42,9 +41,9 @@ def read_csv(path: str | Path) -> list[tuple[str, OptionPanel]]:
 def write_csv(panels: Iterable["Built"], file: TextIO) -> None:
     """Panels as one table, a row a quote, a column for each field that any of them has; digits as they are."""
     made = list(panels)
-    fields = [field for field in COLUMNS if any(field in built.columns for built in made)]
+    fields = [field for field in _WRITTEN if any(field in built.columns for built in made)]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*PANEL_COLUMNS, *(COLUMNS[field] for field in fields)])
+    writer.writerow([*PANEL_COLUMNS, *(_WRITTEN[field] for field in fields)])
     for built in made:
         columns = built.used()
         # What tells panels apart where nothing else does.

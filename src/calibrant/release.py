@@ -177,6 +177,14 @@ def release_in_reach(model: Model) -> Release | None:
     return None if release is None else require_release_of(model, release)
 
 
+def release_for(model: Model, folder: Path | None) -> Release | None:
+    """The version in a folder; of None, that of `release_in_reach`.
+
+    raises  as `Release.load`, `require_release_of` and `release_in_reach`
+    """
+    return release_in_reach(model) if folder is None else require_release_of(model, Release.load(folder))
+
+
 @lru_cache
 def _loaded(folder: Path, name: str) -> Release | None:
     return released(folder, name) if _versions(folder / name) else None

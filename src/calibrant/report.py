@@ -69,6 +69,33 @@ def calibration_report(
     return document
 
 
+def row_of(assessment: Assessment) -> dict[str, Any]:
+    """The same as a row of a table: a number or a string a column, lists of names joined by semicolons."""
+    calibration = assessment.calibration
+    names = calibration.model.parameters
+    return {
+        "model": calibration.model.name,
+        **dict(zip(names, calibration.parameters.tolist(), strict=True)),
+        **dict(zip((f"{name}_error" for name in names), numbers(calibration.standard_errors), strict=True)),
+        "rmse_bp": calibration.rmse_bp,
+        "max_abs_bp": calibration.max_abs_bp,
+        "mape_pct": calibration.mape_pct,
+        "n_quotes": calibration.n_quotes,
+        "n_excluded": len(calibration.excluded),
+        "feller_ratio": calibration.feller_ratio,
+        "quotes_free": assessment.quotes.free,
+        "surface_free": assessment.surface.free,
+        "status": calibration.status,
+        "start": calibration.start,
+        "iterations": calibration.iterations,
+        "out_of_domain": assessment.out_of_domain,
+        "at_bounds": ";".join(calibration.at_bounds),
+        "warnings": ";".join(dict.fromkeys(caution.code for caution in assessment.cautions)),
+        "message": calibration.message,
+        "model_version": assessment.model_version,
+    }
+
+
 def exclusions(calibration: Calibration) -> list[dict[str, Any]]:
     """The quotes left out, as the answer lists them."""
     return [{"index": int(x.index), "reason": x.reason} for x in calibration.excluded]

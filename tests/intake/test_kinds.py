@@ -548,7 +548,8 @@ def test_each_bad_quote_is_left_out_with_its_reason_and_the_others_keep_their_vo
         assert reasons[len(rows) - 1] == "duplicate"
         known = truth(CHAIN)
         columns = found.used()
-        assert len(columns["iv"]) >= len(known) - 1
+        # Of five bad quotes one has a pair that can stand in for it: the stale one.
+        assert len(columns["iv"]) >= len(known) - 4
         for t, k, vol in zip(
             columns["expiry"].tolist(), columns["strike"].tolist(), columns["iv"].tolist(), strict=True
         ):

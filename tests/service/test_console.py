@@ -63,8 +63,9 @@ def test_a_module_names_the_versions_of_those_that_it_needs() -> None:
             assert version.decode() == asset(name.decode()).version
 
 
-def test_no_page_may_load_run_or_send_anything_elsewhere(client: Client) -> None:
-    policy = client.get("/").headers["content-security-policy"]
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_may_load_run_or_send_anything_elsewhere(client: Client, path: str) -> None:
+    policy = client.get(path).headers["content-security-policy"]
     told = dict(each.strip().partition(" ")[::2] for each in policy.split(";"))
     assert (told["default-src"], told["script-src"], told["connect-src"]) == ("'none'", "'self'", "'self'")
     assert not re.search(r"https?:|\*|unsafe-eval", policy)

@@ -63,7 +63,7 @@ def countdown(scheduler: Scheduler, **kwargs: Any) -> Countdown:
 
 
 def begin(jobs: Jobs, work: Countdown) -> Job:
-    return jobs.begin("countdown", "desk", work.answer)
+    return jobs.begin("countdown", "desk", lambda _: work.answer())
 
 
 async def until(condition: Any) -> None:

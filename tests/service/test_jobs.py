@@ -15,6 +15,7 @@ from service.settings import Settings
 from tests.service.client import Client
 from tests.service.process import Server
 from tests.service.test_bad_input import panel
+from tests.service.test_simulations import CLOSED_FORM
 from tests.shared import ROOT
 
 BATCH = "/v1/calibrate/batch"
@@ -40,15 +41,21 @@ def ask(server: Server, method: str, path: str, **kwargs: Any) -> httpx.Response
     return httpx.request(method, server.url + path, timeout=60.0, **kwargs)
 
 
-def begin(server: Server, body: bytes, **headers: str) -> str:
+def begin(server: Server, body: bytes, kind: str = "batch", at: str = BATCH, **headers: str) -> str:
     """The path of a new job."""
-    response = ask(server, "POST", BATCH, content=body, headers={**ASYNC, **headers})
+    response = ask(server, "POST", at, content=body, headers={**ASYNC, **headers})
     assert response.status_code == 202, response.text
     assert response.headers["preference-applied"] == "respond-async"
     document, path = response.json(), response.headers["location"]
     assert path == f"/v1/jobs/{document['id']}"
-    assert (document["kind"], document["state"] in ("queued", "running")) == ("batch", True)
+    assert (document["kind"], document["state"] in ("queued", "running")) == (kind, True)
     return str(path)
+
+
+def begin_leverage(server: Server) -> str:
+    """One that takes minutes."""
+    body = {"surface": CLOSED_FORM, "maturity": 2.0, "n_particles": 500_000}
+    return begin(server, json.dumps(body).encode(), "leverage", "/v1/leverage")
 
 
 def state(server: Server, path: str) -> Any:
@@ -122,6 +129,20 @@ def test_a_job_that_is_cancelled_leaves_nothing_behind_and_is_told(server: Serve
     assert ask(server, "GET", path).status_code == 404
 
 
+def test_a_leverage_that_is_cancelled_leaves_nothing_behind(server: Server) -> None:
+    path = begin_leverage(server)
+    server.until(lambda: state(server, path)["progress"] > 0.0)
+    assert server.metric('calibrant_memory_reserved_bytes{kind="job process"}') > 0
+    assert ask(server, "DELETE", path).json()["state"] == "cancelled"
+    assert ask(server, "GET", f"{path}/result").status_code == 404
+    server.until(lambda: server.metric('calibrant_memory_reserved_bytes{kind="job process"}') == 0)
+    server.until(lambda: server.metric('calibrant_queue_depth{priority="job"}') == 0)
+    assert server.metric('calibrant_jobs_ended_total{kind="leverage",state="cancelled"}') == 1
+    touch = {"leverage": path.rsplit("/", 1)[1], "barriers": [{"level": 2.0, "direction": "up", "expiry": 1.0}]}
+    refused = ask(server, "POST", "/v1/one-touch", json=touch)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/leverage")
+
+
 def test_a_job_whose_batch_is_none_has_failed_for_the_reason_it_would_have_been_refused(server: Server) -> None:
     path = begin(server, b'{"panels": []}')
     name, document = watched(server, path)[-1]
@@ -148,7 +169,7 @@ def test_who_only_watches_is_not_in_flight(server: Server) -> None:
 
 
 def test_a_job_whose_process_is_killed_is_gone_and_who_asks_is_told(server: Server) -> None:
-    path = begin(server, batch(20_000))
+    lost_too, path = begin_leverage(server), begin(server, batch(20_000))
     (process,) = server.job_processes()
     with httpx.stream("GET", f"{server.url}{path}/events", timeout=60.0) as response:
         events = events_of(response)
@@ -158,8 +179,9 @@ def test_a_job_whose_process_is_killed_is_gone_and_who_asks_is_told(server: Serv
     assert (name, document["problem"]["code"]) == ("failed", "engine_failed")
     # While another one is being started there is nobody to ask.
     server.until(lambda: ask(server, "GET", path).status_code != 503, 120.0)
-    lost = ask(server, "GET", path)
-    assert (lost.status_code, "process has ended" in lost.json()["detail"]) == (404, True)
+    for each in (path, lost_too):
+        lost = ask(server, "GET", each)
+        assert (lost.status_code, "process has ended" in lost.json()["detail"]) == (404, True)
     # And the next one is answered.
     assert watched(server, begin(server, batch(2)))[-1][0] == "done"
     for worker in server.workers():

@@ -3,16 +3,23 @@
 import io
 import json
 import re
+import tracemalloc
 import zipfile
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from calibrant.errors import InvalidInput
+from calibrant.intake import panel_steps
+from calibrant.steps import finish
+from service.routing import FORMATS
+from service.wire.panels import chain_in, memory_of
 from service.wire.schema import PanelResponse
 from tests.intake.chains import AS_OF, EXPIRATIONS, chain, forward_at, rows_as, truth, years
-from tests.intake.test_kinds import KINDS, PLAIN, columns_of, table, vols_table
+from tests.intake.test_kinds import KINDS, PLAIN, columns_of, delimited, table, vols_table, workbook
 from tests.service.client import Client
 from tests.shared import ROOT
 
@@ -172,6 +179,35 @@ def test_a_file_packed_too_well_is_too_large(client: Client) -> None:
         file.writestr("xl/worksheets/sheet1.xml", bytes(40 << 20))
     response = client.post("/v1/panel", packed.getvalue(), content_type="application/octet-stream")
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+def bodies() -> dict[str, tuple[bytes, str]]:
+    """Chains that take much memory for their size."""
+    cells: dict[str, list[float]] = {"expiry": [0.5], "strike": [1], "forward": [1], "iv": [9]}
+    narrow = "t,k,f,iv\n" + "1,1,1,9\n" * 50_000
+    broad = ",".join(["t", "k", "f", "iv", *"x" * 60]) + "\n" + ("1," * 63 + "9\n") * 3000
+    return {
+        "narrow": (narrow.encode(), "text/csv"),
+        "broad": (broad.encode(), "text/csv"),
+        "a chain": (delimited(table()).encode(), "text/csv"),
+        "JSON": (json.dumps({"quotes": {n: c * 20_000 for n, c in cells.items()}}).encode(), "application/json"),
+        "MessagePack": (msgspec.msgpack.encode({"quotes": {n: c * 20_000 for n, c in cells.items()}}), FORMATS[1]),
+        "a workbook": (workbook(), "application/octet-stream"),
+    }
+
+
+@pytest.mark.parametrize("name", ["narrow", "broad", "a chain", "JSON", "MessagePack", "a workbook"])
+def test_no_chain_takes_more_memory_than_was_reserved(name: str) -> None:
+    body, media_type = bodies()[name]
+    tracemalloc.start()
+    try:
+        tables, settings = chain_in(body, media_type, {"vol_unit": "percent", "expiry_unit": "years"})
+        with suppress(InvalidInput):
+            json.dumps(finish(panel_steps(tables, settings)).document())
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < memory_of(body, media_type)
 
 
 def test_bytes_that_are_nothing_are_refused(client: Client) -> None:

@@ -18,6 +18,7 @@ def test_each_path_has_its_scope() -> None:
     assert scope("POST", "/v1/calibrate") == scope("POST", "/v2/models/heston/infer") == Scope.CALIBRATE
     assert scope("POST", "/v1/calibrate/batch") == Scope.BATCH
     assert scope("POST", "/v1/price") == Scope.PRICE
+    assert scope("POST", "/v1/leverage") == scope("POST", "/v1/one-touch") == Scope.LEVERAGE
     assert scope("GET", "/metrics") == scope("HEAD", "/metrics") == Scope.METRICS
     assert scope("GET", "/v1/models") is None
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,15 @@ def test_pruned_centres_are_apart() -> None:
 def test_a_large_ridge_leaves_the_mean() -> None:
     x, v = particles(1000, 12)
     np.testing.assert_allclose(RadialBasis(ridge=1e12)(x, v, NODES), v.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_neighbours": None}, {"pruning": 0.0}, {"ridge": 0.0}, {"ridge": 0.0, "pruning": 0.0}]
+)
+def test_radial_units_of_every_make_find_the_mean(options: dict[str, Any]) -> None:
+    x, v = particles(20_000, 15)
+    inside = NODES[10:-10]
+    np.testing.assert_allclose(RadialBasis(**options)(x, v, inside), mean_at(inside), rtol=0.15)
 
 
 def test_bins_hold_the_mean_of_their_particles() -> None:

@@ -85,12 +85,15 @@ def test_rates_that_change_with_expiry_make_the_forward() -> None:
     curve = Curve(expiry=np.array([0.1, 0.5]), zero=np.array([0.01, 0.06]))
     surface = replace(SKEWED, market=Market(spot=1.2, domestic=curve, foreign=Curve.flat(0.02)))
     martingale = calibrated(surface, HESTON, 0.5).martingale
+    assert martingale is not None
     assert np.all(np.abs(martingale.error) < 3.5 * martingale.se)
 
 
 def test_a_flat_surface_is_repriced_flat_and_the_forward_is_a_martingale() -> None:
     found = calibrated(FLAT, HESTON, 0.5, particles=ParticleOptions(n_particles=20_000))
     repriced, martingale = found.repriced, found.martingale
+    assert repriced is not None
+    assert martingale is not None
     np.testing.assert_allclose(repriced.target_iv, 0.12, rtol=1e-6)
     assert np.all(np.abs(repriced.error_bp) < 4.0 * repriced.se_bp + 4.0)
     assert np.all(np.abs(martingale.error) < 3.5 * martingale.se)
@@ -101,6 +104,7 @@ def test_a_skewed_surface_is_repriced() -> None:
     for seed in range(4):
         particles, paths = ParticleOptions(n_particles=2048, seed=seed), PathOptions(n_paths=32_768, seed=seed)
         repriced = calibrated(SKEWED, HESTON, 0.5, particles=particles, paths=paths).repriced
+        assert repriced is not None
         errors.append(repriced.error_bp)
         noise.append(repriced.se_bp)
     left = float(np.mean(np.square(errors)) - np.mean(np.square(noise)))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from calibrant.cluster import PRIVATE_CLUSTER
 from training.domain import PAPER
 from training.generate import PanelSet, generate, load
 from training.panels import make_panels
-from training.workers import PRIVATE_CLUSTER, Job, _make_with, code_digest, make
+from training.workers import Job, _make_with, code_digest, make
 
 SET = PanelSet(domain="paper", seed=7, count=50, shard_size=12)
 

@@ -1,9 +1,13 @@
 """What the command line can do, a module a command.
 
 arguments     what may be said: flags, and numbers by name
+backfilling   `backfill`: tables of millions of panels to tables of parameters
 calibrating   `calibrate`: panels or chains to parameters
 panelling     `panel`: chains to panels
 pricing       `price`: parameters to prices
+leveraging    `leverage`: a surface to a leverage function
+touching      `one-touch`: barriers to prices
+surfaces      what both read: requests, and files of a market's quotes
 tables        what is printed and written
 """
 
@@ -14,7 +18,7 @@ from typing import NoReturn
 
 from ..errors import InvalidInput
 from ..network import ArtefactError
-from . import calibrating, panelling, pricing
+from . import backfilling, calibrating, leveraging, panelling, pricing, touching
 from .tables import refuse
 
 
@@ -29,7 +33,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="calibrant", description="Stochastic-volatility models calibrated to option quotes.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('calibrant')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (calibrating, panelling, pricing):
+    for command in (calibrating, panelling, pricing, leveraging, touching, backfilling):
         command.add_to(commands)
     given = parser.parse_args(arguments)
     try:

@@ -3,11 +3,15 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from ..by_name import bounds_of, held_of, prior_of
 from ..errors import shown
 from ..intake import Settings, settings_of
 from ..intake.settings import CHOICES, NUMBERS
+from ..models import MODELS, Model
+from ..options import CalibrationOptions
 
 _OF_LISTS = ("holidays",)
 _OF_PAIRS = ("columns", "convention")
@@ -39,6 +43,35 @@ _HELP = {
 def flag_of(name: str) -> str:
     """The flag that answers a question about a setting."""
     return "--" + name.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The model, and what may be asked of its fit to any panel."""
+    parser.add_argument("--model", choices=sorted(MODELS), default="heston")
+    parser.add_argument(
+        "--refine", choices=("lm", "lbfgs", "none"), default="lm", help="none gives the network's answer (default: lm)"
+    )
+    parser.add_argument("--loss", choices=("squared", "huber"), default="squared")
+    parser.add_argument("--fixed", type=numbers_by_name, metavar="kappa=2,...", help="parameters held at a value")
+    parser.add_argument("--bounds", type=bounds_by_name, metavar="kappa=0.1:20,...", help="of any of the parameters")
+    parser.add_argument(
+        "--prior",
+        type=prior_by_name,
+        metavar="kappa=2:0.5,...",
+        help="means and standard deviations of any of the parameters; noise_bp=8 is that of a quote",
+    )
+    parser.add_argument("--network", type=Path, metavar="FOLDER", help="a released version, such as networks/heston/1")
+
+
+def options_in(model: Model, given: argparse.Namespace) -> CalibrationOptions:
+    """raises  InvalidInput naming the flag and the parameter"""
+    return CalibrationOptions(
+        refine=given.refine,
+        loss=given.loss,
+        bounds=None if given.bounds is None else bounds_of(model, given.bounds, ("--bounds",)),
+        fixed=None if given.fixed is None else held_of(model, given.fixed, ("--fixed",)),
+        prior=None if given.prior is None else prior_of(model, given.prior, ("--prior",)),
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..by_name import bounds_of, held_of, parameters_of, prior_of
+from ..by_name import parameters_of
 from ..errors import InvalidInput
 from ..intake import outcomes_of_files
-from ..models import MODELS, Model
-from ..options import CalibrationOptions
+from ..models import MODELS
 from ..pipeline import Assessment, assess
-from ..release import Release, release_in_reach, require_release_of
-from ..report import calibration_report, numbers, stages_us
-from .arguments import add_settings, bounds_by_name, numbers_by_name, prior_by_name, settings_in
+from ..release import release_for
+from ..report import calibration_report, row_of, stages_us
+from .arguments import add_options, add_settings, numbers_by_name, options_in, settings_in
 from .tables import FitTable, Progress, refuse, require_format, write_rows
 
 
@@ -29,21 +28,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     command.set_defaults(run=run)
     command.add_argument("quotes", type=Path, nargs="+", metavar="QUOTES")
-    command.add_argument("--model", choices=sorted(MODELS), default="heston")
-    command.add_argument(
-        "--refine", choices=("lm", "lbfgs", "none"), default="lm", help="none gives the network's answer (default: lm)"
-    )
-    command.add_argument("--loss", choices=("squared", "huber"), default="squared")
-    command.add_argument("--fixed", type=numbers_by_name, metavar="kappa=2,...", help="parameters held at a value")
+    add_options(command)
     command.add_argument("--start", type=numbers_by_name, metavar="kappa=2,...", help="all parameters, to start from")
-    command.add_argument("--bounds", type=bounds_by_name, metavar="kappa=0.1:20,...", help="of any of the parameters")
-    command.add_argument(
-        "--prior",
-        type=prior_by_name,
-        metavar="kappa=2:0.5,...",
-        help="means and standard deviations of any of the parameters; noise_bp=8 is that of a quote",
-    )
-    command.add_argument("--network", type=Path, metavar="FOLDER", help="a released version, such as networks/heston/1")
     command.add_argument("--json", action="store_true", help="print one line per panel, as the service answers")
     command.add_argument("--out", type=Path, metavar="FILE", help="write a row per panel: .csv, .json or .parquet")
     command.add_argument("--plot", type=Path, metavar="FIT.png", help="draw the smiles; of several panels, a file each")
@@ -53,11 +39,12 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(given: argparse.Namespace) -> int:
     """raises  InvalidInput, ArtefactError, ImportError, OSError for what is wrong with all panels"""
     model = MODELS[given.model]
-    options, start = _options(model, given)
+    options = options_in(model, given)
+    start = None if given.start is None else parameters_of(model, given.start, ("--start",))
     require_format(given.out)
     if given.plot is not None:
         _require_matplotlib()
-    release = _release(model, given.network)
+    release = release_for(model, given.network)
     began = perf_counter()
     panels = list(outcomes_of_files(given.quotes, settings_in(given)))
     reading = (perf_counter() - began) / max(len(panels), 1)
@@ -84,7 +71,7 @@ def run(given: argparse.Namespace) -> int:
         else:
             table.print(label, assessment)
         if given.out is not None:
-            rows.append(report if given.out.suffix == ".json" else _row(report, assessment))
+            rows.append(report if given.out.suffix == ".json" else {"panel": label, **row_of(assessment)})
         if given.plot is not None:
             _draw(assessment, _plot_of(given.plot, i, len(panels)))
         progress.show(i + 1)
@@ -100,51 +87,6 @@ def _of_panel(label: str, error: InvalidInput, n_panels: int) -> InvalidInput:
     if n_panels == 1 and label in first.detail:
         return error
     return InvalidInput(first._replace(detail=f"{label}: {first.detail}"), *others)
-
-
-def _options(model: Model, given: argparse.Namespace) -> tuple[CalibrationOptions, Any]:
-    """raises  InvalidInput naming the flag and the parameter"""
-    options = CalibrationOptions(
-        refine=given.refine,
-        loss=given.loss,
-        bounds=None if given.bounds is None else bounds_of(model, given.bounds, ("--bounds",)),
-        fixed=None if given.fixed is None else held_of(model, given.fixed, ("--fixed",)),
-        prior=None if given.prior is None else prior_of(model, given.prior, ("--prior",)),
-    )
-    return options, None if given.start is None else parameters_of(model, given.start, ("--start",))
-
-
-def _release(model: Model, folder: Path | None) -> Release | None:
-    """The version asked for, else the newest released one if it is in reach and can be run, else None."""
-    if folder is not None:
-        return require_release_of(model, Release.load(folder))
-    return release_in_reach(model)
-
-
-def _row(report: dict[str, Any], assessment: Assessment) -> dict[str, Any]:
-    """A panel's answer, flat."""
-    calibration = assessment.calibration
-    errors = dict(zip(report["standard_errors"], numbers(calibration.standard_errors), strict=True))
-    fit = report["fit"]
-    return {
-        "panel": report["id"],
-        "model": report["model"],
-        **report["parameters"],
-        **{f"{name}_error": error for name, error in errors.items()},
-        **{name: fit[name] for name in ("rmse_bp", "max_abs_bp", "mape_pct", "n_quotes")},
-        "n_excluded": len(fit["excluded"]),
-        "feller_ratio": report["feller_ratio"],
-        "quotes_free": assessment.quotes.free,
-        "surface_free": assessment.surface.free,
-        "status": report["status"],
-        "start": report["start"],
-        "iterations": report["iterations"],
-        "out_of_domain": report["out_of_domain"],
-        "at_bounds": ";".join(report["at_bounds"]),
-        "warnings": ";".join(dict.fromkeys(warning["code"] for warning in report["warnings"])),
-        "message": report.get("message"),
-        "model_version": report["model_version"],
-    }
 
 
 def _require_matplotlib() -> None:

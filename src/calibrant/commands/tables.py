@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from ..errors import InvalidInput, Problem
 from ..intake.settings import NAMES
 from ..pipeline import Assessment
 from ..report import notes
+from ..steps import Progress as Made
+from ..steps import Steps
 from .arguments import flag_of
 
+T = TypeVar("T")
 FORMATS = (".csv", ".json", ".parquet")
 _FEW = 5
 """Panels beside which progress is no news."""
@@ -26,15 +29,16 @@ def refuse(error: object) -> int:
 
 
 def _sentence(error: object) -> str:
+    said = " ".join(str(error).split())
     if not isinstance(error, InvalidInput):
-        return " ".join(str(error).split())
+        return said
     flags = [flag_of(str(p.path[0])) for p in error.problems if p.path and p.path[0] in NAMES]
     answers = " or ".join(dict.fromkeys(flags))
     more = len(error.problems) - max(len(flags), 1)
     # A column that is missing is said by its name in the sentence, and may have another in the file.
     columns = bool(flags) and flags[0] == "--columns" and len(error.problems[0].path) > 1
     hint = " (--columns FIELD=NAME says which is which)" if columns else f" ({answers})" if flags else ""
-    return f"{error}{hint}{f' (and {more} more)' if more > 0 else ''}"
+    return f"{said}{hint}{f' (and {more} more)' if more > 0 else ''}"
 
 
 def require_format(path: Path | None) -> None:
@@ -90,6 +94,35 @@ class Progress:
         """Before anything else is printed."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class Bar:
+    """How far one long work has come, on a terminal's line of its own; nothing where nobody watches."""
+
+    def __init__(self, of: str) -> None:
+        self._of = of
+        self._began = monotonic()
+        self._shown = sys.stderr.isatty()
+
+    def driven(self, steps: Steps[T]) -> T:
+        """The result of steps, shown as they are made."""
+
+        def show(progress: Made) -> None:
+            share = progress.done / progress.total if progress.total else 0.0
+            if self._shown and share:
+                left = (monotonic() - self._began) * (1.0 / share - 1.0)
+                bar = f"[{'#' * round(30 * share):30}] {share:4.0%}"
+                print(f"\r{self._of} {bar}, {left:.0f} s left \x1b[K", end="", file=sys.stderr, flush=True)
+
+        try:
+            while True:
+                show(next(steps))
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        finally:
+            if self._shown:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 class FitTable:

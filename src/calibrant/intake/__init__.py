@@ -10,7 +10,7 @@
 """
 
 from .built import Built, EarlyExercise, Expiry
-from .reading import built_of_bytes, outcomes_of_files, panel_steps, read_quotes
+from .reading import built_of_bytes, outcomes_of_files, panel_steps, quotes_of_file, read_quotes
 from .settings import Settings, settings_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "built_of_bytes",
     "outcomes_of_files",
     "panel_steps",
+    "quotes_of_file",
     "read_quotes",
     "settings_of",
 ]

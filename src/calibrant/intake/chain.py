@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import BoolVector, IntVector, Vector
-from ..black import NoVolatility, implied_volatility
+from ..arrays import IntVector, Vector
+from ..black import NoVolatility, call_price, implied_volatility, put_price
 from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..panel import Exclusion
@@ -22,6 +22,7 @@ from .quotes import Quotes
 from .settings import Settings, question
 
 _IN_THE_MONEY = "in the money: the other option of its pair is used"
+_PAIR_UNUSABLE = "in the money, and the other option of its pair cannot be used"
 _STALE = "stale: its pair is off put-call parity"
 _NO_FORWARD = "no pair of call and put at its expiry, and so no forward"
 _LARGEST_CARRY = 0.5
@@ -29,6 +30,8 @@ _LARGEST_CARRY = 0.5
 _LEAST_CARRY = 0.03
 """Of the level: what noise may do to a discount of a few days is no such thing."""
 _WIDE_TAILS, _LEAST_STALE = 1.5, 5e-5
+_LEAST_PRICE = 1e-12
+"""What is smaller counts as zero."""
 _SCALES = (0.01, 0.001, 0.1, 100.0, 1000.0)
 
 
@@ -157,7 +160,7 @@ def _leave_out_unsound(work: _Work) -> None:
     quotes = work.quotes
     bid, ask, mid = quotes.value("bid"), quotes.value("ask"), work.mid
     strike = quotes.value("strike")
-    for i in np.flatnonzero(~(strike > 0.0)).tolist():
+    for i in np.flatnonzero(~(strike > _LEAST_PRICE)).tolist():
         raise InvalidInput(quotes.problem(i, "strike", f"must be > 0, but is {strike[i]:g}."))
     sided = quotes.has("bid") or quotes.has("ask")
     given = np.isfinite(quotes.value("mid"))
@@ -170,7 +173,7 @@ def _leave_out_unsound(work: _Work) -> None:
         ("one-sided quote: a bid or an ask alone", ~np.isfinite(mid)),
         ("ask below bid", ask < bid),
         ("mid outside its bid and ask", given & ((mid < bid - (ask - bid)) | (mid > ask + (ask - bid)))),
-        ("price is zero or negative", mid <= 0.0),
+        ("price is zero or negative", mid <= _LEAST_PRICE),
     ):
         work.drop(np.flatnonzero(bad), reason)
     if not sided and not quotes.has("mid"):
@@ -265,6 +268,9 @@ def _scale_coins(work: _Work) -> None:
                 work.drop(group.at, _NO_FORWARD)
                 continue
             of_group = _parity_of(pairs).forward
+        if not of_group > _LEAST_PRICE:
+            work.drop(group.at, _NO_FORWARD)
+            continue
         for name in ("bid", "ask", "mid", "last"):
             if name in quotes.values:
                 quotes.values[name][group.at] *= of_group
@@ -284,7 +290,7 @@ class _Rates:
                 forward = _stated(work, group, "forward")
                 found = _parity_of(of_group, forward=forward)
                 _require_units(work, group, of_group, found)
-                if found.discount > 0.0:
+                if found.discount > _LEAST_PRICE:
                     self._curve.append((group.expiry, -math.log(found.discount) / group.expiry))
 
     def given(self, group: _Group) -> float | None:
@@ -353,7 +359,7 @@ def _european_expiry(
         assert rate is not None
         discount = math.exp(-rate * group.expiry)
     assert discount is not None
-    if not (forward > 0.0 and discount > 0.0):
+    if not (forward > _LEAST_PRICE and discount > _LEAST_PRICE):
         detail = f"Calls and puts of {group.expiration} agree on no forward: its quotes were left out."
         work.cautions.append(Caution("no_forward", detail))
         work.drop(group.at, "its expiry has no forward: calls and puts do not agree on one")
@@ -364,7 +370,7 @@ def _european_expiry(
     columns["forward"][group.at] = forward
     columns["iv"][group.at] = vols
     columns["bid_iv"][group.at], columns["ask_iv"][group.at] = sides["bid"], sides["ask"]
-    rejected = _stale(work, group, pairs, parity, columns["iv"], forward)
+    rejected = _stale(work, group, pairs, parity, columns["iv"], forward, discount)
     _leave_out_priced(work, group, columns["iv"], reason, forward)
     return _expiry(work, group, forward, origin, discount, parity, rejected)
 
@@ -431,26 +437,28 @@ _WHY = {
 }
 
 
-def _stale(work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv: Vector, forward: float) -> IntVector:
+def _stale(
+    work: _Work, group: _Group, pairs: _Pairs, parity: Parity | None, iv: Vector, forward: float, discount: float
+) -> IntVector:
     """Leave out what is off parity by more than its spread and than noise: of the two the one off the smile.
 
     returns  (n_rejected,) which pairs
     """
     if parity is None or pairs.strike.size < LEAST_PAIRS:
         return np.empty(0, np.int64)
-    residual = parity.residual
-    off = np.abs(residual) > _apart(pairs, parity)
-    sound = ~off & np.isfinite(iv[pairs.call] + iv[pairs.put])
-    smile_k = pairs.strike[sound]
-    smile = np.where(smile_k >= forward, iv[pairs.call[sound]], iv[pairs.put[sound]])
-    for i in np.flatnonzero(off).tolist():
-        two = np.array([pairs.call[i], pairs.put[i]])
-        if smile.size:
-            gap = np.abs(iv[two] - np.interp(pairs.strike[i], smile_k, smile))
-            # What has no vol is off any smile.
-            gap = np.where(np.isfinite(gap), gap, np.inf)
-            two = two[[int(np.argmax(gap))]] if gap[0] != gap[1] else two
-        work.drop(two, _STALE)
+    off = np.abs(parity.residual) > _apart(pairs, parity)
+    # The smile of the others, by the option out of the money of each.
+    out = np.where(pairs.strike >= forward, pairs.call, pairs.put)
+    sound = ~off & np.isfinite(iv[out])
+    if off.any() and not sound.any():
+        work.drop(np.concatenate((pairs.call[off], pairs.put[off])), _STALE)
+    elif off.any():
+        strike = pairs.strike[off]
+        vol = np.interp(strike, pairs.strike[sound], iv[out[sound]])
+        k, level = np.log(strike / forward), discount * forward
+        gap_of_call = np.abs(work.mid[pairs.call[off]] - level * call_price(k, group.expiry, vol))
+        gap_of_put = np.abs(work.mid[pairs.put[off]] - level * put_price(k, group.expiry, vol))
+        work.drop(np.where(gap_of_call > gap_of_put, pairs.call[off], pairs.put[off]), _STALE)
     return np.flatnonzero(off)
 
 
@@ -463,15 +471,27 @@ def _apart(pairs: _Pairs, parity: Parity) -> Vector:
 
 
 def _leave_out_priced(work: _Work, group: _Group, iv: Vector, reasons: dict[int, NoVolatility], forward: float) -> None:
-    """Quotes without a vol, and of each pair the one in the money."""
+    """Quotes without a vol, and those in the money unless the other of the pair is stale, or not in the file at all."""
+    for i in group.at[~np.isfinite(iv[group.at])].tolist():
+        work.drop(np.array([i]), _WHY[reasons[i]] if i in reasons else "below intrinsic value")
+    _leave_out_in_the_money(work, group, forward)
+
+
+def _leave_out_in_the_money(work: _Work, group: _Group, forward: float) -> None:
     quotes = work.quotes
-    strike = quotes.value("strike")
-    for i in group.at.tolist():
-        if not np.isfinite(iv[i]):
-            work.drop(np.array([i]), _WHY[reasons[i]] if i in reasons else "below intrinsic value")
-    out: BoolVector = np.where(strike[group.at] >= forward, quotes.side[group.at] > 0, quotes.side[group.at] < 0)
-    covered = {float(k) for k in strike[group.at[out]]}
-    work.drop(np.array([i for i in group.at[~out].tolist() if float(strike[i]) in covered], np.int64), _IN_THE_MONEY)
+    strike, root = quotes.value("strike"), group.root
+    of_expiry = np.array([i for i in np.flatnonzero(quotes.expiry == group.expiry).tolist() if quotes.root[i] == root])
+    out = np.where(strike[of_expiry] >= forward, quotes.side[of_expiry] > 0, quotes.side[of_expiry] < 0)
+    other: dict[float, str] = {}
+    for i in of_expiry[out].tolist():
+        reason = work.reasons.get(i)
+        if reason != _STALE:
+            # What makes the option out of the money unusable says nothing for the other.
+            other[float(strike[i])] = _IN_THE_MONEY if reason is None else _PAIR_UNUSABLE
+    inside = np.where(strike[group.at] >= forward, quotes.side[group.at] < 0, quotes.side[group.at] > 0)
+    for i in group.at[inside].tolist():
+        if float(strike[i]) in other:
+            work.drop(np.array([i]), other[float(strike[i])])
 
 
 def _expiry(
@@ -534,10 +554,9 @@ def _american_expiry(work: _Work, group: _Group, pairs: _Pairs, columns: dict[st
     strike, side = quotes.value("strike")[group.at], quotes.side[group.at]
     forward, discount = american.forward, american.discount
     # The options out of the money alone are used, and only they cost a search.
-    out = np.where(strike >= forward, side > 0, side < 0)
-    covered = set(strike[out].tolist())
-    wanted = out | np.array([k not in covered for k in strike.tolist()])
-    work.drop(group.at[~wanted], _IN_THE_MONEY)
+    rejected = _american_stale(work, pairs, parity)
+    _leave_out_in_the_money(work, group, forward)
+    wanted = np.array([i not in work.reasons for i in group.at.tolist()])
     at = group.at[wanted]
     columns["forward"][at] = forward
     for name, prices in (("iv", work.mid), ("bid_iv", quotes.value("bid")), ("ask_iv", quotes.value("ask"))):
@@ -552,7 +571,6 @@ def _american_expiry(work: _Work, group: _Group, pairs: _Pairs, columns: dict[st
         forward_bp=1e4 * (plain / forward - 1.0),
         dividend_yield=implied,
     )
-    rejected = _american_stale(work, pairs, parity)
     lost = at[~np.isfinite(columns["iv"][at])]
     work.drop(lost, "at or below the value of exercising at once")
     return _expiry(work, group, forward, origin, discount, parity, rejected, early)  # type: ignore[arg-type]

@@ -216,7 +216,8 @@ def _first_side(named: Sequence[Column], blocks: Sequence[Sequence[Column]], tab
         x, *y = (numbers_in(table.column(c.index), mark).values for c in (strikes, first, second))
         known = np.isfinite([x, *y]).all(axis=0)
         # Calls fall with the strike, and puts rise.
-        rise = [float((x[known] - x[known].mean()) @ price[known]) for price in y] if known.any() else [0.0, 0.0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            rise = [float((x[known] - x[known].mean()) @ price[known]) if known.any() else 0.0 for price in y]
         if rise[0] < 0.0 < rise[1]:
             return "call"
         if rise[1] < 0.0 < rise[0]:

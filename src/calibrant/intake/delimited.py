@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from itertools import islice
 
 from ..errors import InvalidInput, Problem
 from .names import known
@@ -20,18 +21,18 @@ def delimited_table(content: bytes, source: str) -> Table:
     raises  InvalidInput if it is no text, or no line of it names a column
     """
     text = _decoded(content, source)
-    best: tuple[int, int, str, list[tuple[int, list[str]]]] | None = None
-    for separator in _SEPARATORS:
-        lines = _split(text, separator, source)
-        at, n_known = header_in([cells for _, cells in lines[:_HEADER_WITHIN]])
-        if n_known and (best is None or n_known > best[0]):
-            best = n_known, at, separator, lines
-    if best is None:
+    found = {
+        separator: header_in([cells for _, cells in _split(text, separator, source, _HEADER_WITHIN)])
+        for separator in _SEPARATORS
+    }
+    # Of equals the first.
+    separator = max(found, key=lambda separator: found[separator][1])
+    at, n_known = found[separator]
+    if not n_known:
         first = next((line.strip() for line in text.splitlines() if line.strip()), "")
         needed = "must have a line that names its columns (expiry, strike, bid, ...)"
         raise InvalidInput(Problem((source,), f"{source} {needed}, but {_begins(first)}."))
-    _, at, separator, lines = best
-    return table_below(lines, at, source, commas_separate=separator == ",")
+    return table_below(_split(text, separator, source), at, source, commas_separate=separator == ",")
 
 
 def _begins(first: str) -> str:
@@ -58,11 +59,12 @@ def _decoded(content: bytes, source: str) -> str:
     raise InvalidInput(Problem((source,), f"{source} {needed}."))
 
 
-def _split(text: str, separator: str, source: str) -> list[tuple[int, list[str]]]:
-    """Rows with the line that each ends at."""
+def _split(text: str, separator: str, source: str, most: int | None = None) -> list[tuple[int, list[str]]]:
+    """Rows with the line that each ends at; the first of them, if `most` says so."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+        return list(islice(rows, most))
     except csv.Error as error:
         raise InvalidInput(Problem((source,), f"{source} cannot be read as a table: {error}.")) from None
 
@@ -82,7 +84,7 @@ def table_below(
     lines: Sequence[tuple[int, Sequence[object]]], at: int, source: str, *, commas_separate: bool = False
 ) -> Table:
     """The table whose header is row `at`."""
-    names = [str(cell).strip() if cell is not None else "" for cell in lines[at][1]]
+    names = ["" if cell is None else " ".join(str(cell).split()) for cell in lines[at][1]]
     while names and not names[-1]:
         names.pop()
     width = len(names)

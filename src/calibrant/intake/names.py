@@ -256,6 +256,8 @@ def _unit_first(words: Sequence[str]) -> str:
 
 
 def _sided(words: Sequence[str], name: str, index: int, scale: float) -> Column | None:
+    if not words:
+        return None
     for mark, rest in ((words[0], words[1:]), (words[-1], words[:-1])):
         if mark not in _SIDES:
             continue

@@ -90,6 +90,8 @@ def number_of(cell: Cell, mark: Mark = "point") -> float | None:
         return float(cell)
     if not isinstance(cell, str):
         return None
+    if mark == "point" and _PLAIN.fullmatch(cell):
+        return float(cell)
     text = stripped(cell)
     percent = text.endswith("%")
     text = text.rstrip("%")

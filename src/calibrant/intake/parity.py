@@ -19,12 +19,14 @@ _BIWEIGHT = 4.685
 _TO_DEVIATION = 1.4826
 """Of a median absolute deviation."""
 _ROUNDS = 50
+_LEAST_SLOPE = 1e-12
 
 
 class Parity(NamedTuple):
     """What the pairs of an expiry say."""
 
     forward: float
+    """NaN where calls less puts do not fall with the strike at all."""
     forward_error: float | None
     """Standard error; None where there are too few pairs."""
     discount: float
@@ -71,7 +73,10 @@ def by_parity(
         ratio = np.abs(residual) / tolerance
         weight = np.where(ratio < 1.0, (1.0 - np.minimum(ratio, 1.0) ** 2) ** 2, 0.0)
         before = slope, intercept
-        slope, intercept = _line(x, difference, weight / noise**2, discount, forward, centre)
+        found = _line(x, difference, weight / noise**2, discount, forward, centre)
+        if found is None:
+            break
+        slope, intercept = found
         if abs(slope - before[0]) <= 1e-14 and abs(intercept - before[1]) <= 1e-14 * max(abs(intercept), 1.0):
             break
     residual = difference - (intercept + slope * x)
@@ -100,8 +105,8 @@ def _start(
 
 def _line(
     x: Vector, y: Vector, weight: Vector, discount: float | None, forward: float | None, centre: float
-) -> tuple[float, float]:
-    """Weighted least squares."""
+) -> tuple[float, float] | None:
+    """Weighted least squares; None where the pairs with a weight are no line."""
     if discount is not None and forward is not None:
         return -discount, discount * (forward - centre)
     total = float(weight.sum())
@@ -109,10 +114,15 @@ def _line(
         return -discount, float(weight @ (y + discount * x)) / total
     if forward is not None:
         along = forward - centre - x
+        if not weight @ along**2 > 0.0:
+            return None
         slope = -float(weight @ (along * y)) / float(weight @ along**2)
         return slope, -slope * (forward - centre)
     x_mean, y_mean = float(weight @ x) / total, float(weight @ y) / total
-    slope = float(weight @ ((x - x_mean) * (y - y_mean))) / float(weight @ (x - x_mean) ** 2)
+    spread = float(weight @ (x - x_mean) ** 2)
+    if not spread > 0.0:
+        return None
+    slope = float(weight @ ((x - x_mean) * (y - y_mean))) / spread
     return slope, y_mean - slope * x_mean
 
 
@@ -133,6 +143,8 @@ def _summed_up(
     has_say: BoolVector = weight > 0.0
     n = int(np.count_nonzero(has_say))
     found = -slope
+    if abs(found) < _LEAST_SLOPE:
+        return Parity(np.nan, None, np.nan, None, n, residual, tolerance)
     level = forward if forward is not None else centre + intercept / found
     n_free = int(discount is None) + int(forward is None)
     forward_error = discount_error = None

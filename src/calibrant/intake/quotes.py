@@ -29,6 +29,8 @@ _TYPES: Mapping[str, Side] = {
     **dict.fromkeys(("c", "call", "calls", "ce", "ca", "call option", "kauf", "ec", "ac"), "call"),
     **dict.fromkeys(("p", "put", "puts", "pe", "pa", "put option", "verkauf", "ep", "ap"), "put"),
 }
+_LARGEST = 1e15
+"""Of any number: no price is larger, and products of these are still numbers."""
 _SIGNS = {"call": 1, "put": -1}
 
 
@@ -229,6 +231,12 @@ class _Reader:
                 self.table.problem(self.entries[i][0], names[i], f"must be a number, but is {str(cells[i])[:80]!r}.")
                 for i in read.unreadable[:MAX_PROBLEMS]
             ]
+            problems += [
+                self.table.problem(
+                    self.entries[i][0], names[i], f"must be at most {_LARGEST:g}, but is {read.values[i]:g}."
+                )
+                for i in np.flatnonzero(np.abs(read.values) > _LARGEST)[:MAX_PROBLEMS].tolist()
+            ]
             found = [c for (of, _), c in self.columns.of.items() if of == field]
             signs = has_percent_signs(cells)
             # A percent sign, or a name that says percent, and not twice.
@@ -381,6 +389,8 @@ class _Reader:
             None if cell is None else str(moment or cell) if not isinstance(cell, str) else cell
             for cell, moment in zip(cells, moments, strict=True)
         ]
+        if not any(moment is not None and moment.clock is not None for moment in moments):
+            return list(moments), texts
         by_day: dict[object, dict[object, Moment | None]] = {}
         several = False
         keys = [self._contract_key(i) for i in range(len(cells))]
@@ -390,7 +400,7 @@ class _Reader:
             of_day = by_day.setdefault(moment.day, {})
             several = several or (key in of_day and of_day[key] != moment)
             of_day.setdefault(key, moment)
-        if several or not by_day:
+        if several:
             return list(moments), texts
         latest: dict[object, Moment] = {}
         for moment in moments:

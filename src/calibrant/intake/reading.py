@@ -59,6 +59,18 @@ def panel_steps(tables: Callable[[], Sequence[Table]], settings: Settings) -> St
     return (yield from _MAKERS[quotes.kind](quotes, known))
 
 
+def quotes_of_file(path: str | Path, settings: Settings) -> Quotes:
+    """The quotes of the one panel of a file, before anything is made of them.
+
+    raises  InvalidInput as `read_quotes`, and if there is more than one panel
+    """
+    found = [each for table in tables_in(path, settings.sheet) for each in _panels(table, settings)]
+    if len(found) > 1:
+        labels = ", ".join(label for label, _, _ in found[:10])
+        raise question("underlying", f"must say which panel, since there are {len(found)}: {shown(labels, 200)}.")
+    return found[0][1]()
+
+
 def outcomes_of_files(paths: Sequence[str | Path], settings: Settings) -> Iterator[Outcome]:
     """The panels of files one by one; one that can be none is its error, and not raised.
 

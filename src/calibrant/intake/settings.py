@@ -86,6 +86,7 @@ NUMBERS = ("spot", "forward", "rate", "dividend_yield", "strike_unit", "domestic
 RATES = ("rate", "dividend_yield", "domestic_rate", "foreign_rate")
 LARGEST_RATE = 1.0
 """What is as large or larger is percent."""
+_LARGEST = 1e15
 _POSITIVE = ("spot", "forward", "strike_unit")
 
 
@@ -124,4 +125,4 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 def _is_number(value: object, least: float | None) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < float("inf") and (least is None or value > least)
+    return abs(value) <= _LARGEST and (least is None or value > least)

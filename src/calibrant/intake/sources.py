@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InvalidInput, Problem
 from .delimited import delimited_table, header_in, table_below
@@ -49,17 +50,11 @@ def _workbook_table(content: bytes, source: str, sheet: str | None) -> Table:
     except ImportError as error:
         raise ImportError(f"{source} is a workbook, which needs openpyxl: pip install 'calibrant[excel]'.") from error
     try:
-        book = load_workbook(io.BytesIO(content), data_only=True)
+        # Cell by cell, and with the values that formulas had when it was saved.
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        sheets = {each.title: _rows(each) for each in book.worksheets}
     except Exception as error:
         raise InvalidInput(Problem((source,), f"{source} is no workbook that can be read: {error}.")) from None
-    sheets = {
-        each.title: [
-            (number, row)
-            for number, row in enumerate(each.iter_rows(values_only=True), 1)
-            if any(cell is not None for cell in row)
-        ]
-        for each in book.worksheets
-    }
     if sheet is not None and sheet not in sheets:
         raise question("sheet", f"must be one of {', '.join(sheets)}, but is {sheet[:40]!r}.")
     headers = {title: header_in([row for _, row in rows[:40]]) for title, rows in sheets.items()}
@@ -70,6 +65,14 @@ def _workbook_table(content: bytes, source: str, sheet: str | None) -> Table:
         needed = "must have a row that names its columns (expiry, strike, bid, ...), but has none"
         raise InvalidInput(Problem((source,), f"{source} {needed}."))
     return table_below(sheets[chosen[0]], headers[chosen[0]][0], source)
+
+
+def _rows(sheet: Any) -> list[tuple[int, Sequence[object]]]:
+    """Rows that are not blank, by their number."""
+    # Programs write them wrong.
+    sheet.reset_dimensions()
+    rows = enumerate(sheet.iter_rows(values_only=True), 1)
+    return [(number, row) for number, row in rows if any(cell is not None for cell in row)]
 
 
 def _parquet_table(content: bytes, source: str) -> Table:

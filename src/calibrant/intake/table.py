@@ -50,7 +50,8 @@ def cell_of(value: object) -> Cell:
         # pandas' NaT is a date that is none.
         return None if value is None or value != value else value
     if isinstance(value, str):
-        return value.strip().strip("\u00a0") or None
+        # Of several lines, as quoted cells may be, one.
+        return (" ".join(value.split()) if "\n" in value or "\r" in value else value.strip()) or None
     if isinstance(value, bool):
         return str(value)
     try:

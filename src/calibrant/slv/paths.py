@@ -99,7 +99,7 @@ def mean_steps(
     options: PathOptions,
     shifts: tuple[float, ...] = (0.0,),
 ) -> Steps[Matrix]:
-    """Means of a payoff over each replicate, a step for each.
+    """Means of a payoff over each replicate, a step for each block of paths.
 
     dates        (n_steps + 1,) years from 0; `log_forward` and `discount` likewise
     watched      indices of dates at which the payoff wants the log-spot
@@ -122,7 +122,7 @@ def mean_steps(
         flips = rng.integers(2**_BITS, size=(2 * n_steps, 1))
         points.reset()
         total = np.zeros(())
-        for _ in range(options.points // size):
+        for walked in range(0, options.points, size):
             flipped = (points.random(size).T * 2**_BITS).astype(np.int64) ^ flips
             uniforms = (flipped + 0.5) * 0.5**_BITS
             bridged(uniforms, 0, bridge, path, z_s)
@@ -152,6 +152,6 @@ def mean_steps(
                     both = both + payoff(block).sum(axis=1)
                 sums.append(both)
             total = total + np.array(sums)
+            yield Progress(done + (walked + size) / options.points, float(options.n_replicates))
         means.append(total / (2 * options.points))
-        yield Progress(done + 1.0, float(options.n_replicates))
     return np.array(means)

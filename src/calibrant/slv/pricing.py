@@ -53,6 +53,11 @@ class Repriced(NamedTuple):
     def error_bp(self) -> Vector:
         return 1e4 * (self.model_iv - self.target_iv)
 
+    def columns(self) -> dict[str, Vector]:
+        """In the order in which they are told."""
+        columns = {**self._asdict(), "error_bp": self.error_bp}
+        return {name: columns[name] for name in ("expiry", "strike", "target_iv", "model_iv", "error_bp", "se_bp")}
+
 
 class Martingale(NamedTuple):
     """How well E[S] = F is met, at dates; arrays (n_dates,)."""

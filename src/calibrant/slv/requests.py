@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..caution import Caution
 from ..errors import InvalidInput, Problem
 from ..fx.conventions import Conventions
 from ..steps import Progress, Steps
 from .barriers import Barrier, require_barrier
+from .estimators.by_name import estimator_document
 from .heston_fit import HestonFit, delta_quotes, fit_heston, pillars_up_to
 from .leverage import Leverage
 from .local_vol import LocalVolatility
@@ -40,6 +42,8 @@ T = TypeVar("T")
 MIXING = 0.66
 """Share of the calibrated vol of variance that is left stochastic, Hakala's (2019)."""
 _MIXING_ACCURACY = 1e-3
+_POOR_BP = 25.0
+"""Of vol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class LeverageRequest:
     """Years of the expiries fitted and repriced; None for the usual tenors and the maturity."""
     particles: ParticleOptions = field(default_factory=ParticleOptions)
     paths: PathOptions = field(default_factory=PathOptions)
+    reprice: bool = True
+    """Whether the vanillas are priced under it: that takes longer than few particles do."""
 
 
 class CalibratedLeverage(NamedTuple):
@@ -78,24 +84,50 @@ class CalibratedLeverage(NamedTuple):
     mixing: float
     leverage: Leverage
     n_clipped: int
-    repriced: Repriced
-    martingale: Martingale
+    repriced: Repriced | None
+    martingale: Martingale | None
+    """None, as `repriced`, where that was not asked for."""
     timing_ms: dict[str, float]
 
     @property
     def dynamics(self) -> Dynamics:
         return Dynamics(heston=self.fit.heston.mixed(self.mixing), leverage=self.leverage)
 
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """Whether the vanillas are missed by more than noise explains: then so are prices of anything else."""
+        if self.repriced is None:
+            return ()
+        error, beyond = self.repriced.error_bp, _POOR_BP + 3.0 * self.repriced.se_bp
+        missed = np.flatnonzero(~(np.abs(error) <= beyond))
+        if not missed.size:
+            return ()
+        worst = missed[np.argmax(np.nan_to_num(np.abs(error[missed]), nan=np.inf))]
+        where = (
+            f"{error[worst]:.0f} bp at {self.repriced.expiry[worst]:.3g} years and {self.repriced.strike[worst]:.5g}"
+        )
+        detail = (
+            f"Vanillas are missed by more than {_POOR_BP:g} bp of vol and the noise: {missed.size} of {error.size}, "
+        )
+        detail += f"by {where}. More particles may help, or leaving out expiries that others contradict."
+        return (Caution("poor_repricing", detail),)
+
     def to_dict(self) -> dict[str, Any]:
         """As `POST /v1/leverage` answers, but for the `id`."""
-        columns = {**self.repriced._asdict(), "error_bp": self.repriced.error_bp}
-        fit = self.fit
+        repricing = [] if self.repriced is None else _rows(self.repriced.columns())
+        martingale = [] if self.martingale is None else _rows(self.martingale._asdict())
         return {
             "leverage": self.leverage.to_dict(),
-            "repricing": _rows(
-                {name: columns[name] for name in ("expiry", "strike", "target_iv", "model_iv", "error_bp", "se_bp")}
-            ),
-            "martingale": _rows(self.martingale._asdict()),
+            "repricing": repricing,
+            "martingale": martingale,
+            **self.summary(),
+            "timing_ms": self.timing_ms,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What was calibrated and how, without the leverage itself."""
+        fit = self.fit
+        return {
             "n_clipped": self.n_clipped,
             "heston": {
                 **asdict(fit.heston),
@@ -104,7 +136,6 @@ class CalibratedLeverage(NamedTuple):
                 "fitted": fit.rmse_bp is not None,
             },
             "settings": settings_of(self.request),
-            "timing_ms": self.timing_ms,
         }
 
 
@@ -117,6 +148,8 @@ class TouchRequest:
     model: ModelName = "slv"
     calibrated: CalibratedLeverage | None = None
     """Of the same surface, to as late as the last barrier; `heston` takes its parameters from it."""
+    calibration: LeverageRequest | None = None
+    """What is calibrated first by a model that needs it, where `calibrated` is None."""
     paths: PathOptions = field(default_factory=PathOptions)
     greeks: bool = False
     conventions: Conventions | None = None
@@ -127,49 +160,70 @@ class TouchAnswer(NamedTuple):
     """The answer to a `TouchRequest`."""
 
     request: TouchRequest
+    """With what was calibrated first."""
     prices: list[TouchPrice]
     timing_ms: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """As `POST /v1/one-touch` answers."""
-        paths = self.request.paths
+        request, paths = self.request, self.request.paths
+        conventions = None if request.conventions is None else asdict(request.conventions)
+        calibrated = request.calibrated if request.model == "slv" else None
         return {
             "prices": [price._asdict() for price in self.prices],
-            "model": self.request.model,
-            "settings": {**asdict(paths), "n_paths": 2 * paths.points * paths.n_replicates},
+            "model": request.model,
+            "settings": {
+                **asdict(paths),
+                "n_paths": 2 * paths.points * paths.n_replicates,
+                "greeks": request.greeks,
+                "conventions": conventions,
+            },
+            "calibration": None if calibrated is None else calibrated.summary(),
             "timing_ms": self.timing_ms,
         }
 
 
 def require_leverage(request: LeverageRequest) -> None:
     """raises  InvalidInput naming every setting that nothing can be calibrated by"""
+    problems = setting_problems(request.maturity, request.mixing, request.kappa, request.particles, request.paths)
+    last = request.surface.last_expiry
+    if last * (1.0 + 1e-9) < request.maturity < np.inf:
+        needed = f"must not lie beyond the surface's last expiry, {last:g} years, but is {request.maturity:g}."
+        problems.append(Problem.at(("maturity",), needed))
+    if isinstance(request.mixing, QuotedTouch):
+        try:
+            require_barrier(request.mixing.barrier, request.surface.market.spot, ("mixing", "fit_to"))
+        except InvalidInput as error:
+            problems += error.problems
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def setting_problems(
+    maturity: float,
+    mixing: float | QuotedTouch,
+    kappa: float | None,
+    particles: ParticleOptions,
+    paths: PathOptions,
+) -> list[Problem]:
+    """What is wrong with the settings of a leverage whatever the surface is."""
     problems = []
 
     def wrong(path: tuple[str, ...], needed: str) -> None:
         problems.append(Problem.at(path, needed))
 
-    last = request.surface.last_expiry
-    if not 0.0 < request.maturity < np.inf:
-        wrong(("maturity",), f"must be > 0 years, but is {request.maturity:g}.")
-    elif request.maturity > last * (1.0 + 1e-9):
-        wrong(
-            ("maturity",),
-            f"must not lie beyond the surface's last expiry, {last:g} years, but is {request.maturity:g}.",
-        )
-    mixing, particles, paths = request.mixing, request.particles, request.paths
+    if not 0.0 < maturity < np.inf:
+        wrong(("maturity",), f"must be > 0 years, but is {maturity:g}.")
     if isinstance(mixing, QuotedTouch):
-        require_barrier(mixing.barrier, request.surface.market.spot, ("mixing", "fit_to"))
         if not mixing.price > 0.0:
             wrong(("mixing", "fit_to", "price"), f"must be > 0, but is {mixing.price:g}.")
-        if mixing.barrier.expiry > request.maturity * (1.0 + 1e-9):
-            wrong(
-                ("mixing", "fit_to", "expiry"),
-                f"must not lie beyond `maturity`, {request.maturity:g} years, but is {mixing.barrier.expiry:g}.",
-            )
+        if mixing.barrier.expiry > maturity * (1.0 + 1e-9):
+            came = f"{maturity:g} years, but is {mixing.barrier.expiry:g}."
+            wrong(("mixing", "fit_to", "expiry"), f"must not lie beyond `maturity`, {came}")
     elif not 0.0 <= mixing <= 1.0:
         wrong(("mixing",), f"must lie within [0, 1], but is {mixing:g}.")
-    if request.kappa is not None and not request.kappa > 0.0:
-        wrong(("kappa",), f"must be > 0 a year, but is {request.kappa:g}.")
+    if kappa is not None and not kappa > 0.0:
+        wrong(("kappa",), f"must be > 0 a year, but is {kappa:g}.")
     for name, value, least, most in (
         ("n_particles", particles.n_particles, 100, 10_000_000),
         ("n_paths", paths.n_paths, 2, 100_000_000),
@@ -178,23 +232,18 @@ def require_leverage(request: LeverageRequest) -> None:
             wrong((name,), f"must lie within [{least:,}, {most:,}], but is {value}.")
     if not 0.01 <= particles.step_days <= 100.0:
         wrong(("step_days",), f"must lie within [0.01, 100] days, but is {particles.step_days:g}.")
-    if problems:
-        raise InvalidInput(*problems)
+    return problems
 
 
 def leverage_work(request: LeverageRequest) -> Steps[CalibratedLeverage]:
-    """Fit Heston, find the mixing if a price is to be met, calibrate the leverage and reprice by paths of its own.
+    """Fit Heston, find the mixing if a price is to be met, calibrate the leverage, reprice by paths of its own.
 
     raises  InvalidInput naming the setting that nothing can be calibrated by
     """
     require_leverage(request)
     clock = _Clock()
-    pillars = request.pillars or pillars_up_to(request.maturity)
-    expiries = tuple(sorted({t for t in pillars if 0.0 < t <= request.maturity + 1e-9}))
-    if request.heston is None:
-        fit = fit_heston(request.surface, expiries, request.kappa)
-    else:
-        fit = HestonFit(request.heston, None)
+    expiries = _expiries(request)
+    fit = _heston(request, expiries)
     clock.lap("heston")
     particles = replace(request.particles, pillars=expiries)
     if isinstance(request.mixing, QuotedTouch):
@@ -202,14 +251,17 @@ def leverage_work(request: LeverageRequest) -> Steps[CalibratedLeverage]:
         clock.lap("mixing")
     else:
         mixing = request.mixing
-        found = yield from _within(_leverage_at(request, fit.heston, particles, mixing), 0.0, 0.5)
+        share = 0.5 if request.reprice else 1.0
+        found = yield from _within(_leverage_at(request, fit.heston, particles, mixing), 0.0, share)
         clock.lap("leverage")
-    dynamics = Dynamics(heston=fit.heston.mixed(mixing), leverage=found.leverage)
-    quotes = delta_quotes(request.surface, expiries)
-    repriced, martingale = yield from _within(
-        vanilla_steps(dynamics, request.surface, quotes.expiry, quotes.log_moneyness, request.paths), 0.5, 0.5
-    )
-    clock.lap("repricing")
+    repriced, martingale = None, None
+    if request.reprice:
+        dynamics = Dynamics(heston=fit.heston.mixed(mixing), leverage=found.leverage)
+        quotes = delta_quotes(request.surface, expiries)
+        repriced, martingale = yield from _within(
+            vanilla_steps(dynamics, request.surface, quotes.expiry, quotes.log_moneyness, request.paths), 0.5, 0.5
+        )
+        clock.lap("repricing")
     return CalibratedLeverage(
         request=request,
         fit=fit,
@@ -236,15 +288,22 @@ def touch_work(request: TouchRequest) -> Steps[TouchAnswer]:
         ]
         yield Progress(1.0, 1.0)
     else:
-        dynamics = _dynamics(request)
-        prices = yield from touch_steps(
-            dynamics,
+        before = 0.0
+        calibration = request.calibration if request.calibrated is None else None
+        if request.model == "slv" and calibration is not None:
+            before = 0.5
+            steps = leverage_work(replace(calibration, reprice=False))
+            request = replace(request, calibrated=(yield from _within(steps, 0.0, before)))
+            clock.lap("calibration")
+        pricing = touch_steps(
+            _dynamics(request),
             request.surface,
             request.barriers,
             request.paths,
             conventions=request.conventions,
             greeks=request.greeks,
         )
+        prices = yield from _within(pricing, before, 1.0 - before)
     clock.lap("pricing")
     return TouchAnswer(request, prices, clock.laps())
 
@@ -257,15 +316,17 @@ def require_touches(request: TouchRequest) -> None:
     last = request.surface.last_expiry
     if request.model == "slv" and request.calibrated is not None:
         last = min(last, float(request.calibrated.leverage.expiry[-1]))
+    elif request.model == "slv" and request.calibration is not None:
+        last = min(last, request.calibration.maturity)
     for i, barrier in enumerate(request.barriers):
         try:
             require_barrier(barrier, request.surface.market.spot, ("barriers", i))
         except InvalidInput as error:
             problems += error.problems
-        if barrier.expiry > last * (1.0 + 1e-9):
+        if last * (1.0 + 1e-9) < barrier.expiry < np.inf:
             needed = f"must not lie beyond what is calibrated, {last:g} years, but is {barrier.expiry:g}."
             problems.append(Problem.at(("barriers", i, "expiry"), needed))
-    if request.model in ("heston", "slv") and request.calibrated is None:
+    if request.model in ("heston", "slv") and request.calibrated is None and request.calibration is None:
         problems.append(Problem.at(("leverage",), f"is required by the model `{request.model}`, but is absent."))
     if problems:
         raise InvalidInput(*problems)
@@ -274,15 +335,13 @@ def require_touches(request: TouchRequest) -> None:
 def settings_of(request: LeverageRequest) -> dict[str, Any]:
     """What the answer says of how it was come by: seed and conventions."""
     particles, paths = request.particles, request.paths
-    estimator = particles.estimator
-    options = asdict(estimator) if hasattr(estimator, "__dataclass_fields__") else {}  # type: ignore[call-overload]
     return {
         "maturity": request.maturity,
         "n_particles": particles.n_particles,
         "step_days": particles.step_days,
         "scheme": particles.scheme,
         "numbers": particles.numbers,
-        "estimator": {"kind": type(estimator).__name__, **options},
+        "estimator": estimator_document(particles.estimator),
         "seed": particles.seed,
         "n_paths": 2 * paths.points * paths.n_replicates,
         "paths_seed": paths.seed,
@@ -293,10 +352,25 @@ def _dynamics(request: TouchRequest) -> Dynamics:
     if request.model == "lv":
         ends = np.unique([barrier.expiry for barrier in request.barriers])
         return local(LocalVolatility(surface=request.surface), request.paths.dates(ends))
-    assert request.calibrated is not None
+    if request.calibrated is None:
+        assert request.calibration is not None
+        return stochastic(_heston(request.calibration, _expiries(request.calibration)).heston)
     if request.model == "heston":
         return stochastic(request.calibrated.fit.heston)
     return request.calibrated.dynamics
+
+
+def _expiries(request: LeverageRequest) -> tuple[float, ...]:
+    """Years of the pillars up to the maturity."""
+    pillars = request.pillars or pillars_up_to(request.maturity)
+    return tuple(sorted({t for t in pillars if 0.0 < t <= request.maturity + 1e-9}))
+
+
+def _heston(request: LeverageRequest, expiries: tuple[float, ...]) -> HestonFit:
+    """As given, or fitted."""
+    if request.heston is None:
+        return fit_heston(request.surface, expiries, request.kappa)
+    return HestonFit(request.heston, None)
 
 
 def _leverage_at(

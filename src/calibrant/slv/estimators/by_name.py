@@ -1,11 +1,11 @@
 """Estimators and their options as requests name them."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 from ...errors import InvalidInput, Path, Problem, shown
-from . import ESTIMATORS
+from . import ESTIMATORS, Estimator
 from .binned_local_linear import BinnedLocalLinear
 from .bins import Bins
 from .kernel_regression import KernelRegression
@@ -13,6 +13,8 @@ from .radial import RadialBasis
 
 _NAMED = ("kernel", "local_linear", "partition")
 """Fields that the name decides."""
+_OPTIONAL = ("n_cells", "n_neighbours")
+"""Options of radial basis functions that may be None though their defaults are not."""
 _LARGEST = 1e6
 
 
@@ -39,7 +41,7 @@ def estimator_named(
             problems.append(Problem.at(where, f"is no option of `{name}`, which has {', '.join(own)}."))
         elif option == "bandwidth" and isinstance(own[option], str) and value in ("silverman", "leave_one_out"):
             given[option] = value
-        elif value is None and (own[option] is None or (option == "n_cells" and isinstance(estimator, RadialBasis))):
+        elif value is None and (own[option] is None or (isinstance(estimator, RadialBasis) and option in _OPTIONAL)):
             given[option] = None
         elif isinstance(value, bool) or not isinstance(value, int | float) or not _fits(option, value):
             whole = "a whole number >= 2" if option.startswith("n_") else "a finite number > 0"
@@ -49,6 +51,16 @@ def estimator_named(
     if problems:
         raise InvalidInput(*problems)
     return replace(estimator, **given)
+
+
+def estimator_document(estimator: Estimator) -> dict[str, Any]:
+    """The name of an estimator and its options, as `estimator_named` takes them; of another's, the name of its type."""
+    options: dict[str, Any] = asdict(estimator) if is_dataclass(estimator) and not isinstance(estimator, type) else {}
+    decided = {option: value for option, value in options.items() if option in _NAMED}
+    for name, known in ESTIMATORS.items():
+        if type(estimator) is type(known) and decided.items() <= asdict(known).items():
+            return {"kind": name, **{option: value for option, value in options.items() if option not in _NAMED}}
+    return {"kind": type(estimator).__name__, **options}
 
 
 def _fits(option: str, value: float) -> bool:

@@ -30,8 +30,9 @@ class RadialBasis:
     partition: bool = True
     """Whether the units are divided by their sum."""
     n_units: int = 40
-    n_neighbours: int = 5
-    """The width of a unit is `width` times its mean distance to so many nearest centres."""
+    n_neighbours: int | None = 5
+    """The width of a unit is `width` times its mean distance to so many nearest centres; None for one width of all, the
+    mean distance between neighbours."""
     width: float = 1.0
     pruning: float = 0.5
     """Least distance between two centres, in widths."""
@@ -51,7 +52,9 @@ class RadialBasis:
             mass, response = cells.mass[held], (cells.response - mean * cells.mass)[held]
         a = self._activations(places, centres, widths)
         normal = (a * mass[:, None]).T @ a
-        weights = np.linalg.solve(normal + self.ridge * np.eye(centres.size), a.T @ response)
+        normal += self.ridge * np.eye(centres.size)
+        # Least squares also of a singular matrix, as units that overlap much have without a ridge.
+        weights = np.linalg.lstsq(normal, a.T @ response, rcond=1e-12)[0]
         return np.asarray(mean + self._activations(at, centres, widths) @ weights)
 
     def units(self, x: Vector) -> tuple[Vector, Vector]:
@@ -68,6 +71,8 @@ class RadialBasis:
     def _widths(self, centres: Vector) -> Vector:
         if centres.size == 1:
             return np.ones(1)
+        if self.n_neighbours is None:
+            return np.full(centres.size, self.width * np.ptp(centres) / (centres.size - 1))
         distances = np.sort(np.abs(centres[:, None] - centres), axis=1)
         nearest: Vector = distances[:, 1 : 1 + self.n_neighbours].mean(axis=1)
         return self.width * nearest
