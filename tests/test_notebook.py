@@ -14,10 +14,6 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "walkthrough.ipynb"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # the package has no types here
-
-
 def outputs(notebook: Any) -> list[list[Any]]:
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -34,15 +30,10 @@ def pictures_of(cell: list[Any]) -> list[bool]:
 
 def test_the_walk_through_leaves_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPLBACKEND", raising=False)
-<<<<<<< HEAD
-    notebook = read(NOTEBOOK)
-    shown = outputs(read(NOTEBOOK))
-=======
     notebook, shown = (
         nbformat.reads(NOTEBOOK.read_text(), as_version=4)  # type: ignore[no-untyped-call]
         for _ in range(2)
     )
->>>>>>> bebf8f98358b20e2340ea29ae4933b7d5a9a49dc
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": tmp_path}}).execute()
     assert sum(len(pictures_of(cell)) for cell in outputs(shown)) == 3
     for left, kept in zip(outputs(notebook), outputs(shown), strict=True):
