@@ -296,7 +296,7 @@ def test_a_leverage_is_waited_for_and_priced_under(service: Service, client: Cli
     assert found.settings["n_paths"] == 65_536
     assert np.array_equal(found.leverage.value, leverage.leverage.value)
     with pytest.raises(InvalidInput) as refused:
-        client.one_touch([{**barrier, "level": 1.0}], leverage=leverage.id)
+        client.one_touch([barrier | {"level": 1.0}], leverage=leverage.id)
     assert refused.value.errors[0].pointer == "/barriers/0/level"
 
 
