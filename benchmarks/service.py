@@ -5,6 +5,7 @@
     python -m benchmarks.service batch          panels a second through /v1/calibrate/batch on one core
     python -m benchmarks.service misfit         panels that Heston fits and SVI-like ones, as fast as they are answered
     python -m benchmarks.service mixed          interactive requests alone, and beside batches of 5,000 panels
+    python -m benchmarks.service jobs           interactive requests before, beside and after a long leverage
     python -m benchmarks.service overload       the sustainable rate, then five times as much for a minute
     python -m benchmarks.service crowd          64 clients at once without deadlines, ordinary panels and smiles
     python -m benchmarks.service slow           ten of the slowest requests together beside 100 small ones a second
@@ -24,6 +25,7 @@ from reporting.machine import RESULTS
 from .quoted_panels import NOISE_BP
 from .sections import record
 from .service_crowd import crowd, crowd_lines, slow, slow_lines
+from .service_jobs import jobs, jobs_lines
 from .service_latency import echo, echo_lines, latency, latency_lines, wire, wire_lines
 from .service_overload import mixed, mixed_lines, overload, overload_lines
 from .service_throughput import batch, batch_lines, misfit, misfit_lines, throughput, throughput_lines
@@ -34,6 +36,7 @@ LINES = {
     "batch": batch_lines,
     "misfit": misfit_lines,
     "mixed": mixed_lines,
+    "jobs": jobs_lines,
     "overload": overload_lines,
     "crowd": crowd_lines,
     "slow": slow_lines,
@@ -52,6 +55,7 @@ def main() -> int:
         ("batch", batch, 30.0),
         ("misfit", misfit, 30.0),
         ("mixed", mixed, 30.0),
+        ("jobs", jobs, 10.0),
         ("overload", overload, 60.0),
         ("crowd", crowd, 0.0),
         ("slow", slow, 60.0),
@@ -74,6 +78,8 @@ def main() -> int:
             command.add_argument("--cases", type=Path, default=Path("../shared/cases"))
             command.add_argument("--rate", type=float, default=100.0, help="small requests a second")
             command.add_argument("--workers", type=int, default=1)
+        if name == "jobs":
+            command.add_argument("--rate", type=float, default=100.0, help="interactive requests a second")
         if name == "mixed":
             command.add_argument("--rate", type=float, default=100.0, help="interactive requests a second")
             command.add_argument("--audit-share", type=float, default=0.01)

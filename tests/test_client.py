@@ -295,9 +295,8 @@ def test_a_leverage_is_waited_for_and_priced_under(service: Service, client: Cli
     found = service.application.run(long())
     assert found.settings["n_paths"] == 65_536
     assert np.array_equal(found.leverage.value, leverage.leverage.value)
-    hit: Any = {**barrier, "level": 1.0}
     with pytest.raises(InvalidInput) as refused:
-        client.one_touch([hit], leverage=leverage.id)
+        client.one_touch([barrier | {"level": 1.0}], leverage=leverage.id)
     assert refused.value.errors[0].pointer == "/barriers/0/level"
 
 
