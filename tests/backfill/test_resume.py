@@ -15,7 +15,7 @@ from tests.shared import ROOT
 
 from .quotes import contents, quotes_of, rows_in, written
 
-N_DAYS = 250
+N_DAYS = 150
 BAD = (("SPX", 3), ("SPX", 4), ("NDX", 100))
 
 
