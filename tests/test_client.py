@@ -28,6 +28,7 @@ from calibrant.client import (
     EngineFailed,
     InvalidInput,
     Job,
+    Leverage,
     NoAnswer,
     NotAllowed,
     Outcome,
@@ -42,6 +43,7 @@ from calibrant.client.steps import Calls, Event, Head, Lost, Read, Send, Steps, 
 from service.settings import Settings
 from tests.intake.chains import AS_OF, chain
 from tests.service.client import Client as Application
+from tests.service.test_simulations import CLOSED_FORM, SMALL, UP
 from tests.shared import ROOT
 
 TRUTH = {"kappa": 2.0, "theta": 0.06, "xi": 0.5, "rho": -0.6, "v0": 0.05}
@@ -267,6 +269,36 @@ def test_a_job_has_the_outcomes_of_the_batch(service: Service, client: Client, q
             if isinstance(outcome, Calibration) and isinstance(expected, Calibration):
                 assert outcome.parameters == expected.parameters
     assert client.job(job.id) == seen[-1]
+
+
+def test_a_leverage_is_waited_for_and_priced_under(service: Service, client: Client) -> None:
+    settings: Any = dict(SMALL)
+    barrier: Any = UP
+    leverage = client.leverage(CLOSED_FORM, **settings)
+    assert leverage.leverage.value.shape == leverage.leverage.spot.shape
+    assert leverage.leverage.expiry[-1] == 0.1
+    (touch,) = client.one_touch([barrier], leverage=leverage.id, greeks=True, n_paths=512).prices
+    assert touch.delta is not None
+    assert 0.0 < touch.price < 1.0
+    # The same as a job: one that was asked for, and one that the work has become because it is long.
+    job = client.submit_leverage(CLOSED_FORM, **settings)
+    assert [each.state for each in client.watch_job(job.id)][-1] == "done"
+    assert np.array_equal(client.leverage_of(job.id).leverage.value, leverage.leverage.value)
+    job = client.submit_one_touch([barrier], leverage=leverage.id, greeks=True, n_paths=512)
+    assert list(client.watch_job(job.id))[-1].kind == "one_touch"
+    assert client.touches_of(job.id).prices == (touch,)
+
+    async def long() -> Leverage:
+        async with AsyncClient(service.url) as asked:
+            return await asked.leverage(CLOSED_FORM, **{**settings, "n_paths": 65_536})
+
+    found = service.application.run(long())
+    assert found.settings["n_paths"] == 65_536
+    assert np.array_equal(found.leverage.value, leverage.leverage.value)
+    hit: Any = {**barrier, "level": 1.0}
+    with pytest.raises(InvalidInput) as refused:
+        client.one_touch([hit], leverage=leverage.id)
+    assert refused.value.errors[0].pointer == "/barriers/0/level"
 
 
 def test_a_job_that_is_cancelled_has_no_outcomes(client: Client, quotes: dict[str, Vector]) -> None:

@@ -36,7 +36,8 @@ _TRUSTED_RMSE = 10e-4
 """A fit this good from a start inside the training domain needs no second opinion."""
 _EXACT_RMSE = 1e-5
 """A fit by several factors this good is the answer wherever it ends."""
-_NOISY_RMSE = 30e-4
+_FAINT_RMSE, _NOISY_RMSE = 1e-4, 30e-4
+"""Between these what looks like noise is taken for it; below, a false optimum may look like it."""
 _PATTERN = 0.2
 """Correlation of neighbouring residuals beyond which a misfit is not noise. What 13 parameters leave of the noise of 80
 quotes has -0.1 +- 0.1."""
@@ -47,7 +48,7 @@ _LARGE_PANEL = 120
 """Quotes from which on the race comes first: it costs what two or three evaluations of such a panel do."""
 _STILL = 1e-5
 """Share of the objective that a step gains, below which a fit by several factors stands still."""
-_NEIGHBOURS = 8
+_NEIGHBOURS = 4
 """Of a network's start, that are tried where a fairly good fit by several factors is in doubt."""
 _SPREAD_OUT = 100
 """Starts all over the parameters that are looked at for a model of several factors."""
@@ -110,8 +111,9 @@ def attempts_of(
         if work.ended or not (effort.second_opinion and in_doubt(attempts[0].fit, proposals, problem.offsets)):
             return attempts, 1
         if problem.layout.size > 1 and attempts[0].fit.quality.rmse <= _NOISY_RMSE:
-            near = [np.array([_inside(best.params, problem)]), neighbours(problem, best.params, _NEIGHBOURS)]
-            for optimum in (yield from work.through(distinct_optima(problem, near[0], near[1:]))):
+            own = np.array([_inside(best.params, problem)])
+            near = neighbours(problem, best.params, _NEIGHBOURS)
+            for optimum in (yield from work.through(distinct_optima(problem, own, [near]))):
                 attempts.append((yield from _refine(problem, Start(best.name, optimum.params), refine, work)))
             if work.ended or not in_doubt(best_of(attempts).fit, (), problem.offsets):
                 return attempts, 1 + _NEIGHBOURS
@@ -284,7 +286,7 @@ def in_doubt(fit: Fit, proposals: Sequence[Start], offsets: IntVector) -> bool:
         return True
     if several:
         # One of them may well end on a bound, and the last digits of a flat valley are nobody's business.
-        return fit.quality.rmse > _EXACT_RMSE and poor == _TRUSTED_RMSE
+        return fit.quality.rmse > _EXACT_RMSE and (poor == _TRUSTED_RMSE or fit.quality.rmse <= _FAINT_RMSE)
     return fit.outcome not in (CONVERGED, SETTLED) or fit.n_on_bound > 0
 
 

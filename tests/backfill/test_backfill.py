@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_a_key_tells_panels_of_one_moment_apart(tmp_path: Path) -> None:
 
 
 def test_a_panel_starts_from_the_one_before_within_its_block(tmp_path: Path) -> None:
-    # Of a model whose starts are many and whose fits take long, the one before is the best of them.
+    # With a parameter held a network's start is no longer the answer's neighbour.
     quotes = written(quotes_of(["A"], 16), tmp_path / "quotes.parquet")
     rows = backfilled(quotes, tmp_path / "out", "--fixed", "kappa=2.5")
     release, options = release_in_reach(HESTON), CalibrationOptions(fixed={"kappa": 2.5})
@@ -132,6 +133,14 @@ def test_a_part_says_what_it_was_made_with(plain: Path) -> None:
     assert said["calibrant"] == calibrant.__version__
     assert said["unit"] == {"underlying": "A", "dates": "2024-01", "n_quotes": 12 * EXPIRY.size}
     assert {**json.loads((plain / "_backfill.json").read_text()), "unit": said["unit"]} == said
+
+
+def test_the_page_names_every_column_in_its_order() -> None:
+    page = (ROOT / "docs" / "backfill.md").read_text().split("## Parameters")[1].split("Under the key")[0]
+    named = [name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    columns = schema_of(HESTON, pyarrow.schema([("as_of", pyarrow.date32()), ("panel", pyarrow.int64())])).names
+    others = {"theta", "xi", "rho", "v0"}
+    assert named == [name for name in columns if name.removesuffix("_error") not in others]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +234,14 @@ def test_what_is_no_parquet_or_no_folder_is_refused(
     assert "holds other Parquet files" in capsys.readouterr().err
     assert main(["backfill", str(tmp_path / "absent.parquet"), "--out", str(tmp_path / "out")]) == 2
     assert "absent.parquet" in capsys.readouterr().err
+    assert main(["backfill", str(quotes), "--out", str(tmp_path / "out"), "--ray", "local", "--workers", "0"]) == 2
+    assert "`--workers` must be at least 1" in capsys.readouterr().err
+
+
+def test_a_model_without_a_network_starts_from_the_one_before(tmp_path: Path) -> None:
+    rows = backfilled(written(quotes_of(["A"], 3), tmp_path / "q.parquet"), tmp_path / "out", "--model", "bates")
+    assert [row["start"] for row in rows] == ["fallback", "given", "given"]
+    assert all(row["rmse_bp"] < 0.1 and row["model_version"] is None for row in rows)
 
 
 def test_a_set_aside_panel_is_counted_by_kind_and_told(

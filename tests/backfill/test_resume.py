@@ -96,7 +96,7 @@ def workers_at_work(mark: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            at_work = (process / "cmdline").read_bytes().startswith(b"ray::_made_by_worker")
+            at_work = (process / "cmdline").read_bytes().startswith(b"ray::made_by_worker")
             if at_work and os.fsencode(mark) in (process / "environ").read_bytes():
                 found.append(int(process.name))
         except OSError:

@@ -118,7 +118,7 @@ def _by_ray(
         return
     with connected(address, workers) as ray:
         shared = ray.put((source, settings, document))
-        remote = ray.remote(max_retries=_RETRIES)(_made_by_worker)
+        remote = ray.remote(max_retries=_RETRIES)(made_by_worker)
         for task in as_finished(ray, (remote.remote(shared, unit) for unit in units)):
             try:
                 yield ray.get(task)
@@ -129,7 +129,7 @@ def _by_ray(
                 continue
 
 
-def _made_by_worker(shared: tuple[Source, Settings, Mapping[str, Any]], unit: Unit) -> Made:
+def made_by_worker(shared: tuple[Source, Settings, Mapping[str, Any]], unit: Unit) -> Made:
     """raises  ArtefactError if this machine would give other answers than the one that sends the unit"""
     source, settings, document = shared
     own = settings.document()

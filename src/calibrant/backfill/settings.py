@@ -25,7 +25,7 @@ class Settings:
     block: Block = "month"
     """Dates of an underlying that make a unit; their series of starts begins anew with each."""
     warm: bool = True
-    """Whether the answer before, of the same unit, is a start as well as the network's."""
+    """Whether the answer before, of the same unit, is a start where the network's leaves doubt, or there is none."""
     network: Path | None = None
     """A released version; None for the newest in reach."""
 

@@ -5,11 +5,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..arrays import Vector
+from ..attempts import in_doubt
 from ..errors import InvalidInput
+from ..fits import Fit
 from ..models.model import Model
+from ..optimisers.objective import CONVERGED
 from ..options import CalibrationOptions
-from ..panel import OptionPanel
-from ..pipeline import Begun, assess, begin_all
+from ..panel import OptionPanel, identifiable
+from ..pipeline import Begun, assess, begin_all, starting_from
 from ..release import Release
 from ..report import row_of
 from .parts import schema_of
@@ -33,7 +36,7 @@ class Calibrated(NamedTuple):
 
 
 def calibrated(source: Source, unit: Unit, settings: Settings, release: Release | None) -> Calibrated:
-    """Every panel of the unit. The answer before is a start of the next where `settings.warm`; the first has none."""
+    """Every panel of the unit, by date."""
     import pyarrow
 
     panels = read_unit(source, unit, settings.block)
@@ -61,7 +64,8 @@ def _kind(reason: str) -> str:
 
 
 class _Series:
-    """Panels one after the other, each started from the last that converged as well."""
+    """Panels one after the other: where a network's start leads to no answer beyond doubt, the last that converged is a
+    start as well."""
 
     def __init__(self, model: Model, options: CalibrationOptions, release: Release | None, warm: bool) -> None:
         self._model, self._options, self._release, self._warm = model, options, release, warm
@@ -83,20 +87,39 @@ class _Series:
         if self._release is None or not panels:
             return [None] * len(panels)
         options, given = [self._options] * len(panels), [None] * len(panels)
-        # What a panel starts from is known when the one before is done: only the networks can be asked beforehand.
-        refine = not self._warm and self._options.refine != "none"
+        # A network starts one factor as well as the answer before does, and many panels refined at once cost two thirds
+        # of as many in turns; what starts a model of several factors is known when the one before is done.
+        refine = self._options.refine != "none" and (not self._warm or len(self._model.factors) == 1)
         return begin_all(panels, self._model, self._release, options, given, refine)
 
     def _answer(self, panel: OptionPanel, begun: Begun | None) -> dict[str, Any]:
         try:
-            assessment = assess(panel, self._model, self._release, self._options, self._last, begun)
+            given = self._last
+            if begun is not None and begun.fit is not None and given is not None:
+                if _beyond_doubt(panel, begun.fit, begun):
+                    given = None
+                else:
+                    begun = begun._replace(fit=None)
+            assessment = assess(panel, self._model, self._release, self._options, given, begun)
         except InvalidInput as error:
             return _refusal(error)
-        except ArithmeticError as error:
-            return {"status": "engine_failed", "message": str(error)}
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever it is, the next run would meet it again, and never come to the end of the unit.
+            return {"status": "engine_failed", "message": f"{type(error).__name__}: {error}"}
         if self._warm and assessment.calibration.status == "converged":
             self._last = assessment.calibration.parameters
         return row_of(assessment)
+
+
+def _beyond_doubt(panel: OptionPanel, fit: Fit, begun: Begun) -> bool:
+    """Whether no other start could change the answer.
+
+    raises  InvalidInput if no quote says anything
+    """
+    starts = starting_from(begun.proposals)
+    return fit.outcome == CONVERGED and not in_doubt(fit, starts, identifiable(panel).scales.offsets)
 
 
 def _refusal(error: InvalidInput) -> dict[str, Any]:

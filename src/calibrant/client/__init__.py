@@ -28,7 +28,7 @@ from .errors import (
     RateLimited,
 )
 from .patience import Retries
-from .requests import Chain, Options, PanelRequest, PriorOf, Quotes
+from .requests import BarrierOf, Chain, LeverageSettings, Options, PanelRequest, PriorOf, Quotes, TouchSettings
 from .results import (
     Arbitrage,
     BatchItem,
@@ -39,12 +39,18 @@ from .results import (
     Fit,
     GridInfo,
     Job,
+    Leverage,
+    LeverageGrid,
+    MartingaleError,
     ModelInfo,
     NetworkInfo,
     Outcome,
     Panel,
     PanelExpiry,
     Prices,
+    RepricedVanilla,
+    Touches,
+    TouchPrice,
     Verdict,
     Violation,
 )
@@ -52,6 +58,7 @@ from .results import (
 __all__ = [
     "Arbitrage",
     "AsyncClient",
+    "BarrierOf",
     "BatchItem",
     "CalibrantError",
     "Calibration",
@@ -67,6 +74,10 @@ __all__ = [
     "GridInfo",
     "InvalidInput",
     "Job",
+    "Leverage",
+    "LeverageGrid",
+    "LeverageSettings",
+    "MartingaleError",
     "ModelInfo",
     "NetworkInfo",
     "NoAnswer",
@@ -81,7 +92,11 @@ __all__ = [
     "PriorOf",
     "Quotes",
     "RateLimited",
+    "RepricedVanilla",
     "Retries",
+    "TouchPrice",
+    "TouchSettings",
+    "Touches",
     "Verdict",
     "Violation",
 ]

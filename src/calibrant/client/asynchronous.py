@@ -11,8 +11,8 @@ import httpx
 from numpy.typing import ArrayLike
 
 from .patience import Retries
-from .requests import Chain, Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Panel, Prices
+from .requests import BarrierOf, Chain, LeverageSettings, Options, PanelRequest, Quotes, TouchSettings
+from .results import BatchItem, Calibration, Job, Leverage, ModelInfo, Outcome, Panel, Prices, Touches
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
@@ -111,6 +111,34 @@ class AsyncClient:
     ) -> Prices:
         """As `Client.price`."""
         return await self._result(self._calls.price(parameters, expiry, log_moneyness, model, gradient, deadline_ms))
+
+    async def leverage(
+        self, surface: Mapping[str, Any], *, deadline_ms: float | None = None, **settings: Unpack[LeverageSettings]
+    ) -> Leverage:
+        """As `Client.leverage`."""
+        return await self._result(self._calls.leverage(surface, deadline_ms, settings))
+
+    async def submit_leverage(self, surface: Mapping[str, Any], **settings: Unpack[LeverageSettings]) -> Job:
+        """As `Client.submit_leverage`."""
+        return await self._result(self._calls.submit_leverage(surface, settings))
+
+    async def leverage_of(self, job_id: str) -> Leverage:
+        """As `Client.leverage_of`."""
+        return await self._result(self._calls.leverage_of(job_id))
+
+    async def one_touch(
+        self, barriers: Iterable[BarrierOf], *, deadline_ms: float | None = None, **settings: Unpack[TouchSettings]
+    ) -> Touches:
+        """As `Client.one_touch`."""
+        return await self._result(self._calls.one_touch(barriers, deadline_ms, settings))
+
+    async def submit_one_touch(self, barriers: Iterable[BarrierOf], **settings: Unpack[TouchSettings]) -> Job:
+        """As `Client.submit_one_touch`."""
+        return await self._result(self._calls.submit_one_touch(barriers, settings))
+
+    async def touches_of(self, job_id: str) -> Touches:
+        """As `Client.touches_of`."""
+        return await self._result(self._calls.touches_of(job_id))
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """As `Client.models`."""

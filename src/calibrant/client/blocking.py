@@ -10,8 +10,8 @@ import httpx
 from numpy.typing import ArrayLike
 
 from .patience import Retries
-from .requests import Chain, Options, PanelRequest, Quotes
-from .results import BatchItem, Calibration, Job, ModelInfo, Outcome, Panel, Prices
+from .requests import BarrierOf, Chain, LeverageSettings, Options, PanelRequest, Quotes, TouchSettings
+from .results import BatchItem, Calibration, Job, Leverage, ModelInfo, Outcome, Panel, Prices, Touches
 from .steps import Calls, Deliver, Event, Head, Lost, Pause, Read, Send, Step, Steps, Terms
 from .transport import Requests, limits
 
@@ -116,6 +116,35 @@ class Client:
     ) -> Prices:
         """Prices and implied volatilities; `log_moneyness` is log(strike / forward)."""
         return self._result(self._calls.price(parameters, expiry, log_moneyness, model, gradient, deadline_ms))
+
+    def leverage(
+        self, surface: Mapping[str, Any], *, deadline_ms: float | None = None, **settings: Unpack[LeverageSettings]
+    ) -> Leverage:
+        """Calibrate a leverage to a `surface`, as `POST /v1/leverage` takes it. One that takes long becomes a job,
+        which is waited for, whatever the deadline of the request."""
+        return self._result(self._calls.leverage(surface, deadline_ms, settings))
+
+    def submit_leverage(self, surface: Mapping[str, Any], **settings: Unpack[LeverageSettings]) -> Job:
+        """Have a leverage calibrated without waiting for it; the job that does it."""
+        return self._result(self._calls.submit_leverage(surface, settings))
+
+    def leverage_of(self, job_id: str) -> Leverage:
+        """Of a job that is done, as `leverage` gives it."""
+        return self._result(self._calls.leverage_of(job_id))
+
+    def one_touch(
+        self, barriers: Iterable[BarrierOf], *, deadline_ms: float | None = None, **settings: Unpack[TouchSettings]
+    ) -> Touches:
+        """Price barriers under a `surface`, or a `leverage` by its id; waited for as a leverage is."""
+        return self._result(self._calls.one_touch(barriers, deadline_ms, settings))
+
+    def submit_one_touch(self, barriers: Iterable[BarrierOf], **settings: Unpack[TouchSettings]) -> Job:
+        """Have barriers priced without waiting for it; the job that does it."""
+        return self._result(self._calls.submit_one_touch(barriers, settings))
+
+    def touches_of(self, job_id: str) -> Touches:
+        """Of a job that is done, as `one_touch` gives them."""
+        return self._result(self._calls.touches_of(job_id))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """What the service calibrates."""

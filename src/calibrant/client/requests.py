@@ -111,6 +111,52 @@ def _cells(column: object, name: str) -> list[Any] | Any:
     return found
 
 
+class BarrierOf(TypedDict, total=False):
+    """One unit of currency paid if a level is touched before expiry, or if none is."""
+
+    expiry: Required[float]
+    """Years."""
+    level: float
+    levels: tuple[float, float]
+    """Of a double no-touch, in place of `level` and `direction`."""
+    direction: Literal["up", "down"]
+    kind: Literal["one_touch", "no_touch"]
+    paid: Literal["at_expiry", "at_hit"]
+    payout: Literal["domestic", "foreign"]
+
+
+class LeverageSettings(TypedDict, total=False):
+    """How a leverage is calibrated; the service's defaults hold for what is not said."""
+
+    heston: Mapping[str, float] | None
+    """Parameters before mixing; None to fit them."""
+    kappa: float | None
+    """Held while they are fitted."""
+    mixing: float | Mapping[str, Any]
+    """A share in [0, 1], or `{"fit_to": a barrier with its price}`."""
+    maturity: float
+    """Years."""
+    pillars: Sequence[float]
+    n_particles: int
+    step_days: float
+    estimator: str | Mapping[str, Any]
+    """Its name, or `{"kind": name, option: value}`."""
+    scheme: Literal["qe", "euler"]
+    numbers: Literal["ranked", "antithetic"]
+    n_paths: int
+    seed: int
+
+
+class TouchSettings(LeverageSettings, total=False):
+    """How barriers are priced."""
+
+    leverage: str
+    """`id` of a leverage, in place of a surface and how it is calibrated."""
+    surface: Mapping[str, Any]
+    model: Literal["bs", "lv", "heston", "slv"]
+    greeks: bool
+
+
 def _numbers(column: ArrayLike | Sequence[float | None], name: str, pointer: str) -> list[float | None] | float:
     try:
         values = np.asarray(column, dtype=np.float64)

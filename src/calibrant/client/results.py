@@ -229,6 +229,91 @@ class Job:
         return self.state not in ("queued", "running")
 
 
+@dataclass(frozen=True, eq=False)
+class LeverageGrid:
+    """L over dates and spots: linear in the date and in log(spot) between the nodes, flat beyond them."""
+
+    expiry: Vector
+    """(n_dates,) years, from 0 on."""
+    spot: Matrix
+    """(n_dates, n_nodes)."""
+    value: Matrix
+    """(n_dates, n_nodes)."""
+
+
+@dataclass(frozen=True)
+class RepricedVanilla:
+    """A vanilla priced by paths of its own."""
+
+    expiry: float
+    strike: float
+    target_iv: float
+    model_iv: float | None
+    error_bp: float | None
+    se_bp: float | None
+
+
+@dataclass(frozen=True)
+class MartingaleError:
+    """E[S] / forward - 1 at a date."""
+
+    expiry: float
+    error: float
+    se: float
+
+
+@dataclass(frozen=True, eq=False)
+class Leverage:
+    """A calibrated leverage function."""
+
+    id: str
+    """For `one_touch`: the service knows it for an hour."""
+    leverage: LeverageGrid
+    repricing: tuple[RepricedVanilla, ...]
+    martingale: tuple[MartingaleError, ...]
+    n_clipped: int
+    heston: dict[str, Any]
+    """Parameters before mixing, `mixing`, `rmse_bp` and `fitted`."""
+    settings: dict[str, Any]
+    """Seed and all else that the numbers depend on."""
+    timing_ms: dict[str, float]
+    surface: dict[str, Any] | None = None
+    """How it was made of quotes, the misfit of each."""
+    warnings: tuple[Caution, ...] = ()
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class TouchPrice:
+    """In domestic currency, for one unit of payout currency."""
+
+    price: float
+    se: float
+    """Standard error; 0 of a closed form."""
+    tv: float
+    """The Black-Scholes value at the at-the-money vol."""
+    delta: float | None = None
+    """None, as what follows, where greeks were not asked for."""
+    delta_se: float | None = None
+    gamma: float | None = None
+    gamma_se: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Touches:
+    """Prices of barriers, in the order of the request."""
+
+    prices: tuple[TouchPrice, ...]
+    model: str
+    settings: dict[str, Any]
+    timing_ms: dict[str, float]
+    calibration: dict[str, Any] | None = None
+    """Of the leverage that they were priced under."""
+    surface: dict[str, Any] | None = None
+    warnings: tuple[Caution, ...] = ()
+    request_id: str | None = None
+
+
 # On the wire --------------------------------------------------------------------------------------------------------
 
 

@@ -20,19 +20,37 @@ from .codecs import CODECS, JSON, MSGPACK, Codec
 from .errors import CalibrantError, FieldProblem, NoAnswer, class_of
 from .patience import BROKEN, UNCONNECTED, Patience, Retries, expired
 from .requests import (
+    BarrierOf,
     Chain,
+    LeverageSettings,
     Options,
     PanelRequest,
     Quotes,
+    TouchSettings,
     batch_document,
     calibration_document,
     panel_document,
     price_document,
 )
-from .results import BatchItem, Calibration, Job, ModelInfo, ModelList, Outcome, Panel, Place, Prices, ProblemDocument
+from .results import (
+    BatchItem,
+    Calibration,
+    Job,
+    Leverage,
+    ModelInfo,
+    ModelList,
+    Outcome,
+    Panel,
+    Place,
+    Prices,
+    ProblemDocument,
+    Touches,
+)
 
 T = TypeVar("T")
 
+_LEVERAGE: Final = "/v1/leverage"
+_TOUCH: Final = "/v1/one-touch"
 _LINES: Final = "application/x-ndjson"
 _READY_S: Final = 5.0
 _EVENTS: Final = "text/event-stream"
@@ -207,6 +225,53 @@ class Calls:
         reply = yield from self._ask("POST", "/v1/price", document, self._patience(deadline_ms))
         return replace(_decoded(reply, Prices), request_id=reply.request_id)
 
+    def leverage(
+        self, surface: Mapping[str, Any], deadline_ms: float | None, settings: LeverageSettings
+    ) -> Steps[Leverage]:
+        document = {**settings, "surface": surface}
+        reply = yield from self._ask("POST", _LEVERAGE, document, self._patience(deadline_ms))
+        return _named((yield from self._awaited(reply)), Leverage)
+
+    def submit_leverage(self, surface: Mapping[str, Any], settings: LeverageSettings) -> Steps[Job]:
+        return (yield from self._submitted(_LEVERAGE, {**settings, "surface": surface}))
+
+    def leverage_of(self, job_id: str) -> Steps[Leverage]:
+        return _named((yield from self._result_of(job_id)), Leverage)
+
+    def one_touch(
+        self, barriers: Iterable[BarrierOf], deadline_ms: float | None, settings: TouchSettings
+    ) -> Steps[Touches]:
+        document = {**settings, "barriers": list(barriers)}
+        reply = yield from self._ask("POST", _TOUCH, document, self._patience(deadline_ms))
+        return _named((yield from self._awaited(reply)), Touches)
+
+    def submit_one_touch(self, barriers: Iterable[BarrierOf], settings: TouchSettings) -> Steps[Job]:
+        return (yield from self._submitted(_TOUCH, {**settings, "barriers": list(barriers)}))
+
+    def touches_of(self, job_id: str) -> Steps[Touches]:
+        return _named((yield from self._result_of(job_id)), Touches)
+
+    def _submitted(self, path: str, document: Any) -> Steps[Job]:
+        later = {"prefer": "respond-async"}
+        return _decoded((yield from self._ask("POST", path, document, self._patience(None), later)), Job)
+
+    def _result_of(self, job_id: str) -> Steps[Reply]:
+        return (yield from self._ask("GET", f"{_path_of(job_id)}/result", None, self._patience(None)))
+
+    def _awaited(self, reply: Reply) -> Steps[Reply]:
+        """The answer itself, or the result of the job that it has become, once that has ended."""
+        if "location" not in reply.headers:
+            return reply
+        job_id = _decoded(reply, Job).id
+        watching = self.watch_job(job_id)
+        event: Event = None
+        while True:
+            try:
+                step = watching.send(event)
+            except StopIteration:
+                return (yield from self._result_of(job_id))
+            event = None if isinstance(step, Deliver) else (yield step)
+
     def models(self) -> Steps[tuple[ModelInfo, ...]]:
         reply = yield from self._ask("GET", "/v1/models", None, self._patience(None))
         return _decoded(reply, ModelList).models
@@ -298,6 +363,14 @@ def _decoded(reply: Reply, into: type[T]) -> T:
         return _codec_of(reply.headers).decode(reply.body, into)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(str(error), reply.headers) from error
+
+
+Named = TypeVar("Named", Leverage, Touches)
+
+
+def _named(reply: Reply, into: type[Named]) -> Named:
+    """With the id of the request that it answers."""
+    return replace(_decoded(reply, into), request_id=reply.request_id)
 
 
 def _path_of(job_id: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from ..errors import InvalidInput, Problem
 from ..models import MODELS
 from .arguments import add_options, options_in
 from .tables import refuse
@@ -34,7 +35,9 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     command.add_argument("--cold", action="store_true", help="no panel starts from the answer before it")
     command.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, or local to start one")
-    command.add_argument("--workers", type=int, default=os.cpu_count(), help="of --ray local (default: one a core)")
+    command.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="of --ray local (default: one a core)"
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -46,6 +49,8 @@ def run(given: argparse.Namespace) -> int:
     from ..backfill.driving import UnitsLost, backfill
     from ..backfill.settings import Settings
 
+    if given.workers < 1:
+        raise InvalidInput(Problem(("workers",), f"`--workers` must be at least 1, but is {given.workers}."))
     settings = Settings(
         model=given.model,
         options=options_in(MODELS[given.model], given),

@@ -41,7 +41,7 @@ from .surface import Surface
 T = TypeVar("T")
 MIXING = 0.66
 """Share of the calibrated vol of variance that is left stochastic, Hakala's (2019)."""
-_MIXING_ACCURACY = 1e-3
+_MIXING_ACCURACY, _PRICE_ACCURACY = 1e-3, 2e-5
 _POOR_BP = 25.0
 """Of vol."""
 
@@ -383,7 +383,10 @@ def _leverage_at(
 def _mixing_steps(
     request: LeverageRequest, heston: Heston, particles: ParticleOptions, quoted: QuotedTouch
 ) -> Steps[tuple[float, ParticleLeverage]]:
-    """The mixing at which the quoted barrier has its price, by bisection with a secant's guess, on the same numbers.
+    """The mixing at which the quoted barrier has its price, by regula falsi: of all tried the nearest.
+
+    Ranks change with the mixing, and with them the price by as much as another seed would change it, so that the last
+    one tried need not be the nearest.
 
     raises  InvalidInput if no mixing gives that price
     """
@@ -399,24 +402,25 @@ def _mixing_steps(
         return price.price - quoted.price, found
 
     low, high = 0.0, 1.0
-    (at_low, found), (at_high, _) = (yield from error_at(low)), (yield from error_at(high))
+    (at_low, found), (at_high, found_high) = (yield from error_at(low)), (yield from error_at(high))
     if at_low * at_high > 0.0:
         ends = sorted((at_low + quoted.price, at_high + quoted.price))
         reach = f"{ends[0]:.6g} and {ends[1]:.6g}, the prices with no and all mixing"
         needed = f"must lie between {reach}, but is {quoted.price:g}."
         raise InvalidInput(Problem.at(("mixing", "fit_to", "price"), needed))
-    mixing = low
+    best = min((abs(at_low), low, found), (abs(at_high), high, found_high), key=lambda tried: tried[0])
     while high - low > _MIXING_ACCURACY:
         # Regula falsi, Illinois: the end that stays counts half.
         mixing = low + (high - low) * at_low / (at_low - at_high)
         error, found = yield from error_at(mixing)
-        if abs(error) < 1e-6:
+        best = min(best, (abs(error), mixing, found), key=lambda tried: tried[0])
+        if abs(error) < _PRICE_ACCURACY:
             break
         if error * at_high > 0.0:
             high, at_high, at_low = mixing, error, 0.5 * at_low
         else:
             low, at_low, at_high = mixing, error, 0.5 * at_high
-    return mixing, found
+    return best[1], best[2]
 
 
 def _within(steps: Steps[T], before: float, share: float) -> Steps[T]:
