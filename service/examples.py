@@ -104,7 +104,7 @@ def collected(http: httpx.Client, paths: dict[str, Any]) -> dict[str, Any]:
         body = REQUESTS.get(name.replace(_VERSIONED, "/v2/models/{model}"))
         response = sent(name, body).raise_for_status()
         media_type = response.headers["content-type"].partition(";")[0]
-        answer = {media_type: response.json() if media_type == JSON else shortened(response.text)}
+        answer = {media_type: few(response.json()) if media_type == JSON else shortened(response.text)}
         found[name] = {"answer": answer} if body is None else {"request": {JSON: body}, "answer": answer}
     lines = "application/x-ndjson"
     found[batch]["answer"][lines] = sent(batch, REQUESTS[batch], accept=lines).text
@@ -117,6 +117,13 @@ def collected(http: httpx.Client, paths: dict[str, Any]) -> dict[str, Any]:
             "v2": http.post("/v2/models/sabr/infer", json=REQUESTS["POST /v2/models/{model}/infer"]).json(),
         },
     }
+
+
+def few(document: Any, most: int = 10) -> Any:
+    """The same with the first of each long list: the grid of a leverage has thousands of numbers."""
+    if isinstance(document, dict):
+        return {name: few(value) for name, value in document.items()}
+    return [few(value) for value in document[:most]] if isinstance(document, list) else document
 
 
 def shortened(text: str, most: int = 600) -> str:
