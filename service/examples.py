@@ -10,14 +10,16 @@ import json
 import math
 import sys
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 
 from calibrant import price
 
 from .routing import JSON
+
+if TYPE_CHECKING:
+    import httpx
 
 SEED = 1
 _PANEL: dict[str, Any] = {
@@ -64,10 +66,11 @@ REQUESTS: dict[str, Any] = {
             "ask": [11.4, 0.85, 7.45, 1.8, 4.15, 3.5, 2.05, 6.4, 0.9, 10.15],
         },
     },
-    "POST /v1/leverage": {"surface": _SMILES, "maturity": 0.25, "kappa": 1.5, "n_particles": 2048, "seed": 1},
+    "POST /v1/leverage": {"surface": _SMILES, "maturity": 0.25, "kappa": 1.5, "n_paths": 4096, "seed": 1},
     "POST /v1/one-touch": {
         "surface": _SMILES,
         "kappa": 1.5,
+        "n_paths": 4096,
         "barriers": [{"level": 1.13, "direction": "up", "expiry": 0.25, "paid": "at_expiry", "kind": "one_touch"}],
         "model": "slv",
         "greeks": True,
@@ -82,7 +85,7 @@ REQUESTS: dict[str, Any] = {
 _VERSIONED = "/v2/models/{model}/versions/{version}"
 
 
-def collected(http: httpx.Client, paths: dict[str, Any]) -> dict[str, Any]:
+def collected(http: "httpx.Client", paths: dict[str, Any]) -> dict[str, Any]:
     """`EXAMPLES` of `service.openapi`, of a service that wants no key; `paths` of its document."""
     version = http.get("/v2/models/heston").raise_for_status().json()["versions"][0]
     batch = "POST /v1/calibrate/batch"
@@ -91,7 +94,7 @@ def collected(http: httpx.Client, paths: dict[str, Any]) -> dict[str, Any]:
     ).raise_for_status()
     filled = {"{model}": "heston", "{version}": version, "{id}": later.json()["id"]}
 
-    def sent(name: str, body: Any, **headers: str) -> httpx.Response:
+    def sent(name: str, body: Any, **headers: str) -> "httpx.Response":
         method, path = name.split()
         for parameter, value in filled.items():
             path = path.replace(parameter, value)
@@ -157,6 +160,9 @@ def main(url: str) -> None:
     if url == "chain":
         print(chain(), end="")
         return
+    # Only whoever makes them anew needs it.
+    import httpx
+
     with httpx.Client(base_url=url, timeout=60.0) as http:
         examples = collected(http, http.get("/openapi.json").raise_for_status().json()["paths"])
     json.dump(examples, sys.stdout, ensure_ascii=False, separators=(",", ":"))

@@ -32,7 +32,7 @@ def _panel(iv: Vector) -> OptionPanel:
     return OptionPanel.from_quotes(expiry=T, log_moneyness=K, iv=iv)
 
 
-@pytest.mark.parametrize("noise_bp", [0.0, 1.0, 10.0, 18.0])
+@pytest.mark.parametrize("noise_bp", [0.0, 2.0, 10.0, 18.0])
 @pytest.mark.parametrize("model", SEVERAL, ids=lambda model: model.name)
 def test_noise_puts_no_answer_of_several_factors_in_doubt(model: Model, noise_bp: float) -> None:
     generator = np.random.default_rng(81)

@@ -238,7 +238,7 @@ def test_every_market_panel_is_projected_within_the_range_of_its_vols() -> None:
             vols = projection.iv[projection.mask]
             assert ((vols > 0.5 * panel.mid.min()) & (vols < 1.5 * panel.mid.max())).all(), label
             n_panels += 1
-    assert n_panels == 15 + 64
+    assert n_panels == 16 + 64
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,15 @@ class Normalisation:
         vols = iv.astype(np.float64)
         if domain.standardised:
             vols = np.log(vols)
-            # Panels that miss a whole expiry have no mean there, and say nothing about it.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)
-                smile = vols - np.nanmean(vols, axis=2, keepdims=True)
-            return cls(np.nanmean(vols, 0), np.nanstd(vols, 0), np.nanmean(smile, 0), np.nanstd(smile, 0))
-        smile = vols - np.nanmean(vols, axis=2, keepdims=True)
-        return cls(np.nanmean(vols, 0), np.nanstd(vols, 0), np.nanmean(smile, 0), np.nanstd(smile, 0))
+        # A panel that misses a whole expiry has no mean there, and a node that all of them miss none at all: it is
+        # masked whatever it is scaled by.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            smile = vols - np.nanmean(vols, axis=2, keepdims=True)
+            means = [np.nan_to_num(np.nanmean(of, 0)) for of in (vols, smile)]
+            deviations = [np.nan_to_num(np.nanstd(of, 0)) for of in (vols, smile)]
+        std, smile_std = (np.where(each > 0.0, each, 1.0) for each in deviations)
+        return cls(means[0], std, means[1], smile_std)
 
 
 def sinusoidal_positions(n_rows: int, n_columns: int, width: int) -> Tensor:

@@ -146,18 +146,24 @@ _PILLARS: Any = {
 class FxConventions(Described):
     """How a pair's options are quoted; what is not said is the market's for the pair."""
 
-    premium_adjusted: bool | None = None
-    delta: Literal["spot", "forward"] | None = None
+    premium_adjusted: bool | None = Field(
+        None, description="Whether a delta counts the premium, paid in foreign currency."
+    )
+    delta: Literal["spot", "forward"] | None = Field(
+        None, description="Of the spot or of the forward; see `spot_delta_until`."
+    )
     spot_delta_until: float | None = Field(None, description="Years up to which deltas are spot deltas.")
-    atm: Literal["delta_neutral", "forward", "spot"] | None = None
-    butterfly: Literal["market_strangle", "smile"] | None = None
+    atm: Literal["delta_neutral", "forward", "spot"] | None = Field(None, description="Which strike is at the money.")
+    butterfly: Literal["market_strangle", "smile"] | None = Field(
+        None, description="How it is quoted: a market strangle is one vol for both options."
+    )
 
 
 class QuoteColumns(Described):
     """Vanillas, a list per field: by `strike`, `log_moneyness` or `delta`."""
 
     expiry: list[float] = Field(description="Years, > 0.")
-    strike: list[float] | None = None
+    strike: list[float] | None = Field(None, description="In units of the spot.")
     log_moneyness: list[float] | None = Field(None, description="log(strike / forward).")
     delta: list[float] | None = Field(None, description="Of puts negative, or unsigned with `type`.")
     type: list[str] | None = Field(None, description="`call`, `put` or `atm`, beside `delta`.")
@@ -166,14 +172,16 @@ class QuoteColumns(Described):
 
 
 class QuotesSurface(Described):
-    kind: Literal["quotes"]
-    spot: float
+    """Vanillas, from which a surface is made."""
+
+    kind: Literal["quotes"] = Field(description="Vanillas by strike, log-moneyness or delta.")
+    spot: float = Field(description="Domestic currency for one unit of the foreign.")
     domestic_rate: _Rate = Field(description=_RATE)
     foreign_rate: _Rate | None = Field(None, description=_RATE)
-    quotes: QuoteColumns
-    pair: str | None = None
-    conventions: FxConventions | None = None
-    butterfly: Literal["market_strangle", "smile"] | None = None
+    quotes: QuoteColumns = Field(description="Columns of one length.")
+    pair: str | None = Field(None, description="`EURUSD`: whose conventions hold for deltas where none are given.")
+    conventions: FxConventions | None = Field(None, description="In place of the pair's.")
+    butterfly: Literal["market_strangle", "smile"] | None = Field(None, description="Short for that of `conventions`.")
 
 
 class PillarsSurface(Described):
@@ -181,63 +189,67 @@ class PillarsSurface(Described):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_PILLARS]})
 
-    kind: Literal["fx_pillars"]
+    kind: Literal["fx_pillars"] = Field(description="Quotes by delta.")
     pair: str | None = Field(None, description="`EURUSD`: its market's conventions hold where none are given.")
-    spot: float
+    spot: float = Field(description="Domestic currency for one unit of the foreign.")
     domestic_rate: _Rate = Field(description=_RATE)
     foreign_rate: _Rate = Field(description=_RATE)
     expiry: list[float] = Field(description="Years, > 0.")
     atm: _Vols = Field(description="Decimal, like all that follow; null is a missing quote.")
     rr25: _Vols | None = Field(None, description="Risk reversal, call less put.")
     bf25: _Vols | None = Field(None, description="Butterfly, by the convention `butterfly`.")
-    rr10: _Vols | None = None
-    bf10: _Vols | None = None
+    rr10: _Vols | None = Field(None, description="Risk reversal of 10 delta.")
+    bf10: _Vols | None = Field(None, description="Butterfly of 10 delta.")
     call25: _Vols | None = Field(None, description="Wing vols, in place of risk reversals and butterflies.")
-    put25: _Vols | None = None
-    call10: _Vols | None = None
-    put10: _Vols | None = None
-    conventions: FxConventions | None = None
-    butterfly: Literal["market_strangle", "smile"] | None = None
+    put25: _Vols | None = Field(None, description="Vol of the 25-delta put.")
+    call10: _Vols | None = Field(None, description="Vol of the 10-delta call.")
+    put10: _Vols | None = Field(None, description="Vol of the 10-delta put.")
+    conventions: FxConventions | None = Field(None, description="In place of the pair's.")
+    butterfly: Literal["market_strangle", "smile"] | None = Field(None, description="Short for that of `conventions`.")
 
 
 class HestonParameters(Described):
-    kappa: float
-    theta: float
+    """A Heston model."""
+
+    kappa: float = Field(description="Speed of mean reversion, a year.")
+    theta: float = Field(description="Long-run variance.")
     xi: float = Field(description="Before mixing.")
-    rho: float
-    v0: float
+    rho: float = Field(description="Correlation of spot and variance.")
+    v0: float = Field(description="Variance today.")
 
 
 class ModelSurface(Described):
     """The surface of a Heston model."""
 
-    kind: Literal["heston"]
-    spot: float
+    kind: Literal["heston"] = Field(description="That of a Heston model.")
+    spot: float = Field(description="Domestic currency for one unit of the foreign.")
     domestic_rate: _Rate = Field(description=_RATE)
     foreign_rate: _Rate = Field(description=_RATE)
-    parameters: HestonParameters
+    parameters: HestonParameters = Field(description="Of the model.")
 
 
 class ClosedFormParameters(Described):
-    s0: float
-    sinf: float
-    b: float
-    r0: float
-    rinf: float
-    a: float
-    eta: float
-    gam: float
-    th0: float
+    """w = th/2 (1 + rho phi k + sqrt(phi^2 k^2 + 2 rho phi k + 1)), k = log(strike / forward)."""
+
+    s0: float = Field(description="At-the-money vol at once.")
+    sinf: float = Field(description="At-the-money vol in the long run.")
+    b: float = Field(description="Speed at which it gets there, a year.")
+    r0: float = Field(description="rho at once.")
+    rinf: float = Field(description="rho in the long run.")
+    a: float = Field(description="Speed at which it gets there, a year.")
+    eta: float = Field(description="phi = eta (th + th0)^-gam.")
+    gam: float = Field(description="The power in phi.")
+    th0: float = Field(description="Added to the total variance in phi.")
 
 
 class ClosedFormSurface(Described):
     """Slices of SSVI whose parameters are closed forms of the expiry."""
 
-    kind: Literal["ssvi"]
-    spot: float
+    kind: Literal["ssvi"] = Field(description="SSVI.")
+    spot: float = Field(description="Domestic currency for one unit of the foreign.")
     domestic_rate: _Rate = Field(description=_RATE)
     foreign_rate: _Rate = Field(description=_RATE)
-    parameters: ClosedFormParameters
+    parameters: ClosedFormParameters = Field(description="Of the closed forms.")
 
 
 class Barrier(Described):
@@ -255,11 +267,15 @@ class Barrier(Described):
 
 
 class QuotedBarrier(Barrier):
+    """A barrier and its market price."""
+
     price: float = Field(description="In domestic currency, for one unit of payout currency.")
 
 
 class FitTo(Described):
-    fit_to: QuotedBarrier
+    """The mixing at which a barrier has its price."""
+
+    fit_to: QuotedBarrier = Field(description="The barrier and its price.")
 
 
 class _Simulation(Described):
@@ -292,17 +308,21 @@ _Surface = QuotesSurface | PillarsSurface | ModelSurface | ClosedFormSurface
 
 
 class LeverageRequest(_Simulation):
+    """A surface, and how its leverage is calibrated."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"surface": _PILLARS, "maturity": 0.5}, {"surface": _HESTON_SURFACE, "maturity": 1.0}]
         }
     )
 
-    surface: _Surface
+    surface: _Surface = Field(description="Of vanillas, that the leverage reprices.")
     maturity: float | None = Field(None, description="Years; by default the last expiry of a surface of quotes.")
 
 
 class TouchRequest(_Simulation):
+    """Barriers, and the leverage, or the surface and settings, to price them under."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -319,7 +339,7 @@ class TouchRequest(_Simulation):
     leverage: str | None = Field(None, description="`id` of an answer of `/v1/leverage`; or instead")
     surface: _Surface | None = Field(None, description="a surface, and the settings of `/v1/leverage`.")
     maturity: float | None = Field(None, description="Years; by default the last barrier's expiry.")
-    barriers: list[Barrier] = Field(min_length=1, max_length=1000)
+    barriers: list[Barrier] = Field(min_length=1, max_length=1000, description="To be priced under one model.")
     model: Literal["bs", "lv", "heston", "slv"] | None = Field(None, description="`slv` by default.")
     greeks: bool | None = Field(None, description="Whether delta and gamma are wanted.")
 
@@ -531,75 +551,83 @@ class LeverageGrid(Response):
 
     expiry: list[float] = Field(description="Years, from 0 on.")
     spot: list[list[float]] = Field(description="A row for each date.")
-    value: list[list[float]]
+    value: list[list[float]] = Field(description="Of the leverage, beside `spot`.")
 
 
 class Repriced(Response):
     """A vanilla priced by paths of its own."""
 
-    expiry: float
-    strike: float
-    target_iv: float
+    expiry: float = Field(description="Years.")
+    strike: float = Field(description="In units of the spot.")
+    target_iv: float = Field(description="Of the surface.")
     model_iv: float | None = Field(description="Null where the price carries none.")
-    error_bp: float | None
+    error_bp: float | None = Field(description="`model_iv` less `target_iv`.")
     se_bp: float | None = Field(description="Standard error of `model_iv`.")
 
 
 class MartingaleError(Response):
-    expiry: float
+    """How far the mean of the spot is from the forward."""
+
+    expiry: float = Field(description="Years.")
     error: float = Field(description="E[S] / forward - 1.")
-    se: float
+    se: float = Field(description="Standard error of `error`.")
 
 
 class HestonUsed(Response):
-    kappa: float
-    theta: float
+    """The Heston model of a leverage."""
+
+    kappa: float = Field(description="Speed of mean reversion, a year.")
+    theta: float = Field(description="Long-run variance.")
     xi: float = Field(description="Before mixing.")
-    rho: float
-    v0: float
-    mixing: float
+    rho: float = Field(description="Correlation of spot and variance.")
+    v0: float = Field(description="Variance today.")
+    mixing: float = Field(description="Share of xi that is left stochastic.")
     rmse_bp: float | None = Field(description="Of the fit; null where the parameters were given.")
-    fitted: bool
+    fitted: bool = Field(description="Whether to the surface, or given.")
 
 
 class Calibrated(Response):
     """What a leverage was calibrated with."""
 
     n_clipped: int = Field(description="Local vols that were raised to the floor or lowered to the cap.")
-    heston: HestonUsed
+    heston: HestonUsed = Field(description="That the leverage goes with.")
     settings: dict[str, Any] = Field(description="Seed and all else that the numbers depend on.")
 
 
 class LeverageResponse(Calibrated):
+    """The leverage function and how well it reprices."""
+
     id: str = Field(description="For `/v1/one-touch`: known for an hour to the key that it came with.")
-    leverage: LeverageGrid
-    repricing: list[Repriced]
-    martingale: list[MartingaleError]
+    leverage: LeverageGrid = Field(description="L(t, S) on a grid.")
+    repricing: list[Repriced] = Field(description="Vanillas of the surface, under the leverage.")
+    martingale: list[MartingaleError] = Field(description="Of the forward, by expiry.")
     surface: dict[str, Any] | None = Field(description="How the surface was made, the misfit of each quote.")
-    warnings: list[Caution]
-    timing_ms: dict[str, float]
+    warnings: list[Caution] = Field(description="What a desk should look at.")
+    timing_ms: dict[str, float] = Field(description="By stage.")
 
 
 class TouchPrice(Response):
     """In domestic currency, for one unit of payout currency."""
 
-    price: float
+    price: float = Field(description="Present value.")
     se: float = Field(description="Standard error; 0 of a closed form.")
     tv: float = Field(description="The Black-Scholes value at that expiry's at-the-money vol.")
     delta: float | None = Field(description="Derivative by the spot; null where `greeks` is false.")
-    delta_se: float | None
-    gamma: float | None
-    gamma_se: float | None
+    delta_se: float | None = Field(description="Its standard error.")
+    gamma: float | None = Field(description="Second derivative by the spot.")
+    gamma_se: float | None = Field(description="Its standard error.")
 
 
 class TouchResponse(Response):
+    """Prices of barriers."""
+
     prices: list[TouchPrice] = Field(description="In the order of `barriers`.")
-    model: Literal["bs", "lv", "heston", "slv"]
+    model: Literal["bs", "lv", "heston", "slv"] = Field(description="That priced them.")
     settings: dict[str, Any] = Field(description="Seed, paths and conventions.")
     calibration: Calibrated | None = Field(description="Of the leverage they were priced under.")
-    surface: dict[str, Any] | None
-    warnings: list[Caution]
-    timing_ms: dict[str, float]
+    surface: dict[str, Any] | None = Field(description="How the surface was made; null where a leverage was named.")
+    warnings: list[Caution] = Field(description="What a desk should look at.")
+    timing_ms: dict[str, float] = Field(description="By stage.")
 
 
 class Job(Response):

@@ -238,7 +238,9 @@ def test_what_is_no_parquet_or_no_folder_is_refused(
     assert "`--workers` must be at least 1" in capsys.readouterr().err
 
 
-def test_a_model_without_a_network_starts_from_the_one_before(tmp_path: Path) -> None:
+def test_a_model_without_a_network_starts_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRANT_NETWORKS", str(tmp_path / "none"))
+    (tmp_path / "none").mkdir()
     rows = backfilled(written(quotes_of(["A"], 3), tmp_path / "q.parquet"), tmp_path / "out", "--model", "bates")
     assert [row["start"] for row in rows] == ["fallback", "given", "given"]
     assert all(row["rmse_bp"] < 0.1 and row["model_version"] is None for row in rows)
