@@ -10,7 +10,7 @@ from ..cluster import digest_of
 from ..models import MODELS
 from ..models.model import Model
 from ..options import CalibrationOptions
-from ..release import Release, release_for
+from ..release import Release, release_for, release_in_reach
 
 Block = Literal["day", "month", "year"]
 _PACKAGE = Path(__file__).parents[1]
@@ -34,6 +34,8 @@ class Settings:
 
     def release(self) -> Release | None:
         """raises  ArtefactError, as `release_for`"""
+        if self.network is None:
+            return release_in_reach(self.of_model())
         return _release(self.model, self.network)
 
     def document(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Settings:
 
 
 @lru_cache
-def _release(model: str, network: Path | None) -> Release | None:
+def _release(model: str, network: Path) -> Release | None:
     return release_for(MODELS[model], network)
 
 
