@@ -28,7 +28,7 @@ from calibrant.options import MAX_WORK, CalibrationOptions, Effort, Refine
 from calibrant.panel import OptionPanel
 from calibrant.pipeline import Assessment, Begun, NetworkTooLate, assessment_steps, begin_all
 from calibrant.prices import Prices, price_steps
-from calibrant.release import Release, released, require_release_of
+from calibrant.release import Release, is_released, released, require_release_of
 from calibrant.starts import surface_starts
 from calibrant.steps import Steps, finish
 
@@ -122,14 +122,14 @@ class Engine:
         max_work: float = MAX_WORK,
     ) -> "Engine":
         """Verify the released networks under `folder` and run everything once, so that no request compiles anything.
-        A model whose network is missing, or not what its manifest says, is served without one.
+        A model without a released network is served from the shape of the surface.
 
         provider, precision  as `Network.load`
         gpu_refinement       whether batches are refined on the GPU, whatever runs the networks
         compiled             an engine was loaded in this process before: what is still cold is the networks
         max_work             budget of every calibration
-        raises  ArtefactError if no model has a network, RuntimeError if the installation is not sound, or if the GPU is
-                to refine and there is none
+        raises  ArtefactError if no model has a network, or one is not what its manifest says; RuntimeError if the
+                installation is not sound, or if the GPU is to refine and there is none
         """
         _refuse_two_runtimes()
         if gpu_refinement:
@@ -142,8 +142,10 @@ class Engine:
                 # A GPU's graphs belong to the thread that made them.
                 releases[name] = require_release_of(model, load() if provider == CPU_PROVIDER else owned(load))
             except ArtefactError as error:
-                level = logging.WARNING if (folder / name).is_dir() else logging.INFO
-                log.log(level, "%s is served without a network: %s", name, error)
+                if is_released(folder, name):
+                    # Damaged, not missing: whoever put it there is to be told, and an upgrade to stop.
+                    raise
+                log.info("%s is served without a network: %s", name, error)
                 without[name] = error
         if not releases:
             raise next(iter(without.values()))

@@ -141,6 +141,11 @@ def released(folder: Path | str, name: str, provider: str = CPU_PROVIDER, precis
     return Release.load(root / str(max(versions)), provider, precision)
 
 
+def is_released(folder: Path | str, name: str) -> bool:
+    """Whether there is a version of a model's networks, sound or not."""
+    return bool(_versions(Path(folder) / name))
+
+
 def _versions(root: Path) -> list[int]:
     """Numbers of the versions in a model's folder; a baseline beside them has a name."""
     return [

@@ -342,11 +342,11 @@ def test_health_tells_the_network_and_its_provider(client: Client) -> None:
     assert ready.json()["models"]["heston"]["provider"] == "CPUExecutionProvider"
 
 
-@pytest.fixture
-def damaged(tmp_path: Path) -> Iterator[Client]:
-    """A service whose network's file has one byte too many."""
+@pytest.fixture(params=["heston", "bates"])
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+    """A service of which the files of one model's networks have one byte too many."""
     shutil.copytree(ROOT / "networks", tmp_path / "networks")
-    for model in (tmp_path / "networks").rglob("model.onnx"):
+    for model in (tmp_path / "networks" / request.param).rglob("model.onnx"):
         model.write_bytes(model.read_bytes() + b"\0")
     client = Client(Settings(networks=tmp_path / "networks"))
     yield client
