@@ -281,16 +281,14 @@ def test_an_unknown_model_is_told_which_there_are(http: httpx.Client) -> None:
         assert all(name in response.text for name in MODELS)
 
 
-def test_a_network_that_is_another_models_stops_no_other_model(tmp_path: Path) -> None:
+def test_a_network_that_is_another_models_is_never_served(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "networks" / "heston", tmp_path / "heston")
     shutil.copytree(ROOT / "networks" / "heston", tmp_path / "bates")
-    client = Client(Settings(networks=tmp_path, default_deadline_ms=60_000.0))
+    client = Client(Settings(networks=tmp_path))
     try:
-        serving = client.get("/health/ready").json()["models"]
-        assert {name: served["starts"] for name, served in serving.items()} == {
-            name: "network" if name == "heston" else "surface" for name in MODELS
-        }
-        assert client.calibrate(panel(BATES))["start"] == "fallback"
+        answer = client.get("/health/ready")
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert "must be networks for bates" in answer.json()["detail"]
     finally:
         client.close()
 
