@@ -18,6 +18,7 @@ import numpy as np
 from calibrant.arbitrage.accurate_look import accurate_look
 from calibrant.arbitrage.surface import price_grid, surface_expiries, verdict_on
 from calibrant.arrays import Vector
+from calibrant.calibration import calibrate
 from calibrant.fit_problem import fit_problem
 from calibrant.fits import refined, room_again
 from calibrant.models import MODELS
@@ -176,6 +177,8 @@ class Engine:
                 job = CalibrationJob(model=model, panel=panel, options=CalibrationOptions(refine=refine))
                 params = self.calibrate(job).calibration.parameters
         on_grid = panels[0]
+        # Where there is no network, or its start leaves doubt, starts are looked for.
+        calibrate(on_grid, model, [])
         # For a fit that stops before its last digits, as none of these panels does.
         problem = fit_problem(on_grid, model, CalibrationOptions())
         polish(params.copy(), problem, *room_again(refined(problem, params)))
