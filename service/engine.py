@@ -155,10 +155,11 @@ class Engine:
         for name, release in releases.items():
             engine.warm_networks(MODELS[name], warm_up_panels(release))
         if not compiled:
-            panels = warm_up_panels(next(iter(releases.values())))
+            first = next(iter(releases))
+            panels = warm_up_panels(releases[first])
             for name, model in MODELS.items():
                 # The kernels are those of all models: the others have only their own way of starting to be warmed.
-                engine.warm_kernels(model, panels if name == next(iter(releases)) else panels[:1])
+                engine.warm_kernels(model, panels if name == first else panels[:1])
         return engine
 
     def warm_networks(self, model: Model, panels: Sequence[OptionPanel]) -> None:

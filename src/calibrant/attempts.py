@@ -2,7 +2,7 @@
 
 The first proposal is refined on the panel as it is. A good fit from inside a network's training domain is the answer;
 any other is in doubt, whoever proposed it: real panels are fitted poorly as a rule, and no poor fit tells of itself
-whether there is a better one. Then `search` races all starts on a sketch of the panel, and what it finds besides is
+whether there is a better one. Then `search` refines other starts on a sketch of the panel, and what it finds besides is
 refined too. Where a panel is large the race comes first, and only its winners are refined on all quotes.
 
 A model of several factors has the optima of the models nested in it among its starts, found likewise.
@@ -110,7 +110,7 @@ def attempts_of(
         attempts.append((yield from _refine(problem, best, refine, work, begun)))
         if work.ended or not (effort.second_opinion and in_doubt(attempts[0].fit, proposals, problem.offsets)):
             return attempts, 1
-        if problem.layout.size > 1 and attempts[0].fit.quality.rmse <= _NOISY_RMSE:
+        if not _of_one_factor(problem.lower.size) and attempts[0].fit.quality.rmse <= _NOISY_RMSE:
             own = np.array([_inside(best.params, problem)])
             near = neighbours(problem, best.params, _NEIGHBOURS)
             for optimum in (yield from work.through(distinct_optima(problem, own, [near]))):
@@ -164,7 +164,7 @@ def _promises(problem: FitProblem, optimum: Optimum, first: Fit) -> bool:
 def race_first(n_quotes: int, n_params: int, effort: Effort) -> bool:
     """Whether a panel is too large to be refined from a start that may turn out to be the wrong one; the search of
     several factors costs more than that."""
-    return effort.second_opinion and n_quotes >= _LARGE_PANEL and n_params == SIZES[VARIANCE]
+    return effort.second_opinion and n_quotes >= _LARGE_PANEL and _of_one_factor(n_params)
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:
@@ -219,7 +219,7 @@ def _descended(problem: FitProblem, at: Vector | Fit, method: Method, work: Work
         before = fit
         fit = refined(problem, fit, method)
         yield from work.step((fit.evaluations - before.evaluations) * problem.vol.size)
-        settled = not _of_one_factor(fit) and _stands_still(before, fit)
+        settled = not _of_one_factor(fit.params.size) and _stands_still(before, fit)
     if fit.outcome == OUT_OF_ITERATIONS:
         arrays = fit.model_vol, fit.residual, fit.jacobian
         outcome = SETTLED if settled else fit.outcome
@@ -263,11 +263,11 @@ def polished(fit: Fit, problem: FitProblem) -> Fit:
 
 def ended_well(fit: Fit) -> bool:
     """Whether there are no digits left worth looking for; of several factors quotes tell fewer than of one."""
-    return fit.outcome == CONVERGED or (fit.outcome == SETTLED and not _of_one_factor(fit))
+    return fit.outcome == CONVERGED or (fit.outcome == SETTLED and not _of_one_factor(fit.params.size))
 
 
-def _of_one_factor(fit: Fit) -> bool:
-    return fit.params.size == SIZES[VARIANCE]
+def _of_one_factor(n_params: int) -> bool:
+    return n_params == SIZES[VARIANCE]
 
 
 def in_doubt(fit: Fit, proposals: Sequence[Start], offsets: IntVector) -> bool:
@@ -275,7 +275,7 @@ def in_doubt(fit: Fit, proposals: Sequence[Start], offsets: IntVector) -> bool:
 
     offsets  (n_expiries + 1,), where the quotes of each expiry begin
     """
-    several = not _of_one_factor(fit)
+    several = not _of_one_factor(fit.params.size)
     poor = _TRUSTED_RMSE
     if several and _is_noise(fit.residual, offsets):
         poor = _NOISY_RMSE

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from .arrays import IntVector, Vector
 from .errors import InvalidInput, Path, Problem, shown
 from .panel import OptionPanel
+from .quote_table import COLUMNS as _FIELDS
 from .quotes_csv import COLUMNS, PANEL_COLUMNS
 
 
@@ -23,7 +24,6 @@ class Frame(Protocol):
 
 Quotes = Mapping[str, ArrayLike | Sequence[float | None] | None] | Frame
 
-_FIELDS = ("expiry", "strike", "forward", "log_moneyness", "iv", "bid_iv", "ask_iv", "weight")
 _PATH = ("quotes",)
 
 
